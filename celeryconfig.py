@@ -1,0 +1,31 @@
+"""Celery's settings for the engine's own workers, from the engine's settings.
+
+Postgres remembers what has to be done, so Celery is asked for nothing but fast, plain delivery: no
+results, no redelivery by the broker, one message at a time. A team with an app of its own keeps its
+settings and takes over what it likes; `workflow-engine doctor` says what is unsafe.
+"""
+
+from workflow_engine.settings import broker_transport_options as transport_options
+from workflow_engine.settings import get_settings
+
+_settings = get_settings()
+
+broker_url = _settings.effective_broker_url
+broker_transport_options = transport_options(_settings)
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # a worker outlives any outage of the broker
+
+task_default_queue = _settings.queue
+task_serializer = "json"
+accept_content = ["json"]
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+
+task_acks_late = True  # what runs at shutdown is given back
+task_reject_on_worker_lost = False  # the engine notices a lost process itself and counts it
+worker_prefetch_multiplier = 1  # a message waits in the queue, where any idle worker finds it
+worker_disable_rate_limits = True
+worker_soft_shutdown_timeout = 20  # seconds for running nodes, with REMAP_SIGTERM=SIGQUIT
+
+task_send_sent_event = False
+worker_hijack_root_logger = True

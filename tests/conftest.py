@@ -1,0 +1,125 @@
+"""Servers for the tests that need them, and what must hold after each of these tests.
+
+Unit tests start nothing. The other tiers share one embedded Postgres and one embedded Redis, in which every
+test has a database of its own. WORKFLOW_ENGINE_TEST_DATABASE_URL and WORKFLOW_ENGINE_TEST_REDIS_URL name real
+servers to use instead; of that Redis every numbered database but 0 is flushed. A server that cannot be had
+skips a test on your machine and fails it in CI.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+import redis
+from key_leak_checker import keys_that_never_expire
+
+from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis
+from workflow_engine.errors import EmbeddedServerFailed
+from workflow_engine.settings import ENVIRONMENT_PREFIX
+
+TEST_PREFIX = f"{ENVIRONMENT_PREFIX}TEST_"
+TEMPLATE = f"workflow_engine_test_{os.getpid()}"
+
+# What a developer has set for the engine is not meant for its tests.
+for _name in [
+    name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(TEST_PREFIX)
+]:
+    del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a Postgres in which tests may create databases."""
+    url = os.environ.get(f"{TEST_PREFIX}DATABASE_URL")
+    server = EmbeddedPostgres()
+    try:
+        if url is None:
+            url = server.start().url
+        _execute(url, "SELECT 1")
+    except (EmbeddedServerFailed, psycopg2.OperationalError) as error:
+        _do_without("Postgres", error)
+    yield url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a Redis in which tests may flush databases."""
+    url = os.environ.get(f"{TEST_PREFIX}REDIS_URL")
+    server = EmbeddedRedis()
+    try:
+        if url is None:
+            url = server.start().url
+        with redis.Redis.from_url(url) as client:
+            client.ping()
+    except (EmbeddedServerFailed, redis.RedisError) as error:
+        _do_without("Redis", error)
+    yield url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: str) -> Iterator[str]:
+    """The name of a database with all migrations applied; cloning it is faster than migrating again."""
+    from workflow_engine import migrations
+
+    _execute(postgres_server, f"CREATE DATABASE {TEMPLATE}")
+    migrations.upgrade(_with_path(postgres_server, TEMPLATE))
+    yield TEMPLATE
+    _execute(postgres_server, f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
+
+
+_database_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
+    """The URL of a database of this test's own, with all migrations applied and no rows."""
+    name = f"{TEMPLATE}_{next(_database_numbers)}"
+    _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield _with_path(postgres_server, name)
+    _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def redis_database_numbers(redis_server: str) -> Iterator[int]:
+    with redis.Redis.from_url(redis_server) as client:
+        count = int(client.config_get("databases")["databases"])
+    return itertools.cycle(range(1, count))
+
+
+@pytest.fixture
+def redis_url(redis_server: str, redis_database_numbers: Iterator[int]) -> Iterator[str]:
+    """The URL of an empty Redis database of this test's own; fails it if a key it left never expires."""
+    url = _with_path(redis_server, str(next(redis_database_numbers)))
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        leaked = keys_that_never_expire(client)
+        client.flushdb()
+    if leaked:
+        pytest.fail(f"these keys would stay in Redis for ever: {', '.join(leaked)}", pytrace=False)
+
+
+def _execute(url: str, statement: str) -> None:
+    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def _with_path(url: str, path: str) -> str:
+    return urlsplit(url)._replace(path=f"/{path}").geturl()
+
+
+def _do_without(server: str, error: Exception) -> NoReturn:
+    if os.environ.get("CI", "") not in ("", "0", "false"):
+        pytest.fail(f"{server} must not be missing in CI: {error}", pytrace=False)
+    pytest.skip(f"{server} is missing: {error}")

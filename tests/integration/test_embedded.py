@@ -1,0 +1,346 @@
+"""Embedded servers: they come up from every kind of installation, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+import redis
+
+from workflow_engine import embedded_programs
+from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer, EmbeddedServers
+from workflow_engine.embedded_programs import (
+    POSTGRES,
+    REDIS,
+    Installation,
+    system_installations,
+    wheel_installations,
+)
+from workflow_engine.errors import EmbeddedServerFailed
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place for temporary files that this test has for itself; it must be empty again at the end."""
+    tmp_path_factory.getbasetemp()  # made before, elsewhere
+    place = Path(tempfile.mkdtemp(prefix="embedded-test-"))
+    place.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setenv("TMPDIR", str(place))
+    yield place
+    left = list(place.iterdir())
+    shutil.rmtree(place)
+    assert left == []
+
+
+def query(postgres: EmbeddedPostgres, statement: str) -> list[tuple[object, ...]]:
+    connection = psycopg2.connect(postgres.url.replace("+psycopg2", ""))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return holds()
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("installations", [system_installations, wheel_installations])
+def test_postgres_runs_from_the_machine_and_from_the_wheel(
+    installations: Callable[[embedded_programs.ServerKind], list[Installation]],
+) -> None:
+    found = installations(POSTGRES)
+    if not found:
+        pytest.skip("this machine has no Postgres of its own")
+
+    for installation in found:
+        with EmbeddedPostgres(installation=installation) as postgres:
+            assert query(postgres, "SELECT current_database()") == [("workflow_engine",)]
+            assert query(postgres, "SHOW unix_socket_directories") == [("",)]
+            pid = postgres.pid
+            family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        assert all(gone(member) for member in family)
+
+
+@pytest.mark.parametrize("installations", [system_installations, wheel_installations])
+def test_redis_runs_from_the_machine_and_from_the_wheel(
+    installations: Callable[[embedded_programs.ServerKind], list[Installation]],
+) -> None:
+    found = installations(REDIS)
+    if not found:
+        pytest.skip("this machine has no Redis of its own")
+
+    for installation in found:
+        with EmbeddedRedis(installation=installation) as server, redis.Redis.from_url(server.url) as client:
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert client.config_get("databases") == {"databases": "64"}
+            pid = server.pid
+        assert gone(pid)
+
+
+def test_both_servers_start_and_stop_together_and_twice_does_no_harm() -> None:
+    servers = EmbeddedServers(durable=True)
+
+    with servers:
+        servers.start()
+        assert servers.database_url.startswith("postgresql+psycopg2://workflow_engine:")
+        assert servers.redis_url.startswith("redis://:")
+        pids = [servers.postgres.pid, servers.redis.pid]
+        assert query(servers.postgres, "SHOW fsync") == [("on",)]
+    servers.stop()
+
+    assert all(gone(pid) for pid in pids)
+
+
+def test_two_pairs_of_servers_do_not_see_each_other() -> None:
+    with EmbeddedRedis() as one, EmbeddedRedis() as other:
+        with redis.Redis.from_url(one.url) as client:
+            client.set("key", "value")
+        with redis.Redis.from_url(other.url) as client:
+            assert client.get("key") is None
+
+
+def test_a_server_refuses_whoever_has_no_password() -> None:
+    with EmbeddedServers() as servers:
+        anonymous = servers.redis_url.split("@")[1]
+        with redis.Redis.from_url(f"redis://{anonymous}") as client, pytest.raises(redis.AuthenticationError):
+            client.ping()
+        address = servers.database_url.split("@")[1]
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            psycopg2.connect(f"postgresql://workflow_engine@{address}")
+
+
+@as_root
+def test_root_starts_servers_as_nobody() -> None:
+    with EmbeddedServers() as servers:
+        users = {psutil.Process(pid).username() for pid in (servers.postgres.pid, servers.redis.pid)}
+    assert users == {"nobody"}
+
+
+def test_the_keyboard_interrupts_the_application_and_not_the_servers() -> None:
+    with EmbeddedRedis() as server:
+        assert os.getsid(server.pid) != os.getsid(0)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_postgres_keeps_its_data_and_port_through_a_crash(durable: bool) -> None:
+    with EmbeddedPostgres(durable=durable) as postgres:
+        url = postgres.url
+        query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+
+        postgres.kill()
+        with pytest.raises(psycopg2.OperationalError):
+            query(postgres, "SELECT 1")
+        postgres.restart()
+
+        assert postgres.url == url
+        assert query(postgres, "SELECT answer FROM kept") == [(42,)]
+
+
+@pytest.mark.parametrize(("durable", "kept"), [(True, b"value"), (False, None)])
+def test_redis_keeps_its_data_through_a_crash_only_if_it_is_durable(
+    durable: bool, kept: bytes | None
+) -> None:
+    with EmbeddedRedis(durable=durable) as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+
+        server.kill()
+        server.restart()
+
+        assert client.get("key") == kept
+
+
+def test_a_frozen_server_is_stopped_all_the_same() -> None:
+    with EmbeddedRedis() as server:
+        pid = server.pid
+        os.kill(pid, signal.SIGSTOP)
+    assert gone(pid)
+
+
+def test_a_server_outlasts_the_thread_that_started_it() -> None:
+    server = EmbeddedRedis()
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    thread.join()
+
+    try:
+        time.sleep(0.1)
+        with redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+    finally:
+        server.stop()
+
+
+APPLICATION = """
+import sys, time
+from workflow_engine.embedded import EmbeddedServers
+servers = EmbeddedServers().start()
+print(servers.postgres.pid, servers.redis.pid, flush=True)
+{then}
+"""
+
+
+def application(then: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """A process with both servers that goes on with `then`, and the process ids of the servers."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", APPLICATION.format(then=then)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, [int(pid) for pid in process.stdout.readline().split()]
+
+
+@pytest.mark.parametrize(
+    ("then", "signum", "status"),
+    [
+        ("time.sleep(60)", signal.SIGTERM, -signal.SIGTERM),
+        ("time.sleep(60)", signal.SIGHUP, -signal.SIGHUP),
+        ("time.sleep(60)", signal.SIGINT, -signal.SIGINT),
+        ("sys.exit(3)", None, 3),
+    ],
+)
+def test_an_application_that_ends_leaves_nothing_behind(
+    then: str, signum: signal.Signals | None, status: int, scratch: Path
+) -> None:
+    process, pids = application(then)
+
+    if signum is not None:
+        process.send_signal(signum)
+
+    assert process.wait(timeout=30) == status
+    assert all(gone(pid) for pid in pids)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_servers_end_with_a_killed_application_and_the_next_one_removes_its_files(scratch: Path) -> None:
+    process, pids = application("time.sleep(60)")
+
+    process.kill()
+    process.wait()
+
+    assert eventually(lambda: all(gone(pid) for pid in pids))
+    left = list(scratch.iterdir())
+    assert len(left) == 2
+    with EmbeddedRedis():
+        assert not any(folder.exists() for folder in left)
+
+
+def test_the_folder_of_a_live_server_is_no_leftover() -> None:
+    with EmbeddedRedis(durable=True) as one, EmbeddedRedis():
+        one.kill()
+        one.restart()
+        with redis.Redis.from_url(one.url) as client:
+            assert client.ping()
+
+
+def test_a_child_of_the_application_does_not_end_its_servers() -> None:
+    with EmbeddedRedis() as server:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.waitpid(child, 0)
+        with redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+
+
+@as_root
+@pytest.mark.parametrize("server", [EmbeddedPostgres, EmbeddedRedis])
+def test_programs_in_a_private_folder_are_copied_to_where_nobody_may_run_them(
+    server: type[EmbeddedServer], tmp_path: Path
+) -> None:
+    original = wheel_installations(server.kind)[0]
+    private = original.copied_to(tmp_path / "private" / "programs")
+    (tmp_path / "private").chmod(0o700)
+
+    with server(installation=private) as running:
+        program = Path(psutil.Process(running.pid).exe())
+        assert program.is_relative_to(tempfile.gettempdir())
+
+
+@pytest.mark.parametrize("server", [EmbeddedPostgres, EmbeddedRedis])
+def test_a_machine_without_programs_is_told_both_ways_out(
+    server: type[EmbeddedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_engine.embedded.system_installations", lambda kind: [])
+    monkeypatch.setattr("workflow_engine.embedded.wheel_installations", lambda kind: [])
+
+    with pytest.raises(EmbeddedServerFailed) as failure:
+        server().start()
+
+    assert "pip install 'workflow-engine[embedded]'" in str(failure.value)
+    assert server.kind.url_variable in str(failure.value)
+
+
+def write_program(folder: Path, name: str, version: str) -> Installation:
+    folder.mkdir()
+    program = folder / name
+    program.write_text(
+        f"#!/bin/sh\n[ \"$1\" = --version ] && echo '{version}' && exit\necho no space left; exit 7\n"
+    )
+    program.chmod(0o755)
+    return Installation(folder, folder, (folder,))
+
+
+def test_a_release_that_is_too_old_is_passed_over_and_named(tmp_path: Path) -> None:
+    old = write_program(tmp_path / "bin", "redis-server", "Redis server v=3.2.1 sha=0 bits=64")
+
+    with pytest.raises(EmbeddedServerFailed, match=r"is 3\.2, and 6\.2 is needed"):
+        EmbeddedRedis(installation=old).start()
+
+
+def test_a_server_that_does_not_come_up_is_quoted(tmp_path: Path) -> None:
+    broken = write_program(tmp_path / "bin", "redis-server", "Redis server v=7.0.15 sha=0 bits=64")
+
+    with pytest.raises(EmbeddedServerFailed, match="with status 7") as failure:
+        EmbeddedRedis(installation=broken).start()
+
+    assert failure.value.log == "no space left"
+    assert "no space left" in str(failure.value)
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        ports = iter([squatter.getsockname()[1], *range(20_000, 20_010)])
+        monkeypatch.setattr("workflow_engine.embedded._free_port", lambda: next(ports))
+
+        with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
+            assert client.ping()
+
+
+@as_root
+def test_root_without_a_user_nobody_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_user(name: str) -> None:
+        raise KeyError(f"getpwnam(): name not found: {name!r}")
+
+    monkeypatch.setattr(embedded_programs.pwd, "getpwnam", no_such_user)
+
+    with pytest.raises(EmbeddedServerFailed, match="run this as an ordinary user"):
+        EmbeddedRedis().start()

@@ -1,0 +1,39 @@
+"""Running one node of the engine as a worker would: config checked, expressions evaluated, executed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_engine.context import ExecutionContext
+from workflow_engine.errors import Problem
+from workflow_engine.expressions import Scope, compile_template
+from workflow_engine.model_problems import check_model
+from workflow_engine.node import NodeError, NodeExecutionResult, NodeType
+
+
+def problems(node_type: NodeType, config: dict[str, Any]) -> list[Problem]:
+    """What is wrong with a config as it is written."""
+    return check_model(node_type.config_model, config)[1]
+
+
+def run(
+    node_type: NodeType,
+    config: dict[str, Any],
+    outputs: dict[str, Any] | None = None,
+    arrivals: tuple[str, ...] = (),
+) -> NodeExecutionResult:
+    """What a node with this config answers after these outputs; the execution started at `placed`."""
+    assert problems(node_type, config) == []
+    outputs = {"placed": {}, **(outputs or {})}
+    prepared = node_type.prepare(config)
+    verbatim = {key: value for key, value in prepared.items() if key in node_type.verbatim}
+    evaluated = {key: value for key, value in prepared.items() if key not in node_type.verbatim}
+    data = compile_template(evaluated).evaluate(Scope(node_outputs=outputs, trigger_node_id="placed"))
+    context = ExecutionContext("e-1", "shop", "t-1", "placed", "n", outputs, arrivals=arrivals)
+    return node_type.executor.execute("n", {**data, **verbatim}, context)
+
+
+def error_of(result: NodeExecutionResult) -> NodeError:
+    assert result.kind == "failure"
+    assert result.error is not None
+    return result.error

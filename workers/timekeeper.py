@@ -1,0 +1,72 @@
+"""The timekeeper: a thread in every worker's main process that looks after executions which cannot move.
+
+For now it serves the worker's own lost processes: an execution whose process was killed goes on at once,
+on any worker, without waiting for its lock to expire.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import bootsteps
+from celery.signals import task_failure
+
+from workflow_engine.dispatch import TASK_NAME
+from workflow_engine.engine import Engine
+from workflow_engine.recovery import LostNode, Recovery
+
+log = logging.getLogger(__name__)
+
+REAPING_INTERVAL = 0.5
+"""Seconds between two looks for dead pool processes; Celery by itself looks every 5."""
+
+_lost: queue.SimpleQueue[LostNode | None] = queue.SimpleQueue()
+
+
+class Timekeeper(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
+    """Starts and stops the thread with the worker.
+
+    It uses connections of its own and starts after the first processes were forked; those forked later
+    inherit nothing that it holds.
+    """
+
+    requires = {"celery.worker.components:Pool"}  # noqa: RUF012 - celery's way to order steps
+
+    def start(self, worker: Any) -> None:
+        self._thread = threading.Thread(target=_serve, args=(worker.app,), name="timekeeper", daemon=True)
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        _lost.put(None)
+        self._thread.join(5)
+
+    terminate = stop
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        pool: Any = getattr(worker.pool, "_pool", None)
+        if hasattr(pool, "maintain_pool"):
+            hub.call_repeatedly(REAPING_INTERVAL, pool.maintain_pool)
+
+
+def _serve(app: Any) -> None:
+    recovery = Recovery(Engine.assemble(app=app))
+    while (lost := _lost.get()) is not None:
+        try:
+            recovery.process_lost(lost)
+        except Exception:
+            log.exception("Execution %s could not be recovered after its process was lost", lost.execution_id)
+
+
+@task_failure.connect(weak=False)
+def _notice_lost_process(
+    sender: Any = None, task_id: str = "", exception: Any = None, kwargs: Any = None, **_: Any
+) -> None:
+    # The parent sends this in place of the process that died.
+    if getattr(sender, "name", None) == TASK_NAME and isinstance(
+        exception, (WorkerLostError, TimeLimitExceeded)
+    ):
+        _lost.put(LostNode(kwargs["execution_id"], kwargs["seq"], task_id))

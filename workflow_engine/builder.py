@@ -1,0 +1,290 @@
+"""Builds a definition in Python, and gives exactly what the same workflow in YAML or JSON would give.
+
+    flow = WorkflowBuilder("order-fulfilment", variables={"currency": "EUR"})
+    placed = flow.trigger("orderPlaced")
+    in_stock = flow.condition("inStock", expression="{{ orderPlaced['items'] | length > 0 }}")
+    charge = flow.python("charge", "shop.charge", arguments={"orderId": "{{ _trigger.orderId }}"})
+    backorder = flow.function("backorder", "{{ {'later': orderPlaced.orderId} }}")
+    done = flow.merge("done", strategy="first")
+
+    placed >> in_stock
+    in_stock["true"] >> charge >> done
+    in_stock["false"] >> backorder >> done
+    workflow = flow.build()
+
+Edges stand in the definition in the order in which they are written. A mistake is raised by the line that
+makes it, as `DefinitionInvalid`; what only the whole shows (cycles, unknown functions) is found by
+`validation`, when the workflow is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, TypedDict, TypeVar, Unpack
+
+from workflow_engine.definition import (
+    ERROR,
+    FUNCTION_NAME_ATTRIBUTE,
+    ORDINARY,
+    Edge,
+    Node,
+    Retry,
+    Workflow,
+    WorkflowSettings,
+)
+from workflow_engine.errors import DefinitionInvalid, Problem
+from workflow_engine.model_problems import check_model, listed, shown, suggestion
+from workflow_engine.problem_paths import at
+
+Config = Mapping[str, Any]
+
+
+class NodeOptions(TypedDict, total=False):
+    """What any node may have beside its config; see `Node`."""
+
+    label: str
+    retry: Retry | Mapping[str, Any]
+    timeout: float
+    queue: str
+    priority: int
+    on_error: Literal["fail", "continue"]
+    on_crash: Literal["retry", "fail"]
+
+
+class WorkflowBuilder:
+    """Collects the nodes and edges of a workflow; each method that adds a node gives it back.
+
+    Raises `DefinitionInvalid` as soon as something is added that cannot stand in a definition.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        settings: WorkflowSettings | Mapping[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id = id
+        self._frame = {
+            "id": id,
+            **_given(name=name, description=description, settings=settings, variables=variables),
+        }
+        self._nodes: dict[str, Node] = {}
+        self._edges: dict[Edge, None] = {}
+        self.build()
+
+    def build(self) -> Workflow:
+        """The workflow as it is now. Only its shape has been checked; deploying it checks the rest."""
+        parts = {"nodes": list(self._nodes.values()), "edges": list(self._edges)}
+        workflow, problems = check_model(Workflow, self._frame | parts, by_name=True)
+        if workflow is None:
+            raise DefinitionInvalid(problems, self.id)
+        return workflow
+
+    # -- nodes -------------------------------------------------------------------------------------------
+
+    def node(
+        self,
+        id: str,
+        kind: str,
+        config: Config | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """A node of any type; `kind` is `type/subType`, such as `action/shop.charge`."""
+        return self._add(id, kind, config, None, options)
+
+    def trigger(
+        self,
+        id: str,
+        *,
+        sub_type: str = "manual",
+        schema: Mapping[str, Any] | None = None,
+        config: Config | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """Where executions start; `schema` is the JSON Schema of their data, `config` what else there is."""
+        if schema is not None:
+            config = {"schema": schema, **(config or {})}
+        return self._add(id, f"trigger/{sub_type}", config, (ORDINARY,), options)
+
+    def condition(
+        self,
+        id: str,
+        *,
+        expression: str | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """Two ways, `node["true"]` and `node["false"]`, by an expression or by `conditions`."""
+        config = _given(expression=expression, conditions=conditions)
+        return self._add(id, "logic/condition", config, ("true", "false"), options)
+
+    def switch(
+        self,
+        id: str,
+        *,
+        field: str,
+        cases: Mapping[str, str] | Sequence[Mapping[str, Any]],
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """Several ways, by what `field` equals; `node["default"]` is for whatever equals no case.
+
+        `cases` are handles by value, such as `{"DE": "domestic"}`, or a list of `{"value": …, "handle": …}`,
+        in which a value may be any JSON value.
+        """
+        if isinstance(cases, Mapping):
+            cases = [{"value": value, "handle": handle} for value, handle in cases.items()]
+        handles = tuple(dict.fromkeys([*(str(case.get("handle")) for case in cases), "default"]))
+        return self._add(id, "logic/switch", {"field": field, "cases": list(cases)}, handles, options)
+
+    def merge(
+        self,
+        id: str,
+        *,
+        join: Literal["all", "any"] | None = None,
+        strategy: Literal["all", "first", "last"] | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """Where branches come together."""
+        return self._add(
+            id, "logic/merge", _given(join=join, strategy=strategy) or None, (ORDINARY,), options
+        )
+
+    def function(self, id: str, expression: Any, **options: Unpack[NodeOptions]) -> BuiltNode:
+        """A value computed by an expression, or by a structure with expressions in it."""
+        return self._add(id, "action/function", {"expression": expression}, (ORDINARY,), options)
+
+    def python(
+        self,
+        id: str,
+        function: str | Callable[..., Any],
+        *,
+        arguments: Mapping[str, Any] | str | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """A call of a Python function: the name it was registered under, or the function itself."""
+        config = {"function": _function_name(function)} | _given(arguments=arguments)
+        return self._add(id, "action/python", config, None, options)
+
+    def _add(
+        self,
+        id: str,
+        kind: str,
+        config: Config | None,
+        handles: tuple[str, ...] | None,
+        options: NodeOptions,
+    ) -> BuiltNode:
+        if id in self._nodes:
+            self._refuse(f"nodes[{id}].id", "there is a node of this id already; give each one its own")
+        type_, _, sub_type = kind.partition("/")
+        content: dict[str, Any] = {"id": id, "type": type_, "subType": sub_type, **options}
+        if config is not None:
+            content["config"] = dict(config)
+        node, problems = check_model(Node, content, f"nodes[{id}]", by_name=True)
+        if node is None:
+            raise DefinitionInvalid(problems, self.id)
+        self._nodes[id] = node
+        return BuiltNode(self, node, handles)
+
+    # -- edges -------------------------------------------------------------------------------------------
+
+    def connect(self, branch: Branch, target: BuiltNode) -> None:
+        """Draw an edge; `>>` is the short way to write it."""
+        source, handle, path = branch.source, branch.handle, f"edges[{len(self._edges)}]"
+        if source.flow is not self or target.flow is not self:
+            self._refuse(path, f"{source.id!r} and {target.id!r} are nodes of different workflows")
+        if handle == ORDINARY and ORDINARY not in source.handles:
+            ways = " or ".join(f"{source.id}[{name!r}]" for name in source.handles)
+            self._refuse(at(path, "sourceHandle"), f"say by which way this leaves {source.id!r}: {ways}")
+        if target.node.type == "trigger":
+            self._refuse(at(path, "target"), f"{target.id!r} is a trigger; nothing leads into it")
+        names: dict[str, str] = {} if handle == ORDINARY else {"source_handle": handle}
+        edge = Edge(source=source.id, target=target.id, **names)
+        if edge in self._edges:
+            self._refuse(path, f"the edge from {source.id!r} to {target.id!r} is there already")
+        self._edges[edge] = None
+
+    def _refuse(self, path: str, message: str) -> NoReturn:
+        raise DefinitionInvalid([Problem(path, message)], self.id)
+
+
+class Branch:
+    """One way out of a node, the start of an edge."""
+
+    def __init__(self, source: BuiltNode, handle: str) -> None:
+        self.source = source
+        self.handle = handle
+
+    def __rshift__(self, target: Target) -> Target:
+        """`branch >> node` draws an edge, `branch >> [a, b]` one to each; the targets are given back."""
+        for each in _several(target):
+            self.source.flow.connect(self, each)
+        return target
+
+
+class BuiltNode:
+    """A node that was added to a `WorkflowBuilder`; `>>` draws edges from it."""
+
+    def __init__(self, flow: WorkflowBuilder, node: Node, handles: tuple[str, ...] | None) -> None:
+        self.flow = flow
+        self.node = node
+        self._handles = handles
+
+    @property
+    def id(self) -> str:
+        return self.node.id
+
+    @property
+    def handles(self) -> tuple[str, ...]:
+        """Its ways out; the ordinary one where only the code behind the node knows them."""
+        return self._handles if self._handles is not None else (ORDINARY,)
+
+    @property
+    def on_error(self) -> Branch:
+        """The way out that is taken when the node has failed for good."""
+        return self[ERROR]
+
+    def __getitem__(self, handle: str) -> Branch:
+        """The way out of this name, as in `in_stock["true"]`."""
+        allowed = self._handles
+        if handle == ERROR and self.node.type != "trigger":
+            return Branch(self, handle)
+        if allowed is None or (handle in allowed and handle != ORDINARY):
+            return Branch(self, handle)
+        named = [name for name in allowed if name != ORDINARY]
+        advice = suggestion(handle, named) or (
+            f"; it has {listed(named)}" if named else "; it has one, without a name"
+        )
+        message = f"{self.id!r} has no way out {shown(handle)}{advice}"
+        raise DefinitionInvalid([Problem(f"nodes[{self.id}]", message)], self.flow.id)
+
+    def __rshift__(self, target: Target) -> Target:
+        """`node >> other` draws an edge, `node >> [a, b]` one to each; the targets are given back."""
+        return Branch(self, ORDINARY) >> target
+
+    def __rrshift__(self, sources: Iterable[Source]) -> BuiltNode:
+        """`[a, b["true"]] >> node` draws an edge from each."""
+        for source in sources:
+            source >> self
+        return self
+
+
+Source = BuiltNode | Branch
+Target = TypeVar("Target", BuiltNode, Sequence[BuiltNode])
+
+
+def _several(target: BuiltNode | Sequence[BuiltNode]) -> Sequence[BuiltNode]:
+    return [target] if isinstance(target, BuiltNode) else target
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _function_name(function: str | Callable[..., Any]) -> str:
+    name = function if isinstance(function, str) else getattr(function, FUNCTION_NAME_ATTRIBUTE, None)
+    if not isinstance(name, str):
+        raise TypeError(f"{function!r} is not registered; decorate it with @node, or give its name")
+    return name

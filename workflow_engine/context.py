@@ -1,0 +1,77 @@
+"""The execution context: what an execution has gathered so far, as nodes and expressions see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class LazyMapping(Mapping[str, Any]):
+    """A mapping of which some values stay where they are stored until they are asked for.
+
+    `at_hand` holds what is there already; `load` fetches any other value on first access and raises
+    KeyError if there is none. Iterating goes over what is at hand: `load_context` of the
+    `ExecutionContextCache` is for those who need the whole.
+    """
+
+    def __init__(self, at_hand: dict[str, Any], load: Callable[[str], Any]) -> None:
+        self._at_hand = at_hand
+        self._load = load
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._at_hand:
+            self._at_hand[key] = self._load(key)
+        return self._at_hand[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at_hand)
+
+    def __len__(self) -> int:
+        return len(self._at_hand)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[str(key)]
+        except KeyError:
+            return False
+        return True
+
+
+@dataclass
+class ExecutionContext:
+    """An execution as one of its nodes sees it."""
+
+    execution_id: str
+    workflow_id: str
+    trigger_id: str
+    trigger_node_id: str
+    current_node_id: str
+    node_outputs: Mapping[str, Any]
+    """Outputs by node id, fetched when they are read."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """A node sets variables with `success(…, variables=…)`."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    idempotency_key: str = ""
+    """`execution id : node id : visit`; the same over retries and crashes of one visit."""
+    attempt: int = 1
+    arrivals: tuple[str, ...] = ()
+    """For a node with several incoming edges: the sources that led here, in the order they did."""
+
+    @property
+    def trigger_data(self) -> Any:
+        """The data this execution was started with."""
+        return self.node_outputs[self.trigger_node_id]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, the same in snapshots and in the database."""
+        return {
+            "executionId": self.execution_id,
+            "workflowId": self.workflow_id,
+            "triggerId": self.trigger_id,
+            "triggerNodeId": self.trigger_node_id,
+            "currentNodeId": self.current_node_id,
+            "nodeOutputs": dict(self.node_outputs),
+            "variables": dict(self.variables),
+            "metadata": dict(self.metadata),
+        }

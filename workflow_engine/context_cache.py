@@ -1,0 +1,324 @@
+"""ExecutionContextCache: the context of active executions in Redis, in front of the truth in Postgres.
+
+A cached context is one hash: `seq`, `fence`, `walk`, `variables`, `identity` (the ids and metadata that
+never change), `output:{node id}` for every output and `path:{seq}` for every step. `size` is its number
+of fields, so that a context that lost a part is seen to be missing; `mark` is the claim under which a
+node is being run. A hop reads and writes only what it needs of it, however long the execution is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import redis
+
+from workflow_engine.context import ExecutionContext
+from workflow_engine.errors import CacheUnavailable, ExecutionNotFound
+from workflow_engine.execution_state import ExecutionStateService, Snapshot
+from workflow_engine.lock import Claim
+from workflow_engine.redis_connection import load_script, redis_errors
+from workflow_engine.settings import Settings
+
+OUTPUT = b"output:"
+PATH = b"path:"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Somebody else holds the execution's lock."""
+
+    holder: bytes
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The lock is ours, but the context has to be rebuilt from Postgres."""
+
+
+@dataclass(frozen=True)
+class CachedContext:
+    """A context as far as one hop reads it."""
+
+    execution_id: str
+    seq: int
+    fence: str
+    walk: bytes
+    variables: dict[str, Any]
+    identity: Mapping[str, Any]
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    """The outputs that were asked for and exist."""
+    absent: frozenset[str] = frozenset()
+    """The nodes whose output was asked for and does not exist."""
+    mark: bytes | None = None
+    """The claim of a holder who vanished while it ran a node."""
+
+
+class ExecutionContextCache:
+    """Contexts in Redis. Methods may raise `CacheUnavailable`; what is missing is in Postgres."""
+
+    def __init__(self, client: redis.Redis, state: ExecutionStateService, settings: Settings) -> None:
+        self._client = client
+        self._state = state
+        self._settings = settings
+        self._enter = load_script(client, "enter")
+        self._cache = load_script(client, "cache")
+        self._leave = load_script(client, "leave")
+        self._finish = load_script(client, "finish")
+        self._read = load_script(client, "read")
+
+    def enter(self, claim: Claim, seq: int, needs: Sequence[str]) -> Held | Missing | CachedContext:
+        """Take the lock, read the context and the outputs of `needs`, and leave our mark; one call."""
+        fields = [OUTPUT + node_id.encode() for node_id in needs]
+        with redis_errors():
+            answer: Any = self._enter(
+                keys=self._keys(claim.execution_id),
+                args=[claim.value, self._lock_ms, self._context_ms, seq, *fields],
+            )
+        if answer[0] == b"held":
+            return Held(answer[1])
+        if answer[0] == b"missing":
+            return Missing()
+        _, mark, (cached_seq, fence, walk, variables, identity), values = answer
+        found = {
+            name: orjson.loads(value) for name, value in zip(needs, values, strict=True) if value is not None
+        }
+        return CachedContext(
+            execution_id=claim.execution_id,
+            seq=int(cached_seq),
+            fence=fence.decode(),
+            walk=walk,
+            variables=orjson.loads(variables),
+            identity=orjson.loads(identity),
+            outputs=found,
+            absent=frozenset(needs) - found.keys(),
+            mark=mark if mark != claim.value else None,
+        )
+
+    def cache_context(self, claim: Claim, snapshot: Snapshot, walk: bytes) -> bool:
+        """Write a context rebuilt from Postgres, whole; False if the lock is not ours any more."""
+        fields: list[Any] = []
+        for name, value in context_fields(snapshot, walk).items():
+            fields += (name, value)
+        with redis_errors():
+            return bool(
+                self._cache(
+                    keys=self._keys(claim.execution_id), args=[claim.value, self._context_ms, *fields]
+                )
+            )
+
+    def update_context(
+        self, claim: Claim, entered: int, committed: int, changed: Mapping[bytes, Any]
+    ) -> bool:
+        """Bring the cached context from `seq` entered to `seq` committed, and unlock; one call.
+
+        False if the cache did not hold what we entered with: it is then deleted, not patched.
+        """
+        pairs: list[Any] = []
+        for name, value in changed.items():
+            pairs += (name, value)
+        with redis_errors():
+            return bool(
+                self._leave(
+                    keys=self._keys(claim.execution_id),
+                    args=[claim.value, self._context_ms, entered, committed, *pairs],
+                )
+            )
+
+    def finish(self, claim: Claim, status: str) -> None:
+        """Remove a finished execution from the cache, tell whoever waits for it, and unlock; one call."""
+        channel = self._settings.finished_channel(claim.execution_id)
+        with redis_errors():
+            self._finish(keys=self._keys(claim.execution_id), args=[claim.value, channel, status])
+
+    def discard(self, claim: Claim) -> bool:
+        """Remove a context that is not to be believed, and unlock; True if the lock was still ours."""
+        with redis_errors():
+            return bool(self._finish(keys=self._keys(claim.execution_id), args=[claim.value, "", ""]))
+
+    def remove_from_cache(self, execution_id: str) -> None:
+        """Delete the cached context; the next node rebuilds it from Postgres."""
+        with redis_errors():
+            self._client.delete(self._settings.context_key(execution_id))
+
+    def announce_finished(self, execution_id: str, status: str) -> None:
+        """Tell whoever waits that an execution ended outside of a hop."""
+        with redis_errors():
+            self._client.publish(self._settings.finished_channel(execution_id), status)
+
+    def output_loader(self, cached: CachedContext) -> Callable[[str], Any]:
+        """Fetches outputs that were not asked for on entering, from Redis or else from Postgres."""
+
+        def load(node_id: str) -> Any:
+            if node_id in cached.absent:
+                raise KeyError(node_id)
+            encoded = self._read_output(cached, node_id)
+            if encoded is None:
+                raise KeyError(node_id)
+            return orjson.loads(encoded)
+
+        return load
+
+    def metadata_loader(self, cached: CachedContext) -> Callable[[str], Any]:
+        """Fetches the path of the execution, which grows with every node and is seldom read."""
+
+        def load(key: str) -> Any:
+            if key != "executionPath":
+                raise KeyError(key)
+            return self.load_context(cached.execution_id).metadata[key]
+
+        return load
+
+    def _read_output(self, cached: CachedContext, node_id: str) -> bytes | None:
+        try:
+            with redis_errors():
+                answer: Any = self._read(
+                    keys=[self._settings.context_key(cached.execution_id)],
+                    args=[cached.seq, OUTPUT + node_id.encode()],
+                )
+        except CacheUnavailable:
+            answer = None
+        if answer is None:
+            return self._state.load_output(cached.execution_id, node_id)
+        value: bytes | None = answer[0]
+        return value
+
+    def load_context(self, execution_id: str) -> ExecutionContext:
+        """The whole context: from Redis if it is cached, else from Postgres.
+
+        Raises `ExecutionNotFound`.
+        """
+        try:
+            with redis_errors():
+                fields: Any = self._client.hgetall(self._settings.context_key(execution_id))
+        except CacheUnavailable:
+            fields = {}
+        if not fields or int(fields.get(b"size", -1)) != len(fields) - (b"mark" in fields):
+            if (snapshot := self._state.load_snapshot(execution_id)) is None:
+                raise ExecutionNotFound(execution_id)
+            fields = context_fields(snapshot, b"")
+        return _context_of(execution_id, fields)
+
+    def persist_context(self, context: ExecutionContext, fence: str) -> bool:
+        """Write a context to its execution's row; False if the execution has moved on since."""
+        return self._state.persist_context(context.execution_id, fence, context.to_dict())
+
+    @contextmanager
+    def finished_signal(self, execution_id: str) -> Iterator[Callable[[float], None]]:
+        """Listen for the end of an execution: gives a function that waits for it, some seconds at most.
+
+        Whoever listens asks Postgres after subscribing and after every wait: the signal only saves
+        time. It never raises for Redis being away; the wait then just takes its seconds.
+        """
+        pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        try:
+            with suppress(CacheUnavailable), redis_errors():
+                pubsub.subscribe(self._settings.finished_channel(execution_id))
+            yield lambda seconds: _wait_for_message(pubsub, seconds)
+        finally:
+            pubsub.close()
+
+    def _keys(self, execution_id: str) -> list[str]:
+        return [self._settings.lock_key(execution_id), self._settings.context_key(execution_id)]
+
+    @property
+    def _lock_ms(self) -> int:
+        return round(self._settings.lock_expiry * 1000)
+
+    @property
+    def _context_ms(self) -> int:
+        return round(self._settings.context_expiry * 1000)
+
+
+def step_fields(
+    committed: int, node_id: str, fence: str, walk: bytes, output: bytes | None, variables: bytes | None
+) -> dict[bytes, Any]:
+    """The fields of a cached context that one commit changes."""
+    changed: dict[bytes, Any] = {b"fence": fence, b"walk": walk, PATH + str(committed).encode(): node_id}
+    if output is not None:
+        changed[OUTPUT + node_id.encode()] = output
+    if variables is not None:
+        changed[b"variables"] = variables
+    return changed
+
+
+def context_fields(snapshot: Snapshot, walk: bytes) -> dict[bytes, Any]:
+    """The fields of the cached context that a snapshot of Postgres stands for."""
+    variables: dict[str, Any] = {}
+    fields: dict[bytes, Any] = {}
+    visits: set[tuple[str, int]] = set()
+    for row in snapshot.journal:
+        variables.update(row.variables or {})
+        if (row.entry.node_id, row.entry.visit) not in visits:
+            visits.add((row.entry.node_id, row.entry.visit))
+            fields[PATH + str(row.entry.seq).encode()] = row.entry.node_id
+        if row.output is not None:
+            fields[OUTPUT + row.entry.node_id.encode()] = row.output
+    identity = {
+        "workflowId": snapshot.workflow_id,
+        "version": snapshot.version,
+        "triggerId": snapshot.trigger_id,
+        "triggerNodeId": snapshot.trigger_node_id,
+        "priority": snapshot.priority,
+        "metadata": snapshot.metadata,
+    }
+    return {
+        b"seq": snapshot.seq,
+        b"fence": snapshot.fence,
+        b"walk": walk,
+        b"variables": orjson.dumps(variables),
+        b"identity": orjson.dumps(identity),
+        **fields,
+    }
+
+
+def rebuilt_context(snapshot: Snapshot, walk: bytes, needs: Sequence[str]) -> CachedContext:
+    """What entering a node would have read, had the snapshot's context been cached."""
+    fields = context_fields(snapshot, walk)
+    encoded = {node_id: fields.get(OUTPUT + node_id.encode()) for node_id in needs}
+    outputs = {node_id: orjson.loads(value) for node_id, value in encoded.items() if value is not None}
+    return CachedContext(
+        execution_id=snapshot.execution_id,
+        seq=snapshot.seq,
+        fence=snapshot.fence,
+        walk=walk,
+        variables=orjson.loads(fields[b"variables"]),
+        identity=orjson.loads(fields[b"identity"]),
+        outputs=outputs,
+        absent=frozenset(needs) - outputs.keys(),
+    )
+
+
+def _context_of(execution_id: str, fields: Mapping[bytes, Any]) -> ExecutionContext:
+    identity = orjson.loads(fields[b"identity"])
+    steps = sorted((int(name[len(PATH) :]), value) for name, value in fields.items() if name.startswith(PATH))
+    path = [node_id.decode() if isinstance(node_id, bytes) else node_id for _, node_id in steps]
+    return ExecutionContext(
+        execution_id=execution_id,
+        workflow_id=identity["workflowId"],
+        trigger_id=identity["triggerId"],
+        trigger_node_id=identity["triggerNodeId"],
+        current_node_id=path[-1],
+        node_outputs={
+            name[len(OUTPUT) :].decode(): orjson.loads(value)
+            for name, value in fields.items()
+            if name.startswith(OUTPUT)
+        },
+        variables=orjson.loads(fields[b"variables"]),
+        metadata={**identity["metadata"], "executionPath": path},
+    )
+
+
+def _wait_for_message(pubsub: redis.client.PubSub, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    try:
+        with redis_errors():
+            while (left := deadline - time.monotonic()) > 0:
+                if pubsub.get_message(timeout=left) is not None:
+                    return
+    except CacheUnavailable:
+        time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))

@@ -1,0 +1,218 @@
+"""The definition of a workflow: nodes, edges and settings, in one format for JSON, YAML and Python.
+
+Attributes are snake_case in Python and camelCase in JSON and YAML. These classes hold the shape of a
+definition only; whether it makes sense as a whole is decided by `validation`, which also turns raw
+data into a `Workflow` and is the way in for everything that was written by hand. What was given is
+kept: null is not the same as left out, 30 does not become 30.0, a default that is spelled out stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    WrapValidator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from workflow_engine.errors import InvalidValue
+from workflow_engine.json_values import LARGEST_INTEGER, normalise
+
+ORDINARY = ""
+"""The way out of a node that has only one; an edge without `sourceHandle` leaves from it."""
+
+ERROR = "error"
+"""The way out that is taken when a node has failed for good."""
+
+NODE_ID_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,99}$"
+WORKFLOW_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
+QUEUE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+
+UNSTORABLE = "unstorable"
+"""pydantic's error type for data that is not JSON; the error's input is that data."""
+
+FUNCTION_NAME_ATTRIBUTE = "__workflow_function__"
+"""Where a decorated Python function keeps the name under which definitions know it."""
+
+
+def _storable(value: Any) -> Any:
+    try:
+        return normalise(value)
+    except InvalidValue as refusal:
+        raise PydanticCustomError(UNSTORABLE, "{reason}", {"reason": refusal.message}) from None
+
+
+def _storable_text(text: str) -> str:
+    return text if text.isascii() and "\x00" not in text else _storable(text)  # most text, and quickly
+
+
+def _storable_object(value: Any) -> Any:
+    return _storable(value) if isinstance(value, dict) else value  # pydantic refuses what is no object
+
+
+def _as_written(number: Any, check: Callable[[Any], float]) -> Any:
+    check(number)
+    return _storable(number)
+
+
+def _handle_name(value: Any) -> Any:
+    """YAML reads an unquoted `true` as a boolean; the branches of a condition are named by text."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+Text = Annotated[str, AfterValidator(_storable_text)]
+
+Whole = Annotated[int, Field(le=LARGEST_INTEGER)]
+
+_KeptAsWritten = (WrapValidator(_as_written), PlainSerializer(lambda number: number))
+
+Seconds = Annotated[float, Field(gt=0), *_KeptAsWritten]
+"""A positive number that stays the integer or float it was given as."""
+
+Factor = Annotated[float, Field(ge=1), *_KeptAsWritten]
+
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_storable_object)]
+"""An object of JSON values in normal form, a copy of what was given."""
+
+Handle = Annotated[
+    Text, Field(min_length=1), BeforeValidator(_handle_name, json_schema_input_type=str | bool)
+]
+
+
+class DefinitionPart(BaseModel):
+    """Base of the parts of a definition: immutable, camelCase outside, no unknown keys, no conversions."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class Retry(DefinitionPart):
+    """How often and when a failed node is tried again. Times are in milliseconds."""
+
+    max_attempts: Whole = Field(3, ge=1, description="attempts in all, the first one included")
+    wait_duration: Whole = Field(1000, ge=0, description="wait before the second attempt, in ms")
+    exponential_backoff: bool = Field(True, description="whether each wait is longer than the one before")
+    multiplier: Factor = Field(2.0, description="how many times longer each wait is than the one before")
+    max_wait_duration: Whole | None = Field(None, ge=0, description="ceiling of one wait, in ms")
+    jitter: bool = Field(False, description="whether waits are spread at random, so that retries do not meet")
+    schedule: Annotated[tuple[Whole, ...], Strict(False)] | None = Field(
+        None, description="the waits themselves, in ms; replaces the formula"
+    )
+    retry_on: Annotated[tuple[Text, ...], Strict(False)] = Field(
+        (), description="only these errors are tried again; empty: all"
+    )
+    ignore_exceptions: Annotated[tuple[Text, ...], Strict(False)] = Field(
+        (), description="these errors are never tried again"
+    )
+
+
+class Node(DefinitionPart):
+    """One step of a workflow."""
+
+    id: str = Field(
+        pattern=NODE_ID_PATTERN,
+        description="unique here; starts with a letter, then letters, digits, - and _, 100 at most",
+    )
+    type: Literal["trigger", "logic", "action"] = Field(description="what family of steps this is")
+    sub_type: Text = Field(min_length=1, max_length=100, description="which step of that family")
+    config: JsonObject = Field(
+        default_factory=dict, description="what the step does; values may be expressions {{ … }}"
+    )
+    label: Text | None = Field(None, max_length=200, description="what people see instead of the id")
+    retry: Retry | None = Field(None, description="how often a failed node is tried again; left out: never")
+    timeout: Seconds | None = Field(None, description="seconds one attempt may run")
+    queue: str | None = Field(
+        None,
+        pattern=QUEUE_PATTERN,
+        description="Celery queue that runs it; letters, digits, '.', - and _, 100 at most",
+    )
+    priority: int | None = Field(None, ge=0, le=9, description="0 is served first")
+    on_error: Literal["fail", "continue"] | None = Field(
+        None, description="what a failure does to the execution; an edge from `error` is the third way"
+    )
+    on_crash: Literal["retry", "fail"] | None = Field(
+        None, description="`fail` for what must not be repeated when a worker dies in the middle of it"
+    )
+
+    @property
+    def kind(self) -> str:
+        """`type/subType`, the name under which the code behind this node is registered."""
+        return f"{self.type}/{self.sub_type}"
+
+
+class Edge(DefinitionPart):
+    """A way from one node to another."""
+
+    source: Text = Field(description="id of the node it leaves")
+    target: Text = Field(description="id of the node it leads to")
+    source_handle: Handle | None = Field(
+        None, description="branch of the source it leaves from; left out where the source has one way out"
+    )
+
+    @property
+    def handle(self) -> str:
+        return self.source_handle if self.source_handle is not None else ORDINARY
+
+
+class WorkflowSettings(DefinitionPart):
+    """Settings of a whole workflow."""
+
+    concurrency: Whole = Field(1, ge=1, description="nodes of one execution that may run at a time")
+    hops: Literal["spread", "inline"] = Field(
+        "spread", description="`spread`: each node is a Celery task; `inline`: a worker keeps walking"
+    )
+    timeout: Seconds | None = Field(None, description="seconds an execution may take")
+
+
+class Workflow(DefinitionPart):
+    """A named graph of nodes and edges."""
+
+    id: str = Field(
+        pattern=WORKFLOW_ID_PATTERN,
+        description="unique; starts with a letter or digit, then letters, digits, - and _, 100 at most",
+    )
+    name: Text | None = Field(None, max_length=200, description="what people see instead of the id")
+    description: Text | None = Field(None, description="what the workflow is for")
+    settings: WorkflowSettings = Field(default_factory=WorkflowSettings)
+    variables: JsonObject = Field(
+        default_factory=dict, description="values that every node can read by name; never expressions"
+    )
+    nodes: Annotated[tuple[Node, ...], Strict(False)] = Field(
+        (), description="the steps, at least one of them a trigger"
+    )
+    edges: Annotated[tuple[Edge, ...], Strict(False)] = Field((), description="the ways between the nodes")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The definition as it was given, camelCase, without what was left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def to_json(self) -> str:
+        """The definition as indented JSON."""
+        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2).decode()
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of the definition; equal for equal content, whatever the order of its keys."""
+        return hashlib.sha256(orjson.dumps(self.to_dict(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    @classmethod
+    def from_stored(cls, content: dict[str, Any]) -> Workflow:
+        """Rebuild a definition that was validated before it was stored."""
+        return cls.model_validate(content)

@@ -1,0 +1,71 @@
+"""The parts of the engine, put together for one process."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from workflow_engine.context_cache import ExecutionContextCache
+from workflow_engine.database import connect_engine
+from workflow_engine.deployments import Deployments
+from workflow_engine.dispatch import CeleryDispatcher, Dispatcher, producer_app
+from workflow_engine.execution_queries import ExecutionQueries
+from workflow_engine.execution_state import ExecutionStateService
+from workflow_engine.executor import WorkflowExecutor
+from workflow_engine.lock import DistributedLockService
+from workflow_engine.node import NodeRegistry, load_node_types
+from workflow_engine.plan import Plans
+from workflow_engine.redis_connection import connect_redis
+from workflow_engine.settings import Settings, get_settings
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Everything a process needs to start or run executions; nothing is connected until it is used."""
+
+    settings: Settings
+    registry: NodeRegistry
+    state: ExecutionStateService
+    queries: ExecutionQueries
+    deployments: Deployments
+    cache: ExecutionContextCache
+    locks: DistributedLockService
+    plans: Plans
+    dispatcher: Dispatcher
+    executor: WorkflowExecutor
+
+    @classmethod
+    def assemble(
+        cls, settings: Settings | None = None, *, app: Any = None, dispatcher: Dispatcher | None = None
+    ) -> Engine:
+        """Put the parts together.
+
+        `app` is the Celery app whose broker takes the messages; without one, the broker of the settings.
+        """
+        settings = settings or get_settings()
+        registry = load_node_types(settings.imports)
+        database, redis = connect_engine(settings), connect_redis(settings)
+        state = ExecutionStateService(database, settings)
+        cache = ExecutionContextCache(redis, state, settings)
+        locks = DistributedLockService(redis, settings)
+        plans = Plans(state.load_definition, registry)
+        dispatcher = dispatcher or CeleryDispatcher(app or producer_app(settings))
+        return cls(
+            settings=settings,
+            registry=registry,
+            state=state,
+            queries=ExecutionQueries(database, settings),
+            deployments=Deployments(database, settings),
+            cache=cache,
+            locks=locks,
+            plans=plans,
+            dispatcher=dispatcher,
+            executor=WorkflowExecutor(state, cache, locks, dispatcher, plans, settings),
+        )
+
+
+@functools.cache
+def worker_engine(app: Any) -> Engine:
+    """The engine of this worker, made at the first node; a forked process connects anew by itself."""
+    return Engine.assemble(app=app)

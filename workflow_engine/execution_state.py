@@ -1,0 +1,470 @@
+"""ExecutionStateService: every move of an execution in Postgres, which is where the truth is.
+
+Each move is one guarded statement. A hop's commit is accepted only from the holder of the execution's
+fence, which every commit replaces; a holder whose fence is old learns so in the same round trip and
+throws its result away. That, not the lock in Redis, is why a node's result is committed once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine
+
+from workflow_engine.database import autocommit, to_jsonb
+from workflow_engine.errors import ExecutionNotFound, IdempotencyConflict, IllegalMove
+from workflow_engine.settings import Settings
+from workflow_engine.states import FINISHED, LEGAL_MOVES, ExecutionStatus, NodeStatus
+from workflow_engine.walk import JournalEntry
+
+FORMAT = 1
+"""Number of the form of messages, contexts and rows; a worker gives back what is newer than itself."""
+
+
+def new_execution_id() -> str:
+    """A UUID of version 7 (RFC 9562): ids sort by the time they were made, so new rows share pages."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (
+        (milliseconds << 80)
+        | (0x7 << 76)
+        | (secrets.randbits(12) << 64)
+        | (0b10 << 62)
+        | secrets.randbits(62)
+    )
+    return str(uuid.UUID(int=value))
+
+
+@dataclass(frozen=True)
+class NewExecution:
+    """What `start` writes: the execution and the journal row of its trigger."""
+
+    execution_id: str
+    workflow_id: str
+    version: int
+    trigger_id: str
+    trigger_node_id: str
+    trigger_sub_type: str
+    data: bytes
+    """The trigger's data as JSON."""
+    variables: bytes
+    """The variables at the start as a JSON object, those of the definition included."""
+    trigger_label: str | None = None
+    priority: int | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    parent_execution_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StartedExecution:
+    """What a start came to."""
+
+    id: str
+    is_new: bool
+    """False if the idempotency key had already started this execution."""
+
+
+@dataclass(frozen=True)
+class NodeCommit:
+    """One journal row, and where the execution stands after it."""
+
+    execution_id: str
+    fence: str
+    """The fence of the context that the node ran with."""
+    token: str
+    """The fence after this commit."""
+    execution_status: ExecutionStatus
+    node_id: str
+    type: str
+    sub_type: str
+    status: NodeStatus
+    worker: str
+    label: str | None = None
+    visit: int = 1
+    attempt: int = 1
+    handles: tuple[str, ...] = ()
+    variables: bytes | None = None
+    input_data: bytes | None = None
+    output: bytes | None = None
+    error: str | None = None
+    error_details: Mapping[str, Any] | None = None
+    duration_ms: float = 0.0
+    context: Mapping[str, Any] | None = None
+    """The context to persist, when the execution comes to rest with this commit."""
+
+
+@dataclass(frozen=True)
+class CommitAnswer:
+    """What Postgres says to a commit."""
+
+    accepted: bool
+    seq: int
+    status: ExecutionStatus
+    fence: str
+    attention: bool
+    """Somebody asks for attention: a wait is over, or an operator has acted."""
+    committed_at: datetime
+
+
+@dataclass(frozen=True)
+class JournalRow:
+    """A row of the journal as far as it rebuilds a context."""
+
+    entry: JournalEntry
+    output: bytes | None
+    variables: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that Postgres knows about an execution, read at one instant."""
+
+    execution_id: str
+    workflow_id: str
+    version: int
+    trigger_id: str
+    trigger_node_id: str
+    status: ExecutionStatus
+    fence: str
+    seq: int
+    format: int
+    priority: int | None
+    losses: int
+    """How often a process was lost while it ran a node on top of the present `seq`."""
+    metadata: Mapping[str, Any]
+    journal: tuple[JournalRow, ...]
+
+
+CREATE = """
+WITH start AS ({source}),
+execution AS (
+    INSERT INTO {s}.executions (
+        id, workflow_id, workflow_version, trigger_id, trigger_node_id, fence, seq, format, context,
+        trigger_data, metadata, priority, idempotency_key, parent_execution_id)
+    SELECT id, %(workflow_id)s, %(version)s, %(trigger_id)s, %(trigger_node_id)s, %(token)s, 1, %(format)s,
+        jsonb_build_object(
+            'executionId', id, 'workflowId', %(workflow_id)s, 'triggerId', %(trigger_id)s,
+            'triggerNodeId', %(trigger_node_id)s, 'currentNodeId', %(trigger_node_id)s,
+            'variables', %(variables)s::jsonb,
+            'metadata', %(metadata)s::jsonb || jsonb_build_object('startedAt', {now})),
+        %(data)s::jsonb, %(metadata)s::jsonb || jsonb_build_object('startedAt', {now}),
+        %(priority)s, %(idempotency_key)s, %(parent_execution_id)s
+    FROM start
+    RETURNING id
+)
+INSERT INTO {s}.node_executions (
+    execution_id, seq, node_id, label, type, sub_type, status, handles, variables, token, output_data,
+    started_at, completed_at, duration_ms)
+SELECT id, 1, %(trigger_node_id)s, %(label)s, 'trigger', %(sub_type)s, 'COMPLETED', ARRAY[''],
+    %(variables)s::jsonb, %(token)s, %(data)s::jsonb, now(), now(), 0
+FROM execution
+RETURNING execution_id
+"""
+
+WITHOUT_KEY = "SELECT %(id)s::uuid AS id"
+WITH_KEY = """
+    INSERT INTO {s}.idempotency_keys (workflow_id, key, execution_id, fingerprint)
+    VALUES (%(workflow_id)s, %(idempotency_key)s, %(id)s, %(fingerprint)s)
+    ON CONFLICT DO NOTHING
+    RETURNING execution_id AS id"""
+
+# ISO 8601 in UTC with a Z, as the context's JSON has it.
+NOW_AS_TEXT = "to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+
+FIND_KEY = """
+SELECT execution_id, fingerprint FROM {s}.idempotency_keys
+WHERE workflow_id = %(workflow_id)s AND key = %(key)s
+"""
+
+COMMIT = """
+WITH moved AS (
+    UPDATE {s}.executions SET
+        fence = %(token)s,
+        seq = seq + 1,
+        status = CASE WHEN status = 'PAUSED' AND NOT %(is_finished)s THEN status
+            ELSE %(execution_status)s END,
+        nodes_executed = nodes_executed + %(is_final)s::int,
+        started_at = coalesce(started_at, now() - %(duration)s::interval),
+        completed_at = CASE WHEN %(is_finished)s THEN now() END,
+        duration_ms = CASE WHEN %(is_finished)s THEN
+            (extract(epoch FROM now() - coalesce(started_at, now() - %(duration)s::interval)) * 1000)::bigint END,
+        error = CASE WHEN %(execution_status)s = 'FAILED' THEN %(error)s END,
+        error_details = CASE WHEN %(execution_status)s = 'FAILED' THEN %(execution_error)s::jsonb END,
+        context = coalesce(%(context)s::jsonb, context),
+        updated_at = now()
+    WHERE id = %(execution_id)s AND fence = %(fence)s AND status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+    RETURNING seq, status, fence, attention, updated_at
+), journalled AS (
+    INSERT INTO {s}.node_executions (
+        execution_id, seq, node_id, label, type, sub_type, visit, attempt, status, handles, variables, token,
+        input_data, output_data, error, error_details, worker, started_at, completed_at, duration_ms)
+    SELECT %(execution_id)s, seq, %(node_id)s, %(label)s, %(type)s, %(sub_type)s, %(visit)s, %(attempt)s,
+        %(status)s, %(handles)s, %(variables)s::jsonb, %(token)s, %(input_data)s::jsonb, %(output)s::jsonb,
+        %(error)s, %(error_details)s::jsonb, %(worker)s, now() - %(duration)s::interval, now(), %(duration_ms)s
+    FROM moved
+)
+SELECT true, seq, status, fence::text, attention, updated_at FROM moved
+UNION ALL
+SELECT false, seq, status, fence::text, attention, updated_at FROM {s}.executions
+WHERE id = %(execution_id)s AND NOT EXISTS (SELECT FROM moved)
+"""
+
+MOVE = """
+UPDATE {s}.executions SET
+    status = %(status)s,
+    fence = CASE WHEN %(is_finished)s THEN gen_random_uuid() ELSE fence END,
+    started_at = CASE WHEN %(status)s = 'RUNNING' THEN coalesce(started_at, now()) ELSE started_at END,
+    completed_at = CASE WHEN %(is_finished)s THEN now() END,
+    duration_ms = CASE WHEN %(is_finished)s THEN (extract(epoch FROM now() - started_at) * 1000)::bigint END,
+    error = CASE WHEN %(status)s = 'FAILED' THEN %(error)s END,
+    updated_at = now()
+WHERE id = %(execution_id)s AND status = ANY(%(sources)s)
+"""
+
+STATUS = "SELECT status FROM {s}.executions WHERE id = %(execution_id)s"
+
+PERSIST = """
+UPDATE {s}.executions SET context = context || %(context)s::jsonb
+WHERE id = %(execution_id)s AND fence = %(fence)s
+"""
+
+SNAPSHOT = """
+SELECT e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status, e.fence::text,
+    e.seq, e.format, e.priority, CASE WHEN e.losses_seq = e.seq THEN e.losses ELSE 0 END, e.metadata,
+    n.seq, n.node_id, n.visit, n.attempt, n.status, n.handles, n.output_data::text, n.variables,
+    n.retry_details IS NOT NULL
+FROM {s}.executions e JOIN {s}.node_executions n ON n.execution_id = e.id AND n.superseded_by IS NULL
+WHERE e.id = %(execution_id)s
+ORDER BY n.seq
+"""
+
+OUTPUT = """
+SELECT output_data::text FROM {s}.node_executions
+WHERE execution_id = %(execution_id)s AND node_id = %(node_id)s AND superseded_by IS NULL
+    AND status IN ('COMPLETED', 'FAILED') AND output_data IS NOT NULL
+ORDER BY seq DESC LIMIT 1
+"""
+
+COUNT_LOSS = """
+UPDATE {s}.executions SET losses = CASE WHEN losses_seq = seq THEN losses + 1 ELSE 1 END, losses_seq = seq
+WHERE id = %(execution_id)s AND seq = %(seq)s
+RETURNING losses
+"""
+
+SECONDS_SINCE_MOVE = """
+SELECT extract(epoch FROM now() - updated_at)::float FROM {s}.executions WHERE id = %(execution_id)s
+"""
+
+DEFINITION = """
+SELECT definition FROM {s}.workflow_versions WHERE workflow_id = %(workflow_id)s AND version = %(version)s
+"""
+
+
+class ExecutionStateService:
+    """Executions and their journal in Postgres. Every method may raise `DatabaseUnavailable`."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine = engine
+        self._schema = settings.database_schema
+
+    def create_execution(self, new: NewExecution) -> StartedExecution:
+        """Write an execution and its trigger's journal row, in one statement.
+
+        An idempotency key that was used before gives the execution it started then. Raises
+        `IdempotencyConflict` if that start had other data.
+        """
+        source = WITHOUT_KEY if new.idempotency_key is None else WITH_KEY
+        parameters = {
+            "id": new.execution_id,
+            "workflow_id": new.workflow_id,
+            "version": new.version,
+            "trigger_id": new.trigger_id,
+            "trigger_node_id": new.trigger_node_id,
+            "label": new.trigger_label,
+            "sub_type": new.trigger_sub_type,
+            "token": str(uuid.uuid4()),
+            "format": FORMAT,
+            "data": to_jsonb(new.data),
+            "variables": to_jsonb(new.variables),
+            "metadata": to_jsonb(dict(new.metadata)),
+            "priority": new.priority,
+            "idempotency_key": new.idempotency_key,
+            "fingerprint": new.fingerprint,
+            "parent_execution_id": new.parent_execution_id,
+        }
+        with autocommit(self.engine) as connection:
+            statement = CREATE.format(source=source.format(s=self._schema), s=self._schema, now=NOW_AS_TEXT)
+            if connection.exec_driver_sql(statement, parameters).first() is not None:
+                return StartedExecution(new.execution_id, is_new=True)
+        return self._started_before(new)
+
+    def _started_before(self, new: NewExecution) -> StartedExecution:
+        key = new.idempotency_key or ""
+        row = self._first(FIND_KEY, workflow_id=new.workflow_id, key=key)
+        execution_id, fingerprint = str(row[0]), row[1]
+        if fingerprint != new.fingerprint:
+            raise IdempotencyConflict(new.workflow_id, key, execution_id)
+        return StartedExecution(execution_id, is_new=False)
+
+    def update_execution(self, commit: NodeCommit) -> CommitAnswer:
+        """Append a node's journal row and move its execution on, if the fence still holds.
+
+        One statement, safe to repeat: when the first answer was lost, the second finds the fence to
+        be its own token and is accepted. Raises `InvalidValue` for content that Postgres refuses.
+        """
+        is_failed = commit.execution_status is ExecutionStatus.FAILED
+        row = self._first(
+            COMMIT,
+            execution_id=commit.execution_id,
+            fence=commit.fence,
+            token=commit.token,
+            execution_status=commit.execution_status.value,
+            is_finished=commit.execution_status.is_finished,
+            is_final=commit.status.is_final,
+            node_id=commit.node_id,
+            label=commit.label,
+            type=commit.type,
+            sub_type=commit.sub_type,
+            visit=commit.visit,
+            attempt=commit.attempt,
+            status=commit.status.value,
+            handles=list(commit.handles),
+            variables=to_jsonb(commit.variables),
+            input_data=to_jsonb(commit.input_data),
+            output=to_jsonb(commit.output),
+            error=commit.error,
+            error_details=to_jsonb(commit.error_details),
+            execution_error=to_jsonb(
+                {"nodeId": commit.node_id, **(commit.error_details or {})} if is_failed else None
+            ),
+            worker=commit.worker,
+            duration=_interval(commit.duration_ms),
+            duration_ms=round(commit.duration_ms),
+            context=to_jsonb(commit.context),
+        )
+        if row is None:
+            raise ExecutionNotFound(commit.execution_id)
+        moved, seq, status, fence, attention, committed_at = row
+        return CommitAnswer(
+            accepted=moved or fence == commit.token,
+            seq=seq,
+            status=ExecutionStatus(status),
+            fence=fence,
+            attention=attention,
+            committed_at=committed_at,
+        )
+
+    def update_execution_status(
+        self, execution_id: str, status: ExecutionStatus, *, error: str | None = None
+    ) -> None:
+        """Move an execution outside of a hop, if the move is legal from where it stands.
+
+        A move to a finished status takes the fence as well, so that a running node is refused.
+        Raises `IllegalMove` or `ExecutionNotFound`.
+        """
+        sources = [source.value for source, targets in LEGAL_MOVES.items() if status in targets]
+        parameters = {
+            "execution_id": execution_id,
+            "status": status.value,
+            "is_finished": status in FINISHED,
+            "sources": sources,
+            "error": error,
+        }
+        with autocommit(self.engine) as connection:
+            moved = connection.exec_driver_sql(MOVE.format(s=self._schema), parameters).rowcount
+        if not moved:
+            raise IllegalMove(execution_id, self.status_of(execution_id).value, status.value)
+
+    def status_of(self, execution_id: str) -> ExecutionStatus:
+        """Raises `ExecutionNotFound`."""
+        if (row := self._first(STATUS, execution_id=execution_id)) is None:
+            raise ExecutionNotFound(execution_id)
+        return ExecutionStatus(row[0])
+
+    def persist_context(self, execution_id: str, fence: str, context: Mapping[str, Any]) -> bool:
+        """Write a context's ids, variables and metadata; its outputs and path are the journal.
+
+        False if the execution has moved on since the context was built.
+        """
+        kept = {key: value for key, value in context.items() if key != "nodeOutputs"}
+        with autocommit(self.engine) as connection:
+            result = connection.exec_driver_sql(
+                PERSIST.format(s=self._schema),
+                {"execution_id": execution_id, "fence": fence, "context": to_jsonb(kept)},
+            )
+        return result.rowcount == 1
+
+    def load_snapshot(self, execution_id: str) -> Snapshot | None:
+        """The execution and its journal, superseded rows left out, read by one statement."""
+        with autocommit(self.engine) as connection:
+            rows = connection.exec_driver_sql(
+                SNAPSHOT.format(s=self._schema), {"execution_id": execution_id}
+            ).all()
+        if not rows:
+            return None
+        first = rows[0]
+        return Snapshot(
+            execution_id=execution_id,
+            workflow_id=first[0],
+            version=first[1],
+            trigger_id=first[2],
+            trigger_node_id=first[3],
+            status=ExecutionStatus(first[4]),
+            fence=first[5],
+            seq=first[6],
+            format=first[7],
+            priority=first[8],
+            losses=first[9],
+            metadata=first[10],
+            journal=tuple(_journal_row(row[11:]) for row in rows),
+        )
+
+    def load_output(self, execution_id: str, node_id: str) -> bytes | None:
+        """The output of one node as JSON, or None if it has produced none."""
+        row = self._first(OUTPUT, execution_id=execution_id, node_id=node_id)
+        return row[0].encode() if row else None
+
+    def count_loss(self, execution_id: str, seq: int) -> int:
+        """Note that a process was lost on top of `seq`; how often that has happened. 0: it moved on since."""
+        row = self._first(COUNT_LOSS, execution_id=execution_id, seq=seq)
+        return row[0] if row else 0
+
+    def seconds_since_move(self, execution_id: str) -> float:
+        """Seconds since the last commit, by the database's clock. Raises `ExecutionNotFound`."""
+        if (row := self._first(SECONDS_SINCE_MOVE, execution_id=execution_id)) is None:
+            raise ExecutionNotFound(execution_id)
+        return float(row[0])
+
+    def load_definition(self, workflow_id: str, version: int) -> dict[str, Any] | None:
+        """The stored content of one workflow version."""
+        row = self._first(DEFINITION, workflow_id=workflow_id, version=version)
+        return row[0] if row else None
+
+    def _first(self, statement: str, **parameters: Any) -> Any:
+        with autocommit(self.engine) as connection:
+            return connection.exec_driver_sql(statement.format(s=self._schema), parameters).first()
+
+
+def _interval(milliseconds: float) -> str:
+    return f"{milliseconds:.3f} milliseconds"
+
+
+def _journal_row(columns: Sequence[Any]) -> JournalRow:
+    seq, node_id, visit, attempt, status, handles, output, variables, waits = columns
+    entry = JournalEntry(
+        seq=seq,
+        node_id=node_id,
+        visit=visit,
+        attempt=attempt,
+        status=NodeStatus(status),
+        handles=tuple(handles),
+        waits=waits,
+    )
+    return JournalRow(entry, output.encode() if output is not None else None, variables)

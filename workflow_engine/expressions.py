@@ -1,0 +1,176 @@
+"""Expressions `{{ … }}` in the values of a node's config.
+
+A value is compiled once, with its definition, and evaluated each time the node runs. Evaluation yields fresh
+objects and lists all through, constant ones too: the result is handed to user code, and what that does with
+it must not reach the compiled definition or the outputs of other nodes.
+
+    {{ charge.items[0].id }}                      a path: a dot or brackets, on objects always the key
+    {{ user.name | default('friend') }}           undefined until it is used, so this works without `user`
+    {{ orders | selectattr('paid') | map(attribute='total') | sum }}
+    Order {{ order.id }} of {{ now() }}           inside text; other values than strings stand as JSON
+    {{ '{{' }} and {{ '{%' }}                     how to write what would be read as syntax
+
+Names are variables and node ids, and `_vars`, `_nodeOutputs`, `_trigger`, `_metadata`, `_secrets`. Filters,
+tests, functions and the few methods of text are listed at the end of `expression_filters`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from workflow_engine.errors import ExpressionError, Problem
+from workflow_engine.expression_sandbox import Evaluation, RefusedError, Scope, join_path
+from workflow_engine.expression_syntax import MAX_SOURCE, Expression, compile_source
+
+__all__ = ["Scope", "Template", "check_template", "compile_template"]
+
+_Build = Callable[[Evaluation], Any]
+
+
+class Template:
+    """A compiled value: any JSON value in whose strings expressions may stand."""
+
+    __slots__ = ("_build", "is_constant", "names", "node_outputs", "secrets")
+
+    names: frozenset[str]
+    """The names that are read at the start of a path: `charge` in `charge.items[0]`."""
+    node_outputs: frozenset[str]
+    """The node ids read as `_nodeOutputs.x` or `_nodeOutputs['x']`; computed ones are not known before."""
+    secrets: frozenset[str]
+    """The names read as `_secrets.NAME`."""
+    is_constant: bool
+    """True if there is no expression in the value."""
+
+    def __init__(self, build: _Build, expressions: Iterable[Expression]) -> None:
+        found = tuple(expressions)
+        self._build = build
+        self.names = frozenset().union(*(expression.names for expression in found))
+        self.node_outputs = frozenset().union(*(expression.node_outputs for expression in found))
+        self.secrets = frozenset().union(*(expression.secrets for expression in found))
+        self.is_constant = not found
+
+    def evaluate(self, scope: Scope) -> Any:
+        """The value with its expressions evaluated: fresh plain JSON.
+
+        Raises ExpressionError for the first expression that cannot be evaluated. What `scope.node_outputs`
+        and the provider of secrets raise, KeyError apart, passes through.
+        """
+        return self._build(Evaluation(scope))
+
+
+def compile_template(value: Any) -> Template:
+    """Compile a JSON value. Raises ExpressionError for the first string that does not compile."""
+    found: list[Expression] = []
+    return Template(_build(value, found), found)
+
+
+def check_template(value: Any) -> list[Problem]:
+    """Every string that does not compile, with its path inside the value: `arguments.orderId`, `items[2]`."""
+    return list(_problems(value, ""))
+
+
+def _problems(value: Any, path: str) -> Iterable[Problem]:
+    if isinstance(value, str):
+        try:
+            _split(value)
+        except ExpressionError as error:
+            yield Problem(path, str(error))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _problems(item, join_path(path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _problems(item, join_path(path, index))
+
+
+def _build(value: Any, found: list[Expression]) -> _Build:
+    if isinstance(value, str):
+        return _build_text(value, found)
+    if isinstance(value, dict):
+        fields = {key: _build(item, found) for key, item in value.items()}
+        return lambda run: {key: build(run) for key, build in fields.items()}
+    if isinstance(value, list):
+        items = [_build(item, found) for item in value]
+        return lambda run: [build(run) for build in items]
+    return lambda run: value
+
+
+def _build_text(text: str, found: list[Expression]) -> _Build:
+    parts = _split(text)
+    found.extend(part for part in parts if isinstance(part, Expression))
+    match parts:
+        case [Expression() as whole]:
+            return whole.value
+        case []:
+            return lambda run: text
+        case _:
+            return lambda run: _joined(run, text, parts)
+
+
+def _joined(run: Evaluation, text: str, parts: tuple[str | Expression, ...]) -> str:
+    pieces = [part if isinstance(part, str) else part.text(run) for part in parts]
+    try:
+        run.produce_text(sum(map(len, pieces)))
+    except RefusedError as refusal:
+        raise ExpressionError(text, f"{refusal} (in the text `{text[:100]}`)") from None
+    return "".join(pieces)
+
+
+# -- finding the expressions in a text -------------------------------------------------------------------
+
+_OPENING = re.compile(r"\{[{%#]")
+_STRING_OR_BRACKET = re.compile(
+    r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|['"(\[{)\]}]""", re.DOTALL
+)
+
+
+def _split(text: str) -> tuple[str | Expression, ...]:
+    """Text and expressions in turn; empty if there is no expression, one if that is all there is."""
+    parts: list[str | Expression] = []
+    position = 0
+    while (opening := _OPENING.search(text, position)) is not None:
+        if opening.group() != "{{":
+            raise ExpressionError(text, _NO_STATEMENTS.format(opening.group()))
+        end = _end_of_expression(text, opening.end())
+        parts += text[position : opening.start()], compile_source(text[opening.end() : end])
+        position = end + 2
+    if not parts:
+        return ()
+    parts.append(text[position:])
+    if len(parts) == 3 and not f"{parts[0]}{parts[2]}".strip():
+        return (parts[1],)
+    return tuple(part for part in parts if part != "")
+
+
+_NO_STATEMENTS = (
+    "`{0}` has no meaning here, only `{{{{ … }}}}` has; to have it as text, write `{{{{ '{0}' }}}}`"
+)
+
+
+def _end_of_expression(text: str, start: int) -> int:
+    """Where the `}}` stands that ends the expression: outside of strings and of brackets opened inside."""
+    depth, problem = 0, "no `}}` ends it"
+    for token in _STRING_OR_BRACKET.finditer(text, start, start + MAX_SOURCE):
+        match token.group():
+            case "(" | "[" | "{":
+                depth += 1
+            case "}" if depth == 0:
+                if text.startswith("}}", token.start()):
+                    return token.start()
+                break
+            case ")" | "]" | "}":
+                depth -= 1
+            case "'" | '"':
+                problem = "a quote is not closed"
+                break
+    if depth > 0:
+        problem = "a bracket is not closed"
+    if len(text) - start > MAX_SOURCE:
+        problem += f", or it is longer than {MAX_SOURCE:,} characters"
+    raise ExpressionError(
+        text,
+        f"the expression `{text[start - 2 : start + 60]}` does not end: {problem}; "
+        "to have `{{` as text, write `{{ '{{' }}`",
+    )

@@ -1,0 +1,305 @@
+"""Which Python values may enter the engine as JSON, and their one normal form.
+
+A value is read back now from Redis (orjson's bytes), now from Postgres (jsonb), and a node must not see
+the difference. jsonb writes large floats without exponent, so that they come back as integers, and has
+no negative zero: the normal form has neither. Everything that one of the two cannot hold is refused here,
+where it can still be said which node produced it and at which path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from workflow_engine.errors import InvalidValue
+from workflow_engine.problem_paths import at
+
+MAX_DEPTH = 100
+"""Levels of objects and lists inside each other; orjson writes at most 254."""
+
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+
+_NO_FRACTION = 1e16
+"""From here on orjson writes floats with an exponent and jsonb gives them back as plain digits."""
+
+_READ_AS_UNSIGNED = 2.0**64
+"""Digits from 2**63 up to here are read by orjson as an unsigned integer, beyond it as a float."""
+
+
+def normalise(value: Any, path: str = "$") -> Any:
+    """The normal form of a JSON value: fresh, made of dict, list, str, int, float, bool and None only.
+
+    Equal values come back from `decode(encode(…))` and from jsonb, of the same Python types (the order of
+    keys apart, which jsonb does not keep). Tuples become lists, subclasses of the types above (StrEnum,
+    IntEnum, defaultdict, …) their plain base, floats from 1e16 the integers they are, -0.0 becomes 0.0.
+    Idempotent. `path` is the name of the whole value in messages.
+
+    Raises `InvalidValue`, with the path inside the value and what to do, for NaN and infinities, U+0000
+    and lone surrogates, integers that signed 64 bits do not hold, keys that are not strings, nesting
+    deeper than `MAX_DEPTH`, values that contain themselves and types that are not JSON.
+    """
+    if (read_back := _unchanged_by_json(value)) is not _CHANGED:
+        return read_back
+    try:
+        return _NORMAL_FORM.get(type(value), _of_other_type)(value, 0)
+    except _TooDeepError as refusal:
+        where = _start_of_cycle(value, refusal.segments)
+        if where is not None:
+            raise InvalidValue(at(path, *where), "the value contains itself; return plain data") from None
+        shown = at(path, *refusal.segments[::-1][:5]) + "…"
+        raise InvalidValue(shown, f"nested deeper than {MAX_DEPTH} levels; flatten the value") from None
+    except _RefusedError as refusal:
+        raise InvalidValue(at(path, *refusal.segments[::-1]), refusal.message) from None
+
+
+def encode(value: Any) -> bytes:
+    """JSON (UTF-8) of a value in normal form."""
+    return orjson.dumps(value)
+
+
+def decode(encoded: bytes | bytearray | memoryview | str) -> Any:
+    """The value that `encode` was given; also reads the text of a jsonb column."""
+    return orjson.loads(encoded)
+
+
+def check_size(encoded: bytes, limit_bytes: int, path: str = "$") -> None:
+    """Raise `InvalidValue` if an encoded value is larger than `limit_bytes`."""
+    if len(encoded) > limit_bytes:
+        raise InvalidValue(
+            path,
+            f"{len(encoded):,} bytes of JSON are more than the {limit_bytes:,} allowed; "
+            "store the data elsewhere (object storage, a table) and return a reference to it",
+        )
+
+
+def equal(left: Any, right: Any) -> bool:
+    """JSON equality: 1 equals 1.0 but neither "1" nor true; objects whatever the order of their keys."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(equal(item, right[key]) for key, item in left.items())
+    return type(left) is type(right) and bool(left == right)
+
+
+# -- the fast way --------------------------------------------------------------------------------------
+
+_CHANGED = object()
+
+_ONLY_JSON = (
+    orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_STRICT_INTEGER  # refuses those beyond 53 bits, among them those beyond 64
+)
+
+_NOT_SEEN_BY_EQUALITY = (b"\\u0000", b"-0.0", b"e+")
+"""JSON of U+0000, of negative zero and of floats from 1e16; each may also be harmless text."""
+
+
+def _unchanged_by_json(value: Any) -> Any:
+    """What JSON gives back if that is certain to be the normal form, else `_CHANGED`.
+
+    Most values are plain JSON already, and orjson and C's `==` find that out in less than half the time of
+    Python code that looks at every part. Whatever is in doubt goes the slow way, which decides.
+    """
+    try:
+        encoded = orjson.dumps(value, option=_ONLY_JSON)
+        read_back = orjson.loads(encoded)
+        if read_back != value or any(sign in encoded for sign in _NOT_SEEN_BY_EQUALITY):
+            return _CHANGED
+    except (TypeError, ValueError, RecursionError):
+        return _CHANGED
+    return _CHANGED if _deeper_than_allowed(read_back, encoded) else read_back
+
+
+def _deeper_than_allowed(value: Any, encoded: bytes) -> bool:
+    if encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if type(container) is dict else container)
+            if type(item) is dict or type(item) is list
+        ]
+    return bool(level)
+
+
+# -- normal forms by type ----------------------------------------------------------------------------
+#
+# Paths are put together only once something is refused: each container adds its own step while the
+# exception passes through.
+
+
+class _RefusedError(Exception):
+    """A value is no JSON; `segments` are the keys and indexes that lead to it, innermost first."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.segments: list[str | int] = []
+
+
+class _TooDeepError(_RefusedError):
+    """Too many levels: very deep data, or a value that contains itself."""
+
+
+def _as_it_is(value: Any, depth: int) -> Any:
+    return value
+
+
+def _integer(value: int, depth: int) -> int:
+    if SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+        return value
+    raise _RefusedError(
+        "an integer beyond signed 64 bits is not kept exactly by every reader; pass it as text, str(value)"
+    )
+
+
+def _float(value: float, depth: int) -> float | int:
+    if -_NO_FRACTION < value < _NO_FRACTION:
+        return value or 0.0  # -0.0 is false too
+    if SMALLEST_INTEGER <= value < LARGEST_INTEGER:
+        return int(value)
+    if LARGEST_INTEGER <= value < _READ_AS_UNSIGNED:
+        raise _RefusedError(
+            "a number this large reads back as an integer beyond signed 64 bits; pass it as text"
+        )
+    if value - value != 0:
+        raise _RefusedError(f"{value} is not JSON; use null, or leave the key out")
+    return value
+
+
+def _string(value: str, depth: int) -> str:
+    if "\x00" in value:
+        raise _RefusedError(
+            "text with U+0000 cannot be stored by Postgres; remove it, value.replace('\\0', '')"
+        )
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _RefusedError(
+                "text with a lone surrogate is not Unicode; decode it with errors='replace' where it is read"
+            ) from None
+    return value
+
+
+def _object(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+    if depth >= MAX_DEPTH:
+        raise _TooDeepError("")
+    fresh: dict[str, Any] = {}
+    key: Any = None
+    try:
+        for key, item in value.items():
+            name = key if type(key) is str else _plain_key(key)
+            if not name.isascii() or "\x00" in name:
+                _string(name, depth)
+            fresh[name] = _NORMAL_FORM.get(type(item), _of_other_type)(item, depth + 1)
+    except _RefusedError as refusal:
+        refusal.segments.append(key if isinstance(key, str) else repr(key))
+        raise
+    if len(fresh) != len(value):
+        raise _RefusedError("two keys are the same text; give them different names")
+    return fresh
+
+
+def _list(value: Iterable[Any], depth: int) -> list[Any]:
+    if depth >= MAX_DEPTH:
+        raise _TooDeepError("")
+    fresh: list[Any] = []
+    try:
+        for item in value:
+            fresh.append(_NORMAL_FORM.get(type(item), _of_other_type)(item, depth + 1))
+    except _RefusedError as refusal:
+        refusal.segments.append(len(fresh))
+        raise
+    return fresh
+
+
+_NORMAL_FORM: dict[type, Callable[[Any, int], Any]] = {
+    str: _string,
+    int: _integer,
+    float: _float,
+    bool: _as_it_is,
+    type(None): _as_it_is,
+    dict: _object,
+    list: _list,
+    tuple: _list,
+}
+
+
+def _of_other_type(value: Any, depth: int) -> Any:
+    """Subclasses of JSON's types as their base; anything else is refused."""
+    if isinstance(value, str):
+        return _string(str.__str__(value), depth)
+    if isinstance(value, int):
+        return _integer(int.__int__(value), depth)
+    if isinstance(value, float):
+        return _float(float.__float__(value), depth)
+    if isinstance(value, dict):
+        return _object(value, depth)
+    if isinstance(value, list | tuple):
+        return _list(value, depth)
+    raise _RefusedError(_advice(value))
+
+
+def _plain_key(key: Any) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    raise _RefusedError(f"a key of type {type(key).__name__} is not JSON; keys are strings, use str(key)")
+
+
+_CONVERSIONS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    ((date, time), "value.isoformat()"),  # datetime is a date
+    (timedelta, "value.total_seconds()"),
+    ((set, frozenset), "sorted(value)"),
+    ((bytes, bytearray, memoryview), "value.decode() for text, base64 for anything else"),
+    (Decimal, "str(value), or float(value) where rounding does no harm"),
+    ((UUID, PurePath), "str(value)"),
+    (Enum, "value.value"),
+    (BaseModel, "value.model_dump(mode='json')"),
+    (BaseException, "str(value)"),
+    (Mapping, "dict(value)"),
+)
+
+
+def _advice(value: Any) -> str:
+    name = type(value).__name__
+    conversion = next((how for types, how in _CONVERSIONS if isinstance(value, types)), None)
+    if conversion is None and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        conversion = "dataclasses.asdict(value)"
+    if conversion is None and hasattr(type(value), "tolist"):  # numpy and what imitates it
+        conversion = "value.tolist()"
+    if conversion is None and isinstance(value, Iterable) and not isinstance(value, type):
+        conversion = "list(value)"
+    if conversion is None:
+        conversion = "a dict, list, string, number, boolean or None"
+    return f"a value of type {name} is not JSON; use {conversion}"
+
+
+# -- cycles ------------------------------------------------------------------------------------------
+
+
+def _start_of_cycle(value: Any, segments: list[str | int]) -> list[str | int] | None:
+    """The way to the first container that is one of its own ancestors, or None if there is none."""
+    ancestors = {id(value)}
+    for count, segment in enumerate(reversed(segments), start=1):
+        value = value[segment]
+        if id(value) in ancestors:
+            return segments[::-1][:count]
+        ancestors.add(id(value))
+    return None

@@ -1,0 +1,181 @@
+"""DistributedLockService: the lock of an execution, in Redis, renewed while it is held.
+
+The lock keeps two workers from doing the same work at the same time. Nothing depends on it being
+safe: a holder that lost it without noticing is refused by the fence when it commits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import redis
+
+from workflow_engine.errors import CacheUnavailable
+from workflow_engine.redis_connection import load_script, redis_errors
+from workflow_engine.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt to hold the lock of one execution. `value` is what stands in Redis while it is held."""
+
+    execution_id: str
+    token: str
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What the value of a lock says about who holds it."""
+
+    token: str
+    instance: str
+    process: int
+    task_id: str
+    since: str
+
+    @classmethod
+    def from_value(cls, value: bytes) -> Holder | None:
+        """None for a value that this engine did not write."""
+        try:
+            fields: dict[str, Any] = orjson.loads(value)
+            return cls(
+                fields["token"], fields["instance"], fields["process"], fields["task"], fields["since"]
+            )
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return None
+
+
+class DistributedLockService:
+    """Locks of executions. Methods that ask Redis may raise `CacheUnavailable`."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._settings = settings
+        self._client = client
+        self._release = load_script(client, "release")
+        self._renew = load_script(client, "renew")
+        self._instance = socket.gethostname()
+        self._held: dict[str, Claim] = {}
+        self._renewer: tuple[int, threading.Thread] | None = None
+        self._starting = threading.Lock()
+        # A holder of the guard in the parent does not exist in the child, who would wait for it for ever.
+        os.register_at_fork(after_in_child=self._forget_parent)
+
+    @property
+    def expiry_ms(self) -> int:
+        return round(self._settings.lock_expiry * 1000)
+
+    def new_claim(self, execution_id: str, task_id: str = "") -> Claim:
+        """A claim with a random token; nothing is asked of Redis yet."""
+        token = str(uuid.uuid4())
+        value = orjson.dumps(
+            {
+                "token": token,
+                "instance": self._instance,
+                "process": os.getpid(),
+                "task": task_id,
+                "since": datetime.now(UTC).isoformat(),
+            }
+        )
+        return Claim(execution_id, token, value)
+
+    def acquire_lock(self, execution_id: str, task_id: str = "") -> Claim | None:
+        """Take the lock if nobody holds it, and renew it until it is released; None if it is held."""
+        claim = self.new_claim(execution_id, task_id)
+        with redis_errors():
+            taken = self._client.set(
+                self._settings.lock_key(execution_id), claim.value, nx=True, px=self.expiry_ms
+            )
+            # After a lost answer the client asks again, and finds the lock held: by this very claim.
+            if not taken and not self.is_locked_by_me(claim):
+                return None
+        self.hold(claim)
+        return claim
+
+    def release_lock(self, claim: Claim) -> bool:
+        """Give the lock up; False if it was not this claim's any more."""
+        self.forget(claim)
+        return self.free(claim.execution_id, claim.value)
+
+    def free(self, execution_id: str, value: bytes) -> bool:
+        """Remove a lock of exactly this value, with the mark of the node that was run under it."""
+        keys = [self._settings.lock_key(execution_id), self._settings.context_key(execution_id)]
+        with redis_errors():
+            return bool(self._release(keys=keys, args=[value]))
+
+    def is_locked(self, execution_id: str) -> bool:
+        with redis_errors():
+            return bool(self._client.exists(self._settings.lock_key(execution_id)))
+
+    def is_locked_by_me(self, claim: Claim) -> bool:
+        with redis_errors():
+            return bool(self._client.get(self._settings.lock_key(claim.execution_id)) == claim.value)
+
+    def held_by(self, execution_id: str) -> tuple[bytes, Holder] | None:
+        """The lock's value and what it says, or None if the lock is free."""
+        with redis_errors():
+            value = self._client.get(self._settings.lock_key(execution_id))
+        if not isinstance(value, bytes):
+            return None
+        holder = Holder.from_value(value)
+        return (value, holder) if holder else None
+
+    def hold(self, claim: Claim) -> None:
+        """Renew this claim from now on; it was taken by the script that enters a node."""
+        self._held[claim.token] = claim
+        if self._renewer is None or self._renewer[0] != os.getpid() or not self._renewer[1].is_alive():
+            self._start_renewer()
+
+    def forget(self, claim: Claim) -> None:
+        """Renew this claim no longer."""
+        self._held.pop(claim.token, None)
+
+    def renew(self) -> None:
+        """Renew every lock that this process holds, in one round trip."""
+        claims = list(self._held.values())
+        if not claims:
+            return
+        with redis_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for claim in claims:
+                key = self._settings.lock_key(claim.execution_id)
+                self._renew(keys=[key], args=[claim.value, self.expiry_ms], client=pipeline)
+            answers = pipeline.execute()
+        for claim, is_ours in zip(claims, answers, strict=True):
+            if not is_ours and self._held.pop(claim.token, None) is not None:
+                log.warning(
+                    "The lock of execution %s was taken over; its node's result will be offered once.",
+                    claim.execution_id,
+                )
+
+    def _start_renewer(self) -> None:
+        with self._starting:
+            if self._renewer is None or self._renewer[0] != os.getpid() or not self._renewer[1].is_alive():
+                thread = threading.Thread(target=self._keep_renewing, name="lock-renewal", daemon=True)
+                self._renewer = (os.getpid(), thread)
+                thread.start()
+
+    def _keep_renewing(self) -> None:
+        never = threading.Event()
+        for _ in itertools.count():
+            never.wait(self._settings.lock_expiry / 3)
+            try:
+                self.renew()
+            except CacheUnavailable as error:
+                log.warning("Locks could not be renewed, trying again: %s", error)
+
+    def _forget_parent(self) -> None:
+        self._held = {}
+        self._renewer = None
+        self._starting = threading.Lock()

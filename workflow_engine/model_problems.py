@@ -1,0 +1,296 @@
+"""What is wrong with data that should fit a pydantic model, in plain sentences with paths.
+
+pydantic finds the errors; its words are for programmers who know its types, and for a value of several
+possible types it reports every type that did not fit. Here each place gets one sentence that says what
+may stand there, and an unknown key is told the name it was probably meant to be.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from typing_extensions import TypeAliasType
+
+from workflow_engine.definition import UNSTORABLE
+from workflow_engine.errors import InvalidValue, Problem
+from workflow_engine.json_values import normalise
+from workflow_engine.problem_paths import Segment, at, below
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_model(
+    model: type[Model], content: Any, path: str = "", *, by_name: bool = False
+) -> tuple[Model | None, list[Problem]]:
+    """Read `content` as `model`: the instance, or None and everything that is wrong with it.
+
+    `path` is where the content stands in its definition. Keys are camelCase, or also the names of the
+    model's attributes if `by_name` is set.
+    """
+    try:
+        return model.model_validate(content, by_alias=True, by_name=by_name), []
+    except ValidationError as refusal:
+        errors = refusal.errors(include_url=False)
+    settled = _settle(_Located.of(error, content) for error in errors)
+    return None, [problem for group in settled for problem in _problem(group, model, path)]
+
+
+def unstorable(value: Any, path: str) -> list[Problem]:
+    """Everything in `value` that cannot be stored as JSON, each with its own path."""
+    return _unstorable(value, path, ancestors=())
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that `word` was probably meant to be, if one is near enough."""
+    by_letters = {_letters(name): name for name in known}
+    found = difflib.get_close_matches(_letters(word[:100]), by_letters, n=1, cutoff=0.7)
+    return by_letters[found[0]] if found else None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The question that follows an unknown name, or "" if nothing known is near it."""
+    meant = nearest(word, known)
+    return f"; did you mean {meant!r}?" if meant is not None else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a reader enumerates them: 'a', 'b' or 'c'."""
+    quoted = [repr(name) for name in names]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else "".join(quoted)
+
+
+def shown(value: Any) -> str:
+    """A value as a message quotes it: short ones as they are, others by what they are."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:60]!r}…"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return _short_number(value)
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else f"a value of type {type(value).__name__}"
+
+
+def _short_number(number: float) -> str:
+    return "a number of many digits" if abs(number) >= 1e40 else str(number)  # also what str() would refuse
+
+
+def _letters(name: str) -> str:
+    """What two spellings of one name have in common: subType, sub_type and SUBTYPE."""
+    return re.sub(r"[^a-z0-9]", "", name.lower()) or name
+
+
+# -- errors and where they are -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Located:
+    """One error of pydantic, its location split into what the content has and the types tried on it."""
+
+    error: ErrorDetails
+    segments: tuple[Segment, ...]
+    tried: tuple[tuple[int, str], ...]
+    """Types of a union, each with the number of segments that lead to the value it was tried on."""
+
+    @classmethod
+    def of(cls, error: ErrorDetails, content: Any) -> _Located:
+        """Follow the location through the content: a step that the content does not have names a type."""
+        segments: list[Segment] = []
+        tried: list[tuple[int, str]] = []
+        last = len(error["loc"]) - 1
+        for position, step in enumerate(error["loc"]):
+            if _has(content, step):
+                segments.append(step)
+                content = content[step]
+            elif position == last and error["type"] == "missing":
+                segments.append(step)
+            else:
+                tried.append((len(segments), str(step)))
+        return cls(error, tuple(segments), tuple(tried))
+
+
+def _has(content: Any, step: Segment) -> bool:
+    if isinstance(content, Mapping):
+        return step in content
+    return isinstance(content, list | tuple) and isinstance(step, int) and step < len(content)
+
+
+def _settle(errors: Iterable[_Located], level: int = 0) -> Iterator[list[_Located]]:
+    """Groups of errors that make one problem each: of a union's types, only the nearest is told."""
+    unions: dict[tuple[Segment, ...], dict[str, list[_Located]]] = {}
+    for error in errors:
+        if len(error.tried) <= level:
+            yield [error]
+        else:
+            length, tried = error.tried[level]
+            unions.setdefault(error.segments[:length], {}).setdefault(tried, []).append(error)
+    for place, by_type in unions.items():
+        yield from _settle_union(place, by_type, level)
+
+
+def _settle_union(
+    place: tuple[Segment, ...], by_type: Mapping[str, list[_Located]], level: int
+) -> Iterator[list[_Located]]:
+    """A type that fitted so far as to be wrong further inside, or only in a bound, is what was meant."""
+    outside = [errors[0] for errors in by_type.values() if errors[0].segments == place]
+    inside = sorted((errors for errors in by_type.values() if errors[0].segments != place), key=len)
+    if inside:
+        yield from _settle(inside[0], level + 1)
+        return
+    bounds = [error for error in outside if error.error["type"] not in _EXPECTED]
+    yield bounds[:1] or outside
+
+
+# -- sentences -----------------------------------------------------------------------------------------
+
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "mapping_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "none_required": "null",
+}
+"""What should have stood there, by the error that a wrong type gives."""
+
+_SENTENCES = {
+    "missing": "is required; add it",
+    "literal_error": "must be {expected}, not {given}",
+    "enum": "must be {expected}, not {given}",
+    "string_pattern_mismatch": "{given} is not allowed here",
+    "string_too_short": "must not be shorter than {min_length} characters",
+    "string_too_long": "must not be longer than {max_length} characters; shorten it",
+    "string_unicode": "is not valid Unicode text; write it anew",
+    "too_short": "must have at least {min_length} entries, not {actual_length}",
+    "too_long": "must have at most {max_length} entries, not {actual_length}",
+    "greater_than": "must be greater than {gt:g}, not {given}",
+    "greater_than_equal": "must be at least {ge:g}, not {given}",
+    "less_than": "must be less than {lt:g}, not {given}",
+    "less_than_equal": "must be at most {le:g}, not {given}",
+    "multiple_of": "must be a multiple of {multiple_of:g}, not {given}",
+    "finite_number": "must be a finite number, not {given}",
+    "invalid_key": "a key must be text; put quotes around it",
+    "recursion_loop": "contains itself; write plain data",
+    "int_parsing_size": "must be a whole number of 64 bits; write it as text",
+}
+
+
+def _problem(errors: Sequence[_Located], model: type[BaseModel], path: str) -> list[Problem]:
+    first = errors[0]
+    where = at(path, *first.segments)
+    if first.error["type"] == UNSTORABLE:
+        return unstorable(first.error["input"], where)
+    return [Problem(where, _sentence(errors, model))]
+
+
+def _sentence(errors: Sequence[_Located], model: type[BaseModel]) -> str:
+    first = errors[0]
+    error, given = first.error, shown(first.error["input"])
+    kind = error["type"]
+    if kind in _EXPECTED:
+        expected = " or ".join(dict.fromkeys(_EXPECTED[each.error["type"]] for each in errors))
+        return f"must be {expected}, not {given}{_quote_it(error['input'], expected)}"
+    context = error.get("ctx", {})
+    if kind in {"value_error", "assertion_error"}:
+        return str(context.get("error")) or "is not allowed here"
+    if kind == "extra_forbidden":
+        return _unknown_key(str(first.segments[-1]), _models_at(model, first.segments[:-1]))
+    sentence = _SENTENCES.get(kind, "").format(**context, given=given)
+    if kind in {"literal_error", "enum"} and isinstance(error["input"], str):
+        return sentence + suggestion(error["input"], re.findall(r"'([^']*)'", context["expected"]))
+    if kind == "string_pattern_mismatch":
+        return sentence + _what_is_allowed(_models_at(model, first.segments[:-1]), first.segments[-1:])
+    return sentence or error["msg"].replace("Input should be", "must be")
+
+
+def _quote_it(value: Any, expected: str) -> str:
+    is_bare = isinstance(value, bool | int | float) and expected.startswith("text")
+    return f'; write it in quotes, "{shown(value)}"' if is_bare else ""
+
+
+def _unknown_key(key: str, models: Iterable[type[BaseModel]]) -> str:
+    known = sorted({name for model in models for name in _fields(model)})
+    if (meant := nearest(key, known)) is not None:
+        return f"unknown key; did you mean {meant!r}?"
+    return f"unknown key; {'known here: ' + ', '.join(known) if known else 'remove it'}"
+
+
+def _what_is_allowed(models: Iterable[type[BaseModel]], key: Sequence[Segment]) -> str:
+    fields = [_fields(model).get(str(*key)) for model in models]
+    described = [field.description for field in fields if field is not None and field.description]
+    return f": {described[0]}" if described else ""
+
+
+# -- models ----------------------------------------------------------------------------------------------
+
+
+def _models_at(model: type[BaseModel], segments: Iterable[Segment]) -> list[type[BaseModel]]:
+    """The models that may describe what lies at these keys; several where a field has a choice."""
+    models = [model]
+    for segment in segments:
+        if isinstance(segment, str):
+            fields = [_fields(each)[segment] for each in models if segment in _fields(each)]
+            models = [found for field in fields for found in _models_in(field.annotation)]
+    return models
+
+
+@functools.cache
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, TypeAliasType):
+        return _models_in(annotation.__value__)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+# -- data that is not JSON ---------------------------------------------------------------------------------
+
+
+def _unstorable(value: Any, path: str, ancestors: tuple[int, ...]) -> list[Problem]:
+    """Where `normalise` names the first bad place, look into each part for its own."""
+    if id(value) in ancestors:
+        return []  # it contains itself, which is said of the whole
+    try:
+        normalise(value)
+    except InvalidValue as refusal:
+        inside = list(_unstorable_parts(value, path, (*ancestors, id(value))))
+        return inside or [
+            Problem(below(path, refusal.path.removeprefix("$").removeprefix(".")), refusal.message)
+        ]
+    return []
+
+
+def _unstorable_parts(value: Any, path: str, ancestors: tuple[int, ...]) -> Iterator[Problem]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            try:
+                normalise({key: None})
+            except InvalidValue as refusal:
+                yield Problem(at(path, str(key)), refusal.message)
+            else:
+                yield from _unstorable(part, at(path, key), ancestors)
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _unstorable(part, at(path, index), ancestors)

@@ -1,0 +1,155 @@
+"""Running one node: evaluate its config, call its executor, and make a storable outcome of the answer.
+
+Whatever a node does wrong ends here as that node's failure, in words its author can act on. Only a type
+or function that this process does not know is not the node's fault, and is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workflow_engine.context import ExecutionContext
+from workflow_engine.definition import ERROR, ORDINARY, Node
+from workflow_engine.errors import ExpressionError, InvalidValue, UnknownNodeType
+from workflow_engine.expressions import Scope
+from workflow_engine.graph import Graph
+from workflow_engine.json_values import check_size, encode, normalise
+from workflow_engine.node import NodeError, NodeExecutionResult, failure, failure_of
+from workflow_engine.plan import NodePlan
+from workflow_engine.secret_values import Secrets
+from workflow_engine.states import NodeStatus
+
+ANSWERS = "a JSON value, success(…) or failure(…)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running a node, in the form in which it is committed."""
+
+    status: NodeStatus
+    handles: tuple[str, ...] = ()
+    """The ways out taken; none after a failure that nothing handles."""
+    output: bytes | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    input_data: bytes | None = None
+    error: NodeError | None = None
+    duration_ms: float = 0.0
+
+    @property
+    def ends_execution(self) -> bool:
+        """True for a failure that neither an edge from `error` nor `onError: continue` handles."""
+        return self.status is NodeStatus.FAILED and not self.handles
+
+
+def run_node(plan: NodePlan, graph: Graph, context: ExecutionContext, output_limit: int) -> Outcome:
+    """Run a node and take its answer to pieces. Raises `UnknownNodeType`.
+
+    `output_limit` is in bytes of JSON and bounds the output, the variables and the input that is kept.
+    """
+    started = time.perf_counter()
+    secrets = Secrets()
+    node_data: Any = None
+    try:
+        node_data = plan.template.evaluate(_scope(context, secrets))
+        result = _execute(plan, node_data, context)
+        outcome = _outcome(plan, graph, context, result, secrets, output_limit)
+    except (ExpressionError, InvalidValue) as refusal:
+        error = NodeError(type(refusal).__name__, str(secrets.mask(str(refusal))))
+        outcome = failed(plan.node, graph, error, context.attempt)
+    return dataclasses.replace(
+        outcome,
+        input_data=_input_data(node_data, secrets, output_limit),
+        duration_ms=(time.perf_counter() - started) * 1000,
+    )
+
+
+def failed(node: Node, graph: Graph, error: NodeError, attempt: int) -> Outcome:
+    """The outcome of a failure: along the error edge, onwards with `onError: continue`, or the end."""
+    handles: tuple[str, ...] = ()
+    if graph.handles_errors(node.id):
+        handles = (ERROR,)
+    elif node.on_error == "continue":
+        handles = (ORDINARY,)
+    told = {"error": {"type": error.type, "message": error.message, "attempt": attempt}}
+    return Outcome(NodeStatus.FAILED, handles, encode(told) if handles else None, error=error)
+
+
+def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+    try:
+        result = plan.node_type.executor.execute(plan.node.id, node_data, context)
+    except UnknownNodeType:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
+        return failure_of(error)
+    if not isinstance(result, NodeExecutionResult):
+        return failure(
+            "INVALID_RESULT", f"the executor answered {type(result).__name__}; it may answer {ANSWERS}"
+        )
+    if result.kind == "waiting":
+        return failure("NOT_IN_THIS_RELEASE", f"waiting is not in this release; a node may answer {ANSWERS}")
+    return result
+
+
+def _outcome(
+    plan: NodePlan,
+    graph: Graph,
+    context: ExecutionContext,
+    result: NodeExecutionResult,
+    secrets: Secrets,
+    output_limit: int,
+) -> Outcome:
+    if result.error is not None:
+        masked = secrets.mask({"message": result.error.message, "details": dict(result.error.details)})
+        details = normalise(masked["details"], "error details")
+        error = NodeError(result.error.type, _storable(masked["message"]), details)
+        return failed(plan.node, graph, error, context.attempt)
+    handles = () if result.handle is None else (result.handle,)
+    known = plan.node_type.handles(plan.config)
+    if any(handle not in known for handle in handles):
+        ways = ", ".join(repr(way) for way in known)
+        error = NodeError("INVALID_RESULT", f"the node left by {result.handle!r}; its ways out are {ways}")
+        return failed(plan.node, graph, error, context.attempt)
+    output = encode(secrets.mask(normalise(result.output, "output")))
+    check_size(output, output_limit, "output")
+    variables = _checked_variables(secrets.mask(normalise(dict(result.variables), "variables")), graph)
+    check_size(encode(variables), output_limit, "variables")
+    return Outcome(NodeStatus.COMPLETED, handles, output, variables)
+
+
+def _checked_variables(variables: dict[str, Any], graph: Graph) -> dict[str, Any]:
+    for name in variables:
+        if name.startswith("_") or name in graph.nodes:
+            raise InvalidValue(
+                f"variables.{name}", "a variable may not start with _ nor have the name of a node; rename it"
+            )
+    return variables
+
+
+def _input_data(node_data: Any, secrets: Secrets, limit: int) -> bytes | None:
+    """The evaluated config for the journal; what is too large is told by its size."""
+    if not node_data:
+        return None
+    try:
+        encoded = encode(normalise(secrets.mask(node_data), "config"))
+    except InvalidValue as refusal:
+        return encode({"_omitted": str(refusal)})
+    return encoded if len(encoded) <= limit else encode({"_omitted": f"{len(encoded)} bytes"})
+
+
+def _storable(text: str) -> str:
+    """An error's text without what Postgres cannot hold."""
+    return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def _scope(context: ExecutionContext, secrets: Secrets) -> Scope:
+    return Scope(
+        variables=context.variables,
+        node_outputs=context.node_outputs,
+        trigger_node_id=context.trigger_node_id,
+        metadata=context.metadata,
+        secrets=secrets,
+    )

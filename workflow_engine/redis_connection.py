@@ -1,0 +1,52 @@
+"""How this process reaches Redis: one client, scripts from files, errors in the engine's words.
+
+A script file's header lists its keys, arguments and answers; the one function that runs it is its only
+door. Every script is safe to run twice, because the client repeats a call whose answer was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.commands.core import Script
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from workflow_engine.errors import CacheUnavailable
+from workflow_engine.settings import Settings
+
+RETRIES = 2
+"""How often a call is repeated at once; longer outages are waited out by giving the message back."""
+
+
+def connect_redis(settings: Settings, url: str | None = None) -> redis.Redis:
+    """A client that connects at the first use; its pool notices a fork by itself."""
+    return redis.Redis.from_url(
+        url or settings.redis_url,
+        socket_timeout=settings.redis_timeout,
+        socket_connect_timeout=settings.redis_timeout,
+        socket_keepalive=True,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+
+
+def load_script(client: redis.Redis, name: str) -> Script:
+    """The script `scripts/{name}.lua`, sent by its hash."""
+    source = resources.files("workflow_engine").joinpath("scripts", f"{name}.lua").read_text()
+    return client.register_script(source)
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Raises `CacheUnavailable` for whatever keeps Redis from doing as told: away, full, read-only."""
+    try:
+        yield
+    except RedisError as error:
+        raise CacheUnavailable(f"Redis does not do as told: {type(error).__name__}: {error}") from error

@@ -1,0 +1,112 @@
+"""Every knob of the engine: its default, its unit and its environment variable (`WORKFLOW_ENGINE_…`).
+
+Settings are read once per process. Names of environment variables are the field names in upper case
+behind the prefix: `WORKFLOW_ENGINE_DATABASE_URL`, `WORKFLOW_ENGINE_LOCK_EXPIRY` and so on.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "WORKFLOW_ENGINE_"
+IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
+
+
+class Settings(BaseSettings):
+    """Settings of one process. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True)
+
+    database_url: str = Field(
+        "postgresql+psycopg2://postgres@127.0.0.1:5432/workflow_engine",
+        description="Postgres, which holds everything that must not be lost",
+    )
+    database_schema: str = Field("public", pattern=IDENTIFIER, description="schema of the engine's tables")
+    database_pool_size: int = Field(
+        1, ge=1, description="connections a process keeps open; raise it for threaded workers and producers"
+    )
+    database_timeout: float = Field(5, gt=0, description="seconds to wait for a connection to Postgres")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis for active executions and locks")
+    redis_timeout: float = Field(5, gt=0, description="seconds to wait for an answer of Redis")
+    key_prefix: str = Field("", max_length=64, description="stands before every Redis key of the engine")
+    broker_url: str = Field("", description="Celery's broker; the Redis above when empty")
+    queue: str = Field("workflow", min_length=1, description="queue of nodes that name none")
+    node_priority: int = Field(
+        3, ge=0, le=9, description="priority of nodes that name none; 0 is served first"
+    )
+    lock_expiry: float = Field(
+        30, ge=0.5, description="seconds a lock lasts unless renewed, every third of it"
+    )
+    context_expiry: float = Field(
+        86_400, ge=60, description="seconds a context stays in Redis without a move"
+    )
+    output_limit: int = Field(1_048_576, ge=1024, description="bytes of JSON one node may put out")
+    commit_patience: float = Field(
+        300, ge=0, description="seconds a commit is repeated while Postgres is away"
+    )
+    unknown_type_patience: float = Field(
+        600, ge=0, description="seconds a node of a type unknown here waits for a newer worker, then it fails"
+    )
+    max_recoveries: int = Field(3, ge=0, description="crashes of its process after which a node fails")
+    imports: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma-separated modules that register node types with @node"
+    )
+
+    @field_validator("imports", mode="before")
+    @classmethod
+    def _split_imports(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("database_url")
+    @classmethod
+    def _name_the_driver(cls, value: str) -> str:
+        # SQLAlchemy reads a bare postgresql:// as psycopg 3; the engine is tested with psycopg2.
+        scheme, separator, rest = value.partition("://")
+        return (
+            f"postgresql+psycopg2://{rest}" if separator and scheme in ("postgres", "postgresql") else value
+        )
+
+    @property
+    def effective_broker_url(self) -> str:
+        return self.broker_url or self.redis_url
+
+    def context_key(self, execution_id: str) -> str:
+        return f"{self.key_prefix}execution:context:{execution_id}"
+
+    def lock_key(self, execution_id: str) -> str:
+        return f"{self.key_prefix}lock:execution:{execution_id}"
+
+    def finished_channel(self, execution_id: str) -> str:
+        """The pub/sub channel on which the end of an execution is told; not a key, so it holds nothing."""
+        return f"{self.key_prefix}execution:finished:{execution_id}"
+
+
+@functools.cache
+def get_settings() -> Settings:
+    """The settings of this process, read from the environment at the first call."""
+    return Settings()
+
+
+def broker_transport_options(settings: Settings) -> dict[str, Any]:
+    """Options of kombu's Redis transport that producers and workers must share.
+
+    Postgres is what remembers work, so the broker never delivers a message again by itself: with
+    acknowledgement emulation a node longer than the visibility timeout would run again and again.
+    """
+    if not settings.effective_broker_url.startswith(("redis", "rediss", "sentinel")):
+        return {}
+    return {
+        "ack_emulation": False,
+        "global_keyprefix": settings.key_prefix,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+    }
