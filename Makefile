@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 # pip would keep downloads in the home directory.
 INSTALL := .venv/bin/python -m pip install -qq --no-input --no-cache-dir --disable-pip-version-check
 # pytest would leave the folders of its last runs in /tmp.
-PYTEST := .venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
+PYTEST := .venv/bin/python -m pytest --basetemp=.venv/tmp
 
 help:  ## show this list
 	@echo "make demo         200 orders through a workflow on real workers (ARGS=--once: end by itself)"

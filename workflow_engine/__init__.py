@@ -1,41 +1,47 @@
 """Durable workflows on the Celery fleet you already run.
 
 What is listed here is the public surface; everything else may change between minor releases.
+Names are loaded when they are first used: a program that only declares nodes, or prints a help text, does
+not pay for Postgres, Redis and Celery.
 """
 
-from workflow_engine.builder import WorkflowBuilder
-from workflow_engine.client import WorkflowClient
-from workflow_engine.context import ExecutionContext
-from workflow_engine.definition import Edge, Node, Workflow
-from workflow_engine.deployments import Deployment
-from workflow_engine.errors import (
-    BackingServiceUnavailable,
-    DefinitionError,
-    DefinitionInvalid,
-    DefinitionUnreadable,
-    ExecutionNotFound,
-    IdempotencyConflict,
-    InvalidValue,
-    Problem,
-    TriggerDataInvalid,
-    WaitTimeout,
-    WorkflowEngineError,
-    WorkflowNotFound,
-)
-from workflow_engine.execution_queries import Execution, NodeExecution
-from workflow_engine.execution_state import StartedExecution
-from workflow_engine.node import (
-    NodeExecutionResult,
-    NodeExecutor,
-    NodeType,
-    failure,
-    node,
-    registry,
-    success,
-    waiting,
-)
-from workflow_engine.settings import Settings, get_settings
-from workflow_engine.states import ExecutionStatus, NodeStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workflow_engine.builder import WorkflowBuilder
+    from workflow_engine.client import WorkflowClient
+    from workflow_engine.context import ExecutionContext
+    from workflow_engine.definition import Edge, Node, Workflow
+    from workflow_engine.deployments import Deployment
+    from workflow_engine.errors import (
+        BackingServiceUnavailable,
+        DefinitionError,
+        DefinitionInvalid,
+        DefinitionUnreadable,
+        ExecutionNotFound,
+        IdempotencyConflict,
+        InvalidValue,
+        Problem,
+        TriggerDataInvalid,
+        WaitTimeout,
+        WorkflowEngineError,
+        WorkflowNotFound,
+    )
+    from workflow_engine.execution_queries import Execution, NodeExecution
+    from workflow_engine.execution_state import StartedExecution
+    from workflow_engine.node import (
+        NodeExecutionResult,
+        NodeExecutor,
+        NodeType,
+        failure,
+        node,
+        registry,
+        success,
+        waiting,
+    )
+    from workflow_engine.settings import Settings, get_settings
+    from workflow_engine.states import ExecutionStatus, NodeStatus
 
 __all__ = [
     # producers
@@ -78,3 +84,33 @@ __all__ = [
     "WaitTimeout",
     "BackingServiceUnavailable",
 ]
+
+from workflow_engine.node import node  # noqa: E402 - bound now, or the module of this name would shadow it
+
+_HOMES = {
+    "builder": "WorkflowBuilder",
+    "client": "WorkflowClient",
+    "context": "ExecutionContext",
+    "definition": "Edge Node Workflow",
+    "deployments": "Deployment",
+    "errors": (
+        "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
+        "IdempotencyConflict InvalidValue Problem TriggerDataInvalid WaitTimeout WorkflowEngineError WorkflowNotFound"
+    ),
+    "execution_queries": "Execution NodeExecution",
+    "execution_state": "StartedExecution",
+    "node": "NodeExecutionResult NodeExecutor NodeType failure node registry success waiting",
+    "settings": "Settings get_settings",
+    "states": "ExecutionStatus NodeStatus",
+}
+"""Module → the public names that are defined in it."""
+
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if (module := _MODULES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value

@@ -11,13 +11,16 @@ class LazyMapping(Mapping[str, Any]):
     """A mapping of which some values stay where they are stored until they are asked for.
 
     `at_hand` holds what is there already; `load` fetches any other value on first access and raises
-    KeyError if there is none. Iterating goes over what is at hand: `load_context` of the
-    `ExecutionContextCache` is for those who need the whole.
+    KeyError if there is none. Iterating goes over what is at hand and over the `announced` keys; whoever
+    needs the whole of an execution has `ExecutionContextCache.load_context`.
     """
 
-    def __init__(self, at_hand: dict[str, Any], load: Callable[[str], Any]) -> None:
+    def __init__(
+        self, at_hand: dict[str, Any], load: Callable[[str], Any], announced: tuple[str, ...] = ()
+    ) -> None:
         self._at_hand = at_hand
         self._load = load
+        self._announced = tuple(key for key in announced if key not in at_hand)
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._at_hand:
@@ -25,10 +28,10 @@ class LazyMapping(Mapping[str, Any]):
         return self._at_hand[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._at_hand)
+        return iter({**self._at_hand, **dict.fromkeys(self._announced)})
 
     def __len__(self) -> int:
-        return len(self._at_hand)
+        return len(self._at_hand.keys() | set(self._announced))
 
     def __contains__(self, key: object) -> bool:
         try:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from workflow_engine.definition import Workflow
@@ -36,7 +37,7 @@ def workflow_json_schema(registry: NodeRegistry) -> JsonSchema:
         for node_type in map(registry.get, registry.kinds)
         if not isinstance(node_type.executor, RegisteredFunction)
     ]
-    models = dict.fromkeys([Workflow, *(node_type.config_model for node_type in node_types)])
+    models: list[type[BaseModel]] = [Workflow, *dict.fromkeys(each.config_model for each in node_types)]
     references, shared = models_json_schema([(model, "validation") for model in models], by_alias=True)
     parts = _tidy(shared["$defs"])
     _leave_out_what_is_to_come(parts)

@@ -212,7 +212,9 @@ class WorkflowExecutor:
             current_node_id=hop.node.id,
             node_outputs=LazyMapping(dict(cached.outputs), self._cache.output_loader(cached)),
             variables=cached.variables,
-            metadata=LazyMapping(dict(identity["metadata"]), self._cache.metadata_loader(cached)),
+            metadata=LazyMapping(
+                dict(identity["metadata"]), self._cache.metadata_loader(cached), announced=("executionPath",)
+            ),
             idempotency_key=hop.idempotency_key,
             attempt=hop.attempt,
             arrivals=hop.walk.arrivals(hop.workflow.graph, hop.node.id),

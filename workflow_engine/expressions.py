@@ -124,6 +124,7 @@ _OPENING = re.compile(r"\{[{%#]")
 _STRING_OR_BRACKET = re.compile(
     r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|['"(\[{)\]}]""", re.DOTALL
 )
+_OPENED_BY = {")": "(", "]": "[", "}": "{"}
 
 
 def _split(text: str) -> tuple[str | Expression, ...]:
@@ -151,22 +152,21 @@ _NO_STATEMENTS = (
 
 def _end_of_expression(text: str, start: int) -> int:
     """Where the `}}` stands that ends the expression: outside of strings and of brackets opened inside."""
-    depth, problem = 0, "no `}}` ends it"
+    opened, problem = "", "no `}}` ends it"
     for token in _STRING_OR_BRACKET.finditer(text, start, start + MAX_SOURCE):
         match token.group():
-            case "(" | "[" | "{":
-                depth += 1
-            case "}" if depth == 0:
-                if text.startswith("}}", token.start()):
-                    return token.start()
-                break
+            case "(" | "[" | "{" as bracket:
+                opened += bracket
+            case ")" | "]" | "}" as bracket if opened.endswith(_OPENED_BY[bracket]):
+                opened = opened[:-1]
+            case "}" if not opened and text.startswith("}}", token.start()):
+                return token.start()
             case ")" | "]" | "}":
-                depth -= 1
+                problem = "a bracket is not closed, or not opened"
+                break
             case "'" | '"':
                 problem = "a quote is not closed"
                 break
-    if depth > 0:
-        problem = "a bracket is not closed"
     if len(text) - start > MAX_SOURCE:
         problem += f", or it is longer than {MAX_SOURCE:,} characters"
     raise ExpressionError(

@@ -89,20 +89,36 @@ def test_postgres_runs_from_the_machine_and_from_the_wheel(
         assert all(gone(member) for member in family)
 
 
-@pytest.mark.parametrize("installations", [system_installations, wheel_installations])
-def test_redis_runs_from_the_machine_and_from_the_wheel(
-    installations: Callable[[embedded_programs.ServerKind], list[Installation]],
-) -> None:
-    found = installations(REDIS)
-    if not found:
-        pytest.skip("this machine has no Redis of its own")
-
-    for installation in found:
+def test_redis_runs_from_the_wheel() -> None:
+    for installation in wheel_installations(REDIS):
         with EmbeddedRedis(installation=installation) as server, redis.Redis.from_url(server.url) as client:
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
             assert client.config_get("databases") == {"databases": "64"}
             pid = server.pid
         assert gone(pid)
+
+
+@pytest.fixture
+def redis_on_path(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a Redis that is found on the PATH, whether or not this machine has one."""
+    machine = scratch / "machine"
+    folder = wheel_installations(REDIS)[0].copied_to(machine).folder
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    yield folder
+    shutil.rmtree(machine)
+
+
+def test_a_redis_on_the_path_comes_before_the_wheel(redis_on_path: Path) -> None:
+    with EmbeddedRedis() as server:
+        assert Path(psutil.Process(server.pid).exe()).parent == redis_on_path
+
+
+@as_root
+def test_a_program_of_the_machine_that_nobody_may_run_is_passed_over(redis_on_path: Path) -> None:
+    redis_on_path.chmod(0o700)
+
+    with EmbeddedRedis() as server:
+        assert Path(psutil.Process(server.pid).exe()).parent != redis_on_path
 
 
 def test_both_servers_start_and_stop_together_and_twice_does_no_harm() -> None:
@@ -260,6 +276,7 @@ def test_the_folder_of_a_live_server_is_no_leftover() -> None:
             assert client.ping()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_child_of_the_application_does_not_end_its_servers() -> None:
     with EmbeddedRedis() as server:
         child = os.fork()
