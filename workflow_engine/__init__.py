@@ -85,7 +85,7 @@ __all__ = [
     "BackingServiceUnavailable",
 ]
 
-from workflow_engine.node import node  # noqa: E402 - bound now, or the module of this name would shadow it
+from workflow_engine.node import node  # bound now, or the module of this name would shadow it
 
 _HOMES = {
     "builder": "WorkflowBuilder",
@@ -95,7 +95,8 @@ _HOMES = {
     "deployments": "Deployment",
     "errors": (
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
-        "IdempotencyConflict InvalidValue Problem TriggerDataInvalid WaitTimeout WorkflowEngineError WorkflowNotFound"
+        "IdempotencyConflict InvalidValue Problem TriggerDataInvalid WaitTimeout WorkflowEngineError "
+        "WorkflowNotFound"
     ),
     "execution_queries": "Execution NodeExecution",
     "execution_state": "StartedExecution",

@@ -175,9 +175,8 @@ _SENTENCES = {
     "missing": "is required; add it",
     "literal_error": "must be {expected}, not {given}",
     "enum": "must be {expected}, not {given}",
-    "string_pattern_mismatch": "{given} is not allowed here",
-    "string_too_short": "must not be shorter than {min_length} characters",
-    "string_too_long": "must not be longer than {max_length} characters; shorten it",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters; shorten it",
     "string_unicode": "is not valid Unicode text; write it anew",
     "too_short": "must have at least {min_length} entries, not {actual_length}",
     "too_long": "must have at most {max_length} entries, not {actual_length}",
@@ -203,27 +202,39 @@ def _problem(errors: Sequence[_Located], model: type[BaseModel], path: str) -> l
 
 def _sentence(errors: Sequence[_Located], model: type[BaseModel]) -> str:
     first = errors[0]
-    error, given = first.error, shown(first.error["input"])
-    kind = error["type"]
+    kind = first.error["type"]
     if kind in _EXPECTED:
-        expected = " or ".join(dict.fromkeys(_EXPECTED[each.error["type"]] for each in errors))
-        return f"must be {expected}, not {given}{_quote_it(error['input'], expected)}"
-    context = error.get("ctx", {})
-    if kind in {"value_error", "assertion_error"}:
-        return str(context.get("error")) or "is not allowed here"
+        return _wrong_type([each.error for each in errors])
     if kind == "extra_forbidden":
         return _unknown_key(str(first.segments[-1]), _models_at(model, first.segments[:-1]))
-    sentence = _SENTENCES.get(kind, "").format(**context, given=given)
-    if kind in {"literal_error", "enum"} and isinstance(error["input"], str):
-        return sentence + suggestion(error["input"], re.findall(r"'([^']*)'", context["expected"]))
+    if kind in {"value_error", "assertion_error"}:
+        return str(first.error["ctx"]["error"]) or "is not allowed here"
     if kind == "string_pattern_mismatch":
-        return sentence + _what_is_allowed(_models_at(model, first.segments[:-1]), first.segments[-1:])
-    return sentence or error["msg"].replace("Input should be", "must be")
+        allowed = _what_is_allowed(_models_at(model, first.segments[:-1]), first.segments[-1:])
+        return f"{shown(first.error['input'])} is not allowed here{allowed}"
+    return _wrong_value(first.error)
 
 
-def _quote_it(value: Any, expected: str) -> str:
-    is_bare = isinstance(value, bool | int | float) and expected.startswith("text")
-    return f'; write it in quotes, "{shown(value)}"' if is_bare else ""
+def _wrong_type(errors: Sequence[ErrorDetails]) -> str:
+    expected = " or ".join(dict.fromkeys(_EXPECTED[error["type"]] for error in errors))
+    value = errors[0]["input"]
+    in_quotes = isinstance(value, bool | int | float) and expected.startswith("text")
+    advice = f'; write it in quotes, "{shown(value)}"' if in_quotes else ""
+    return f"must be {expected}, not {shown(value)}{advice}"
+
+
+def _wrong_value(error: ErrorDetails) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind.endswith("too_short") and context["min_length"] == 1:
+        return "must not be empty"
+    if kind in {"too_short", "too_long"} and isinstance(value, str):
+        kind = f"string_{kind}"
+    if kind not in _SENTENCES:
+        return error["msg"].replace("Input should be", "must be")
+    sentence = _SENTENCES[kind].format(**context, given=shown(value))
+    if kind in {"literal_error", "enum"} and isinstance(value, str):
+        sentence += suggestion(value, re.findall(r"'([^']*)'", context["expected"]))
+    return sentence
 
 
 def _unknown_key(key: str, models: Iterable[type[BaseModel]]) -> str:

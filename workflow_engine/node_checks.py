@@ -6,7 +6,7 @@ its ways out) is handed on, so that the edges around it are judged as they will 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,29 +59,23 @@ def _check_node(
     node, misshapen = check_model(Node, content, path)
     unavailable = not_in_this_release("node", content, path)
     found = [*problems, *_outside(misshapen, unavailable), *unavailable]
-    kind, sub_type = content.get("type"), content.get("subType")
-    config = content.get("config", {})
-    node_type = None
-    if kind in TYPES and isinstance(sub_type, str) and sub_type:
-        node_type = registry.find(f"{kind}/{sub_type}")
-        if node_type is None:
-            found.append(Problem(at(path, "subType"), _unknown_kind(str(kind), sub_type, registry)))
-    handles = None
+    node_type, unknown = _find_type(content, path, registry)
+    found += unknown
+    handles, config = None, content.get("config", {})
     if node_type is not None and isinstance(config, Mapping):
-        found += _outside(
-            _config_problems(node_type, config, at(path, "config"), registry, misshapen), misshapen
-        )
+        about_config = _config_problems(node_type, config, at(path, "config"), registry, misshapen)
         handles = _handles(node_type, config, registry)
-        found += _handle_problems(content, path, handles)
-    node_id = content.get("id")
+        found += about_config or _reserved_handle_problems(handles, path)
+        found += _on_error_problems(content, handles, path)
+    node_id, type_ = content.get("id"), content.get("type")
     return CheckedNode(
         path,
         tuple(found),
-        node_id if isinstance(node_id, str) else None,
-        node,
-        str(kind) if kind in TYPES else None,
-        handles,
-        content.get("onError"),
+        id=node_id if isinstance(node_id, str) else None,
+        node=node,
+        type=str(type_) if type_ in TYPES else None,
+        handles=handles,
+        on_error=content.get("onError"),
     )
 
 
@@ -94,21 +88,33 @@ def _within(path: str, place: str) -> bool:
     return path == place or path.startswith((f"{place}.", f"{place}["))
 
 
+def _find_type(
+    content: Mapping[Any, Any], path: str, registry: NodeRegistry
+) -> tuple[NodeType | None, list[Problem]]:
+    type_, sub_type = content.get("type"), content.get("subType")
+    if type_ not in TYPES or not isinstance(sub_type, str) or not sub_type:
+        return None, []  # which the shape of the node has told already
+    if (found := registry.find(f"{type_}/{sub_type}")) is not None:
+        return found, []
+    return None, [Problem(at(path, "subType"), _unknown_kind(str(type_), sub_type, registry))]
+
+
 def _unknown_kind(type_: str, sub_type: str, registry: NodeRegistry) -> str:
     kind = f"{type_}/{sub_type}"
     if kind in KNOWN_KINDS_OF_LATER_RELEASES:
         return f"{kind!r} is not in this release; remove this node"
-    known = registry.kinds
-    meant = next((f"{other}/{sub_type}" for other in TYPES if f"{other}/{sub_type}" in known), None)
-    if meant := meant or nearest(kind, known):
+    known = [each.partition("/")[2] for each in registry.kinds if each.startswith(f"{type_}/")]
+    similar = nearest(sub_type, known)
+    elsewhere = [f"{other}/{sub_type}" for other in TYPES if registry.find(f"{other}/{sub_type}")]
+    if similar is not None or elsewhere:
+        meant = f"{type_}/{similar}" if similar is not None else elsewhere[0]
         return f"there is no node type {kind!r}; did you mean {meant!r}?"
     if type_ == "action":
         return (
             f"there is no node type {kind!r}; register a function of your own with @node({sub_type!r}) and "
             "list its module in WORKFLOW_ENGINE_IMPORTS"
         )
-    same_type = [each for each in known if each.startswith(f"{type_}/")]
-    return f"there is no node type {kind!r}; choose {listed(same_type)}"
+    return f"there is no node type {kind!r}; choose the subType {listed(known)}"
 
 
 # -- configs ---------------------------------------------------------------------------------------------
@@ -198,16 +204,20 @@ def _handles(
     return handles if all(isinstance(handle, str) for handle in handles) else None
 
 
-def _handle_problems(
-    content: Mapping[Any, Any], path: str, handles: tuple[str, ...] | None
-) -> Iterator[Problem]:
-    if handles is None:
-        return
-    if ERROR in handles:
-        yield Problem(path, f"a way out may not be named {ERROR!r}, which is where failures leave; rename it")
-    if content.get("onError") == "continue" and len(handles) > 1:
-        message = (
-            f"'continue' would not know which way to go, {listed(handles)}; "
-            f"draw an edge with sourceHandle {ERROR!r} instead"
-        )
-        yield Problem(at(path, "onError"), message)
+def _reserved_handle_problems(handles: tuple[str, ...] | None, path: str) -> list[Problem]:
+    if handles is None or ERROR not in handles:
+        return []
+    message = f"one of its ways out is named {ERROR!r}, where failures leave; rename that way out"
+    return [Problem(at(path, "subType"), message)]
+
+
+def _on_error_problems(
+    content: Mapping[Any, Any], handles: tuple[str, ...] | None, path: str
+) -> list[Problem]:
+    if content.get("onError") != "continue" or handles is None or len(handles) < 2:
+        return []
+    message = (
+        f"'continue' would not know which way to go, {listed(handles)}; "
+        f"draw an edge with sourceHandle {ERROR!r} instead"
+    )
+    return [Problem(at(path, "onError"), message)]

@@ -66,8 +66,7 @@ def test_an_unreadable_text_says_where_and_what_to_do(case: dict[str, Any]) -> N
 def _definition(case: dict[str, Any]) -> Any:
     if "whole" in case:
         return case["whole"]
-    sound = sound_definition()
-    changed = {key: value for key, value in {**sound, **case.get("with", {})}.items()}
+    changed = {**sound_definition(), **case.get("with", {})}
     for part in ("nodes", "edges"):
         if f"add {part}" in case:
             changed[part] = [*changed[part], *case[f"add {part}"]]

@@ -71,11 +71,11 @@ def test_a_skip_is_followed_to_its_end_before_the_next_edge() -> None:
 def test_skips_are_reported_branch_by_branch() -> None:
     found = graph(
         *("start -> check", "check -true-> a", "check -true-> b", "check -false-> c"),
-        *("a -> a1", "a1 -> a2", "b -> b1", "c -> c1"),
+        *("a -> a1", "a -> a3", "a1 -> a2", "b -> b1", "c -> c1"),
     )
     walk = Walk.start(found, "start")
 
-    assert walk.advance(found, "check", ("false",)).skipped == ("a", "a1", "a2", "b", "b1")
+    assert walk.advance(found, "check", ("false",)).skipped == ("a", "a1", "a2", "a3", "b", "b1")
 
 
 # --- joins -------------------------------------------------------------------------------------------------
@@ -214,6 +214,27 @@ def test_what_arrives_before_a_merge_of_any_runs_comes_after_the_first_arrival()
     assert run(walk, found, "b").due == ("m",)
     assert run(walk, found, "a").due == ()
     assert walk.arrivals(found, "m") == ("b", "a")
+
+
+def test_a_branch_that_fails_to_arrive_at_a_merge_of_any_does_not_make_it_due_again() -> None:
+    found = graph("start -> a", "start -> b", "start -> c", *[f"{n} -> m" for n in "abc"], any_merges="m")
+    walk = Walk.start(found, "start")
+    walk.advance(found, "b", ())
+    run(walk, found, "a")
+
+    assert walk.advance(found, "c", ()) == Step()
+    assert walk.due == ["m"]
+    assert run(walk, found, "m") == Step()
+    assert walk == Walk()
+
+
+def test_a_merge_of_any_with_one_incoming_edge_is_an_ordinary_node() -> None:
+    found = graph("start -> a", "a -> m", "a -> b", any_merges="m")
+    walk = Walk.start(found, "start")
+    run(walk, found, "a")
+
+    assert run(walk, found, "m") == Step()
+    assert walk == Walk(due=["b"])
 
 
 def test_a_merge_of_any_is_skipped_when_no_branch_leads_to_it() -> None:

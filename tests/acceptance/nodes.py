@@ -1,0 +1,96 @@
+"""The functions that the tests' nodes call; workers load them through WORKFLOW_ENGINE_IMPORTS.
+
+What really ran is written to a file outside of the engine, so that a test can hold the journal against it.
+A gated node waits for a file that the test makes, so that a test decides how long a node runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery.signals import task_postrun
+
+from workflow_engine import ExecutionContext, node
+
+FOLDER_VARIABLE = "ACCEPTANCE_FOLDER"
+FOLDER = Path(os.environ.get(FOLDER_VARIABLE, "."))
+GATE_PATIENCE = 60.0
+"""Seconds after which a gated node gives up, for a test that has failed and opens no gate any more."""
+
+
+def _write_down(file: str, **fields: Any) -> None:
+    # One write to a file opened with O_APPEND: lines of several processes never mix.
+    with (FOLDER / file).open("ab", buffering=0) as lines:
+        lines.write(json.dumps(fields).encode() + b"\n")
+
+
+def _write_down_run(context: ExecutionContext) -> None:
+    _write_down(
+        "runs",
+        execution_id=context.execution_id,
+        node_id=context.current_node_id,
+        key=context.idempotency_key,
+        process=os.getpid(),
+    )
+
+
+@task_postrun.connect(weak=False)
+def _write_down_task(kwargs: Any = None, **_: Any) -> None:
+    _write_down("tasks", execution_id=kwargs.get("execution_id"), process=os.getpid())
+
+
+@node("test.echo")
+def echo(context: ExecutionContext, value: Any = None) -> Any:
+    _write_down_run(context)
+    return value
+
+
+@node("test.grow")
+def grow(previous: int) -> dict[str, Any]:
+    return {"count": previous + 1, "text": "x" * 1000}
+
+
+@node("test.gated")
+def gated(context: ExecutionContext, value: Any = None) -> Any:
+    """Begins, and ends when the test opens the gate of this node."""
+    _write_down_run(context)
+    gate = FOLDER / f"{context.execution_id}.{context.current_node_id}.open"
+    deadline = time.monotonic() + GATE_PATIENCE
+    while not gate.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody opened the gate")
+        time.sleep(0.01)
+    return value
+
+
+@node("test.outputs")
+def outputs(context: ExecutionContext, of: list[str]) -> dict[str, Any]:
+    """Reads outputs that its config does not name, so that they are fetched while it runs."""
+    _write_down_run(context)
+    return {node_id: context.node_outputs[node_id] for node_id in of}
+
+
+@node("test.raises")
+def raises(message: str) -> None:
+    raise ValueError(message)
+
+
+@node("test.not_json")
+def not_json() -> Any:
+    return {"receipt": {"lines": [object()]}}
+
+
+@node("test.too_large")
+def too_large() -> str:
+    return "x" * 2_000_000
+
+
+@node("test.kills_its_process")
+def kills_its_process(context: ExecutionContext) -> None:
+    _write_down_run(context)
+    os.kill(os.getpid(), signal.SIGKILL)
