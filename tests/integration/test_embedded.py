@@ -19,9 +19,9 @@ import psycopg2
 import pytest
 import redis
 
-from workflow_engine import embedded_programs
+from workflow_engine.embedded import programs
 from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer, EmbeddedServers
-from workflow_engine.embedded_programs import (
+from workflow_engine.embedded.programs import (
     POSTGRES,
     REDIS,
     Installation,
@@ -74,7 +74,7 @@ def gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("installations", [system_installations, wheel_installations])
 def test_postgres_runs_from_the_machine_and_from_the_wheel(
-    installations: Callable[[embedded_programs.ServerKind], list[Installation]],
+    installations: Callable[[programs.ServerKind], list[Installation]],
 ) -> None:
     found = installations(POSTGRES)
     if not found:
@@ -357,7 +357,7 @@ def test_root_without_a_user_nobody_is_told_what_to_do(monkeypatch: pytest.Monke
     def no_such_user(name: str) -> None:
         raise KeyError(f"getpwnam(): name not found: {name!r}")
 
-    monkeypatch.setattr(embedded_programs.pwd, "getpwnam", no_such_user)
+    monkeypatch.setattr(programs.pwd, "getpwnam", no_such_user)
 
     with pytest.raises(EmbeddedServerFailed, match="run this as an ordinary user"):
         EmbeddedRedis().start()

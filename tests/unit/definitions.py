@@ -39,3 +39,38 @@ def sound_definition() -> dict[str, Any]:
         ],
         "edges": [{"source": "start", "target": "work"}],
     }
+
+
+ORDER_FULFILMENT = """\
+id: order-fulfilment
+name: Order fulfilment
+settings: {concurrency: 1, hops: spread}
+variables: {currency: EUR}
+nodes:
+  - id: orderPlaced
+    type: trigger
+    subType: manual
+    config: {schema: {type: object, required: [orderId, items]}}
+  - id: inStock
+    type: logic
+    subType: condition
+    label: Everything in stock?
+    config: {expression: "{{ orderPlaced['items'] | map(attribute='stock') | min > 0 }}"}
+  - id: charge
+    type: action
+    subType: python
+    config:
+      function: shop.charge
+      arguments: {orderId: "{{ _trigger.orderId }}", currency: "{{ currency }}"}
+  - id: backorder
+    type: action
+    subType: function
+    config: {expression: "{{ {'later': orderPlaced.orderId} }}"}
+  - {id: done, type: logic, subType: merge, config: {strategy: first}}
+edges:
+  - {source: orderPlaced, target: inStock}
+  - {source: inStock, target: charge, sourceHandle: true}
+  - {source: charge, target: done}
+  - {source: inStock, target: backorder, sourceHandle: "false"}
+  - {source: backorder, target: done}
+"""

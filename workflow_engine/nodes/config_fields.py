@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from workflow_engine.errors import ExpressionError
-from workflow_engine.expression_syntax import compile_source
+from workflow_engine.expressions.syntax import compile_source
 
 
 def has_expression(value: Any) -> bool:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from jinja2 import filters as jinja
 
-from workflow_engine.expression_sandbox import (
+from workflow_engine.expressions.sandbox import (
     Evaluation,
     RefusedError,
     checked_number,

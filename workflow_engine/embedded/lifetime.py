@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from workflow_engine.embedded_programs import ProcessOwner
+from workflow_engine.embedded.programs import ProcessOwner
 
 SCRATCH_PREFIX = "workflow-engine-"
 PR_SET_PDEATHSIG = 1

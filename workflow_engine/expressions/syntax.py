@@ -15,8 +15,8 @@ from jinja2.lexer import TokenStream
 from jinja2.parser import Parser
 
 from workflow_engine.errors import ExpressionError, InvalidValue
-from workflow_engine.expression_compiler import MAX_LEVELS, Evaluate, ExpressionCompiler
-from workflow_engine.expression_sandbox import SCALARS, Evaluation, RefusedError, json_value, text_of
+from workflow_engine.expressions.compiler import MAX_LEVELS, Evaluate, ExpressionCompiler
+from workflow_engine.expressions.sandbox import SCALARS, Evaluation, RefusedError, json_value, text_of
 
 MAX_SOURCE = 10_000
 """Characters of one expression."""

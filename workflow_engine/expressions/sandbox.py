@@ -1,7 +1,7 @@
 """What an expression works on and with: names, undefined values, operators, and the bounds of them all.
 
 There is no Python object to break out of. Values are JSON, every operation is a function of this module or
-of `expression_filters`, and none of them looks up an attribute by a name that came from an expression. What
+of `filters`, and none of them looks up an attribute by a name that came from an expression. What
 remains is to bound their work: whoever walks, copies or compares a value pays for all of it in steps, so
 that a small value holding one large part a million times cannot be used to multiply work.
 """

@@ -11,7 +11,7 @@ it must not reach the compiled definition or the outputs of other nodes.
     {{ '{{' }} and {{ '{%' }}                     how to write what would be read as syntax
 
 Names are variables and node ids, and `_vars`, `_nodeOutputs`, `_trigger`, `_metadata`, `_secrets`. Filters,
-tests, functions and the few methods of text are listed at the end of `expression_filters`.
+tests, functions and the few methods of text are listed at the end of `filters`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from workflow_engine.errors import ExpressionError, Problem
-from workflow_engine.expression_sandbox import Evaluation, RefusedError, Scope, join_path
-from workflow_engine.expression_syntax import MAX_SOURCE, Expression, compile_source
-
-__all__ = ["Scope", "Template", "check_template", "compile_template"]
+from workflow_engine.expressions.sandbox import Evaluation, RefusedError, Scope, join_path
+from workflow_engine.expressions.syntax import MAX_SOURCE, Expression, compile_source
 
 _Build = Callable[[Evaluation], Any]
 

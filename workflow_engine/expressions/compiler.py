@@ -1,7 +1,7 @@
 """From Jinja2's syntax tree to a function that evaluates it.
 
 Jinja2's code generator is not used. Each kind of syntax node that may occur is turned here into a closure
-over the operations of `expression_sandbox` and `expression_filters`, so that whatever is not listed does not
+over the operations of `sandbox` and `filters`, so that whatever is not listed does not
 exist, and nothing is generated, folded or run that the bounds do not see.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import nodes
 
 from workflow_engine.errors import InvalidValue
-from workflow_engine.expression_filters import (
+from workflow_engine.expressions.filters import (
     FILTERS,
     FUNCTIONS,
     METHODS,
@@ -24,7 +24,7 @@ from workflow_engine.expression_filters import (
     check_arguments,
     unknown,
 )
-from workflow_engine.expression_sandbox import (
+from workflow_engine.expressions.sandbox import (
     ARITHMETIC,
     COMPARISONS,
     Evaluation,

@@ -18,8 +18,8 @@ from typing import ClassVar, Self
 
 import psycopg2
 
-from workflow_engine.embedded_lifetime import ScratchFolder, end_with_this_process, forget, fork_server
-from workflow_engine.embedded_programs import (
+from workflow_engine.embedded.lifetime import ScratchFolder, end_with_this_process, forget, fork_server
+from workflow_engine.embedded.programs import (
     POSTGRES,
     REDIS,
     Installation,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from workflow_engine.expression_sandbox import (
+from workflow_engine.expressions.sandbox import (
     COMPARISONS,
     Evaluation,
     RefusedError,
@@ -25,7 +25,7 @@ from workflow_engine.expression_sandbox import (
     text_of,
     used,
 )
-from workflow_engine.expression_text import (
+from workflow_engine.expressions.text import (
     Operation,
     floating,
     integer,
