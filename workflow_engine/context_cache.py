@@ -36,6 +36,11 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Late:
+    """The execution has gone on since the message was sent, and its node is not due; nothing is locked."""
+
+
+@dataclass(frozen=True)
 class Missing:
     """The lock is ours, but the context has to be rebuilt from Postgres."""
 
@@ -48,7 +53,8 @@ class CachedContext:
     seq: int
     fence: str
     walk: bytes
-    variables: dict[str, Any]
+    variables: bytes
+    """As JSON: the node is given a copy of its own, so that what it does to it is not kept."""
     identity: Mapping[str, Any]
     outputs: Mapping[str, Any] = field(default_factory=dict)
     """The outputs that were asked for and exist."""
@@ -71,14 +77,21 @@ class ExecutionContextCache:
         self._finish = load_script(client, "finish")
         self._read = load_script(client, "read")
 
-    def enter(self, claim: Claim, seq: int, needs: Sequence[str]) -> Held | Missing | CachedContext:
-        """Take the lock, read the context and the outputs of `needs`, and leave our mark; one call."""
+    def enter(
+        self, claim: Claim, node_id: str, seq: int, needs: Sequence[str]
+    ) -> Late | Held | Missing | CachedContext:
+        """Take the lock, read the context and the outputs of `needs`, and leave our mark; one call.
+
+        `node_id` and `seq` are those of the message that asks for it.
+        """
         fields = [OUTPUT + node_id.encode() for node_id in needs]
         with redis_errors():
             answer: Any = self._enter(
                 keys=self._keys(claim.execution_id),
-                args=[claim.value, self._lock_ms, self._context_ms, seq, *fields],
+                args=[claim.value, self._lock_ms, self._context_ms, seq, node_id, *fields],
             )
+        if answer[0] == b"late":
+            return Late()
         if answer[0] == b"held":
             return Held(answer[1])
         if answer[0] == b"missing":
@@ -92,7 +105,7 @@ class ExecutionContextCache:
             seq=int(cached_seq),
             fence=fence.decode(),
             walk=walk,
-            variables=orjson.loads(variables),
+            variables=variables,
             identity=orjson.loads(identity),
             outputs=found,
             absent=frozenset(needs) - found.keys(),
@@ -286,7 +299,7 @@ def rebuilt_context(snapshot: Snapshot, walk: bytes, needs: Sequence[str]) -> Ca
         seq=snapshot.seq,
         fence=snapshot.fence,
         walk=walk,
-        variables=orjson.loads(fields[b"variables"]),
+        variables=fields[b"variables"],
         identity=orjson.loads(fields[b"identity"]),
         outputs=outputs,
         absent=frozenset(needs) - outputs.keys(),

@@ -18,6 +18,7 @@ import yaml
 from yaml import events
 
 from workflow_engine.errors import DefinitionUnreadable, Problem
+from workflow_engine.json_values import MAX_DEPTH
 from workflow_engine.problem_paths import Segment, in_definition
 
 MAX_BYTES = 1024 * 1024
@@ -80,7 +81,9 @@ class _UnreadableError(Exception):
 
 def _is_json(text: str, name: str) -> bool:
     """Whether the text means to be JSON, so that its mistakes are told as mistakes in JSON."""
-    return name.endswith(".json") or re.match(r'\s*(\{\s*["}]|\[)', text) is not None
+    if name.endswith((".json", ".yaml", ".yml")):
+        return name.endswith(".json")
+    return re.match(r'\s*\{\s*["}]', text) is not None
 
 
 # -- JSON ----------------------------------------------------------------------------------------------
@@ -242,6 +245,8 @@ class _YamlReader:
             _refuse(event, f"a key must be text; {_QUOTE_EXPRESSIONS}")
         if event.tag is not None:
             _refuse(event, f"the tag {event.tag!r} has no meaning here; remove it")
+        if len(self._open) == MAX_DEPTH:  # at depths of thousands the parser itself takes minutes
+            _refuse(event, f"nested deeper than {MAX_DEPTH} levels; flatten it")
         container: dict[str, Any] | list[Any] = {} if isinstance(event, events.MappingStartEvent) else []
         self._anchors.pop(event.anchor or "", None)  # until it is closed, it cannot be referred to
         self._open.append(_Open(container, event.anchor))

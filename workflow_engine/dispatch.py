@@ -6,8 +6,8 @@ may be lost, doubled or late without harm.
 
 from __future__ import annotations
 
+import functools
 import os
-import socket
 import threading
 import uuid
 from collections.abc import Sequence
@@ -66,7 +66,6 @@ class CeleryDispatcher:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._origin = socket.gethostname()
         self._producers = threading.local()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
@@ -74,9 +73,15 @@ class CeleryDispatcher:
             producer = self._producer()
             for dispatch in dispatches:
                 self._publish_one(producer, dispatch)
-        except OperationalError as error:
+        except self._refusals as error:
             self._producers.held = None
             raise BrokerUnavailable(f"the broker takes no messages: {error}") from error
+
+    @functools.cached_property
+    def _refusals(self) -> tuple[type[Exception], ...]:
+        """What kombu raises for a broker that is away, and what a full or read-only one answers."""
+        connection: Connection = self._app.connection_for_write()
+        return (OperationalError, *connection.connection_errors, *connection.channel_errors)
 
     def _publish_one(self, producer: Producer, dispatch: Dispatch) -> None:
         # A task id is never used twice: a revoked one would be dropped by every worker for hours.
@@ -86,7 +91,7 @@ class CeleryDispatcher:
             exchange="",
             routing_key=dispatch.queue,
             serializer="json",
-            headers=task_headers(dispatch, task_id, self._origin),
+            headers=task_headers(dispatch, task_id),
             correlation_id=task_id,
             priority=dispatch.priority,
             delivery_mode=2,
@@ -104,12 +109,12 @@ class CeleryDispatcher:
 
 
 def task_body(message: HopMessage) -> tuple[Any, ...]:
-    """Celery's message body, protocol 2: args, kwargs and what a canvas would embed."""
-    return ((), asdict(message), {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
+    """Celery's message body, protocol 2: args, kwargs and what a canvas would embed, which is nothing."""
+    return ((), asdict(message), {})
 
 
-def task_headers(dispatch: Dispatch, task_id: str, origin: str) -> dict[str, Any]:
-    """Celery's message headers, protocol 2.
+def task_headers(dispatch: Dispatch, task_id: str) -> dict[str, Any]:
+    """Celery's message headers, protocol 2, without those that would only repeat Celery's defaults.
 
     `shadow` is the name that Flower and its metrics show, `root_id` groups the tasks of an execution,
     and `kwargsrepr` is what Flower searches for an execution's id.
@@ -121,19 +126,8 @@ def task_headers(dispatch: Dispatch, task_id: str, origin: str) -> dict[str, Any
         "shadow": f"{message.workflow}/{message.node_id}",
         "id": task_id,
         "root_id": message.execution_id,
-        "parent_id": None,
-        "group": None,
-        "group_index": None,
-        "retries": 0,
-        "eta": None,
-        "expires": None,
-        "timelimit": [None, None],
-        "argsrepr": "()",
-        "kwargsrepr": repr(asdict(message)),
-        "origin": origin,
+        "kwargsrepr": repr({"execution_id": message.execution_id, "seq": message.seq}),
         "ignore_result": True,
-        "stamped_headers": None,
-        "stamps": {},
         FORMAT_HEADER: FORMAT,
         COMMITTED_AT_HEADER: dispatch.committed_at.isoformat() if dispatch.committed_at else None,
     }

@@ -220,10 +220,12 @@ MOVE = """
 UPDATE {s}.executions SET
     status = %(status)s,
     fence = CASE WHEN %(is_finished)s THEN gen_random_uuid() ELSE fence END,
-    started_at = CASE WHEN %(status)s = 'RUNNING' THEN coalesce(started_at, now()) ELSE started_at END,
+    started_at = CASE WHEN %(status)s IN ('RUNNING', 'COMPLETED') THEN coalesce(started_at, now())
+        ELSE started_at END,
     completed_at = CASE WHEN %(is_finished)s THEN now() END,
-    duration_ms = CASE WHEN %(is_finished)s THEN (extract(epoch FROM now() - started_at) * 1000)::bigint END,
-    error = CASE WHEN %(status)s = 'FAILED' THEN %(error)s END,
+    duration_ms = CASE WHEN %(is_finished)s THEN
+        (extract(epoch FROM now() - coalesce(started_at, now())) * 1000)::bigint END,
+    error = CASE WHEN %(status)s = 'FAILED' THEN coalesce(%(error)s, 'no reason was given') END,
     updated_at = now()
 WHERE id = %(execution_id)s AND status = ANY(%(sources)s)
 """

@@ -15,6 +15,7 @@ from workflow_engine.context_cache import (
     CachedContext,
     ExecutionContextCache,
     Held,
+    Late,
     Missing,
     rebuilt_context,
     step_fields,
@@ -39,8 +40,8 @@ from workflow_engine.execution_state import (
     StartedExecution,
 )
 from workflow_engine.hop import Hop
-from workflow_engine.json_values import encode
-from workflow_engine.lock import Claim, DistributedLockService
+from workflow_engine.json_values import decode, encode
+from workflow_engine.lock import Claim, DistributedLockService, Holder
 from workflow_engine.node import NodeError
 from workflow_engine.node_run import Outcome, run_node
 from workflow_engine.patience import repeated
@@ -56,6 +57,9 @@ AHEAD_OF_THE_QUEUE = 0
 
 BROKER_PATIENCE = 30.0
 """Seconds a worker tries to enqueue the next node, with the commit behind it and the lock released."""
+
+
+NOT_DUE = "the node is not due"
 
 
 class NotEntered(Exception):
@@ -141,20 +145,22 @@ class WorkflowExecutor:
         """Take the lock and read what the node needs. Raises `NotEntered`."""
         workflow, node = self._node_of(message)
         claim = self._locks.new_claim(message.execution_id, task_id)
-        entered = self._cache.enter(claim, message.seq, workflow.needs(node.id))
+        with self._released_on_error(claim):  # the script may have run though its answer was lost
+            entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
+        if isinstance(entered, Late):
+            raise NotEntered(NOT_DUE)
         if isinstance(entered, Held):
-            raise NotEntered("the execution is locked by another worker, which goes on with it")
+            raise _locked_out(entered, task_id)
         self._locks.hold(claim)
         with self._released_on_error(claim):
             if isinstance(entered, Missing):
                 cached, losses = self._rebuild(claim, message, workflow, node)
             else:
                 cached, losses = entered, self._losses(entered)
-            if cached.identity["version"] != message.version:
-                raise NotEntered(f"the execution now runs version {cached.identity['version']}")
+            _check_version(message, cached.identity["workflowId"], cached.identity["version"])
             walk = Walk.from_json(cached.walk)
             if node.id not in walk.due:
-                raise NotEntered("the node is not due")
+                raise NotEntered(NOT_DUE)
         return Hop(claim, workflow, node, cached, walk, losses)
 
     def _node_of(self, message: HopMessage) -> tuple[WorkflowPlan, Node]:
@@ -175,11 +181,16 @@ class WorkflowExecutor:
             raise NotEntered("there is no such execution")
         if not _may_move(snapshot):
             raise NotEntered(f"the execution is {snapshot.status}")
-        if snapshot.version != message.version:
-            raise NotEntered(f"the execution now runs version {snapshot.version}")
-        walk = _replayed(workflow, snapshot).to_json()
-        self._cache.cache_context(claim, snapshot, walk)
-        return rebuilt_context(snapshot, walk, workflow.needs(node.id)), snapshot.losses
+        _check_version(message, snapshot.workflow_id, snapshot.version)
+        walk = _replayed(workflow, snapshot)
+        encoded = walk.to_json()
+        self._cache.cache_context(claim, snapshot, encoded)
+        if node.id not in walk.due:
+            # The message for the node that is due may have met our lock, and been dropped.
+            self._locks.release_lock(claim)
+            self._publish_due(message.execution_id, workflow, walk, snapshot.seq, AHEAD_OF_THE_QUEUE)
+            raise NotEntered(NOT_DUE)
+        return rebuilt_context(snapshot, encoded, workflow.needs(node.id)), snapshot.losses
 
     def _losses(self, cached: CachedContext) -> int:
         """A mark that somebody left and never removed is a process that was lost while it ran the node."""
@@ -211,7 +222,7 @@ class WorkflowExecutor:
             trigger_node_id=identity["triggerNodeId"],
             current_node_id=hop.node.id,
             node_outputs=LazyMapping(dict(cached.outputs), self._cache.output_loader(cached)),
-            variables=cached.variables,
+            variables=decode(cached.variables),
             metadata=LazyMapping(
                 dict(identity["metadata"]), self._cache.metadata_loader(cached), announced=("executionPath",)
             ),
@@ -332,6 +343,18 @@ class WorkflowExecutor:
             with suppress(CacheUnavailable):
                 self._locks.release_lock(claim)
             raise
+
+
+def _locked_out(held: Held, task_id: str) -> Exception:
+    holder = Holder.from_value(held.holder)
+    if holder is not None and task_id and holder.task_id == task_id:
+        return GivenBack("an earlier delivery of this message holds the lock, or left it behind")
+    return NotEntered("the execution is locked by another worker, which goes on with it")
+
+
+def _check_version(message: HopMessage, workflow_id: str, version: int) -> None:
+    if (workflow_id, version) != (message.workflow, message.version):
+        raise NotEntered(f"the execution runs version {version} of {workflow_id!r}")
 
 
 def _may_move(snapshot: Snapshot) -> bool:

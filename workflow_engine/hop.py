@@ -15,7 +15,7 @@ from typing import Any
 from workflow_engine.context_cache import CachedContext
 from workflow_engine.definition import Node
 from workflow_engine.execution_state import NodeCommit
-from workflow_engine.json_values import encode
+from workflow_engine.json_values import decode, encode
 from workflow_engine.lock import Claim
 from workflow_engine.node import NodeError
 from workflow_engine.node_run import Outcome, failed
@@ -63,7 +63,7 @@ class Hop:
         return walk
 
     def variables_after(self, outcome: Outcome) -> Mapping[str, Any]:
-        return {**self.cached.variables, **outcome.variables}
+        return {**decode(self.cached.variables), **outcome.variables}
 
     def commit_of(self, outcome: Outcome, walk: Walk) -> NodeCommit:
         """The journal row of the outcome, and the status of the execution after it."""

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -69,6 +70,7 @@ class DistributedLockService:
         self._held: dict[str, Claim] = {}
         self._renewer: tuple[int, threading.Thread] | None = None
         self._starting = threading.Lock()
+        self._renewing = threading.Lock()
         # A holder of the guard in the parent does not exist in the child, who would wait for it for ever.
         os.register_at_fork(after_in_child=self._forget_parent)
 
@@ -138,26 +140,34 @@ class DistributedLockService:
             self._start_renewer()
 
     def forget(self, claim: Claim) -> None:
-        """Renew this claim no longer."""
-        self._held.pop(claim.token, None)
+        """Renew this claim no longer; a renewal that is on its way is over before this returns.
+
+        Otherwise it could meet the lock just released, and take it again for nobody.
+        """
+        with self._renewing:
+            self._held.pop(claim.token, None)
 
     def renew(self) -> None:
         """Renew every lock that this process holds, in one round trip."""
-        claims = list(self._held.values())
+        with self._renewing:
+            for claim in self._lost(list(self._held.values())):
+                del self._held[claim.token]
+                log.warning(
+                    "The lock of execution %s was taken over; its node's result will be offered once.",
+                    claim.execution_id,
+                )
+
+    def _lost(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Renew these claims; those whose lock is somebody else's now."""
         if not claims:
-            return
+            return []
         with redis_errors():
             pipeline = self._client.pipeline(transaction=False)
             for claim in claims:
                 key = self._settings.lock_key(claim.execution_id)
                 self._renew(keys=[key], args=[claim.value, self.expiry_ms], client=pipeline)
             answers = pipeline.execute()
-        for claim, is_ours in zip(claims, answers, strict=True):
-            if not is_ours and self._held.pop(claim.token, None) is not None:
-                log.warning(
-                    "The lock of execution %s was taken over; its node's result will be offered once.",
-                    claim.execution_id,
-                )
+        return [claim for claim, is_ours in zip(claims, answers, strict=True) if not is_ours]
 
     def _start_renewer(self) -> None:
         with self._starting:
@@ -179,3 +189,4 @@ class DistributedLockService:
         self._held = {}
         self._renewer = None
         self._starting = threading.Lock()
+        self._renewing = threading.Lock()

@@ -109,7 +109,7 @@ class _Located:
         last = len(error["loc"]) - 1
         for position, step in enumerate(error["loc"]):
             if _has(content, step):
-                segments.append(step)
+                segments.append(str(step) if isinstance(content, Mapping) else step)
                 content = content[step]
             elif position == last and error["type"] == "missing":
                 segments.append(step)
@@ -141,13 +141,20 @@ def _settle_union(
     place: tuple[Segment, ...], by_type: Mapping[str, list[_Located]], level: int
 ) -> Iterator[list[_Located]]:
     """A type that fitted so far as to be wrong further inside, or only in a bound, is what was meant."""
-    outside = [errors[0] for errors in by_type.values() if errors[0].segments == place]
-    inside = sorted((errors for errors in by_type.values() if errors[0].segments != place), key=len)
+    inside = [errors for errors in by_type.values() if errors[0].segments != place]
     if inside:
-        yield from _settle(inside[0], level + 1)
+        nearest_type = min(inside, key=lambda errors: (_strange_keys(errors, place), len(errors)))
+        yield from _settle(nearest_type, level + 1)
         return
+    outside = [errors[0] for errors in by_type.values()]
     bounds = [error for error in outside if error.error["type"] not in _EXPECTED]
     yield bounds[:1] or outside
+
+
+def _strange_keys(errors: Iterable[_Located], place: tuple[Segment, ...]) -> int:
+    """How many keys of the object at this place are unknown to its type, or missing."""
+    strange = {"missing", "extra_forbidden"}
+    return sum(error.error["type"] in strange and error.segments[:-1] == place for error in errors)
 
 
 # -- sentences -----------------------------------------------------------------------------------------
@@ -163,6 +170,8 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "list_type": "a list",
     "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
     "dict_type": "an object",
     "mapping_type": "an object",
     "model_type": "an object",
@@ -239,6 +248,8 @@ def _wrong_value(error: ErrorDetails) -> str:
 
 def _unknown_key(key: str, models: Iterable[type[BaseModel]]) -> str:
     known = sorted({name for model in models for name in _fields(model)})
+    if key in known:
+        return "does not go together with the other keys here; remove it or them"
     if (meant := nearest(key, known)) is not None:
         return f"unknown key; did you mean {meant!r}?"
     return f"unknown key; {'known here: ' + ', '.join(known) if known else 'remove it'}"

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from workflow_engine.context import ExecutionContext
-from workflow_engine.definition import ORDINARY
+from workflow_engine.definition import FUNCTION_NAME_ATTRIBUTE, ORDINARY
 from workflow_engine.errors import UnknownNodeType
 
 ENTRY_POINT_GROUP = "workflow_engine.nodes"
@@ -74,7 +74,14 @@ def failure(type: str, message: str, details: Mapping[str, Any] | None = None) -
 def failure_of(error: BaseException) -> NodeExecutionResult:
     """The failure that an exception stands for, with its traceback in the details."""
     trace = "".join(traceback.format_exception(error))[-8000:]
-    return failure(type(error).__name__, str(error) or type(error).__name__, {"traceback": trace})
+    return failure(type(error).__name__, _text_of(error) or type(error).__name__, {"traceback": trace})
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception may be as broken as the code that raises it
+        return "its text cannot be told: its __str__ raises"
 
 
 def waiting(
@@ -308,6 +315,7 @@ def node(name: Any = None, *, handles: Sequence[str] = (ORDINARY,)) -> Any:
             raise TypeError(f"{function.__name__} is async; node functions are ordinary functions (def)")
         registered_as = name if isinstance(name, str) else function.__name__
         registry.add_function(RegisteredFunction(registered_as, function, tuple(handles)))
+        setattr(function, FUNCTION_NAME_ATTRIBUTE, registered_as)
         return function
 
     return register(name) if callable(name) else register

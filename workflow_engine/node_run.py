@@ -14,7 +14,12 @@ from typing import Any
 
 from workflow_engine.context import ExecutionContext
 from workflow_engine.definition import ERROR, ORDINARY, Node
-from workflow_engine.errors import ExpressionError, InvalidValue, UnknownNodeType
+from workflow_engine.errors import (
+    BackingServiceUnavailable,
+    ExpressionError,
+    InvalidValue,
+    UnknownNodeType,
+)
 from workflow_engine.expressions import Scope
 from workflow_engine.graph import Graph
 from workflow_engine.json_values import check_size, encode, normalise
@@ -46,15 +51,19 @@ class Outcome:
 
 
 def run_node(plan: NodePlan, graph: Graph, context: ExecutionContext, output_limit: int) -> Outcome:
-    """Run a node and take its answer to pieces. Raises `UnknownNodeType`.
+    """Run a node and take its answer to pieces.
+
+    Raises `UnknownNodeType`, and `DatabaseUnavailable` if an output that it reads cannot be fetched.
 
     `output_limit` is in bytes of JSON and bounds the output, the variables and the input that is kept.
     """
     started = time.perf_counter()
     secrets = Secrets()
-    node_data: Any = None
+    input_data: bytes | None = None
     try:
         node_data = plan.template.evaluate(_scope(context, secrets))
+        # Before the node runs, since what it does to its arguments is not what it was given.
+        input_data = _input_data(node_data, secrets, output_limit)
         result = _execute(plan, node_data, context)
         outcome = _outcome(plan, graph, context, result, secrets, output_limit)
     except (ExpressionError, InvalidValue) as refusal:
@@ -62,7 +71,7 @@ def run_node(plan: NodePlan, graph: Graph, context: ExecutionContext, output_lim
         outcome = failed(plan.node, graph, error, context.attempt)
     return dataclasses.replace(
         outcome,
-        input_data=_input_data(node_data, secrets, output_limit),
+        input_data=input_data,
         duration_ms=(time.perf_counter() - started) * 1000,
     )
 
@@ -81,7 +90,7 @@ def failed(node: Node, graph: Graph, error: NodeError, attempt: int) -> Outcome:
 def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
     try:
         result = plan.node_type.executor.execute(plan.node.id, node_data, context)
-    except UnknownNodeType:
+    except (UnknownNodeType, BackingServiceUnavailable):
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
         return failure_of(error)
@@ -91,7 +100,20 @@ def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeE
         )
     if result.kind == "waiting":
         return failure("NOT_IN_THIS_RELEASE", f"waiting is not in this release; a node may answer {ANSWERS}")
+    if (problem := _misshapen(result)) is not None:
+        return failure("INVALID_RESULT", problem)
     return result
+
+
+def _misshapen(result: NodeExecutionResult) -> str | None:
+    """What is wrong with the parts of a result; nobody checks types for a node's author."""
+    if not isinstance(result.variables, Mapping):
+        return f"variables must be an object of names and values, not {type(result.variables).__name__}"
+    if result.kind == "failure" and not isinstance(result.error, NodeError):
+        return "a failure needs an error; answer failure(type, message)"
+    if result.error is not None and not isinstance(result.error.details, Mapping):
+        return f"the details of a failure must be an object, not {type(result.error.details).__name__}"
+    return None
 
 
 def _outcome(
@@ -103,9 +125,7 @@ def _outcome(
     output_limit: int,
 ) -> Outcome:
     if result.error is not None:
-        masked = secrets.mask({"message": result.error.message, "details": dict(result.error.details)})
-        details = normalise(masked["details"], "error details")
-        error = NodeError(result.error.type, _storable(masked["message"]), details)
+        error = _storable_error(result.error, secrets)
         return failed(plan.node, graph, error, context.attempt)
     handles = () if result.handle is None else (result.handle,)
     known = plan.node_type.handles(plan.config)
@@ -140,9 +160,14 @@ def _input_data(node_data: Any, secrets: Secrets, limit: int) -> bytes | None:
     return encoded if len(encoded) <= limit else encode({"_omitted": f"{len(encoded)} bytes"})
 
 
-def _storable(text: str) -> str:
-    """An error's text without what Postgres cannot hold."""
-    return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:
+    """The error without secrets and without what Postgres cannot hold. Raises `InvalidValue` for its details."""
+    details = secrets.mask(normalise(dict(error.details), "error details"))
+    return NodeError(_storable(error.type), str(secrets.mask(_storable(error.message))), details)
+
+
+def _storable(text: Any) -> str:
+    return str(text).replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _scope(context: ExecutionContext, secrets: Secrets) -> Scope:

@@ -99,4 +99,5 @@ class Plans:
             self._kept[key] = plan
             if len(self._kept) > PLANS_KEPT:
                 self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
         return plan

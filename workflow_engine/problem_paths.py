@@ -31,6 +31,11 @@ def below(path: str, inner: str) -> str:
     return f"{path}{separator}{inner}"
 
 
+def enclosing(path: str) -> list[str]:
+    """The path itself and those of the objects and lists that it lies in."""
+    return [path, *(path[:index] for index, character in enumerate(path) if character in ".[")]
+
+
 def node_path(index: int, node: Any) -> str:
     """The path of a node: by its id if it has a legible one, else by its position."""
     node_id = node.get("id") if isinstance(node, Mapping) else None

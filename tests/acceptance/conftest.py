@@ -1,15 +1,13 @@
 """Workers for the tests: a pair that all share, and fleets of their own for tests that do harm.
 
-The fixtures of pytest-celery that start containers are overridden with process-backed ones of the same
-names, so the plugin never looks for Docker; its tests' vocabulary (`celery_worker_cluster`,
-`celery_broker_cluster`) is the one used here.
+pytest-celery's fixtures that would start containers are overridden by process-backed ones of the same
+names, so the plugin never looks for Docker; what it asks of a container is in `fleet`.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,147 @@ import pytest
 import redis
 from fleet import Fleet, embedded_broker, poll
 from key_leak_checker import keys_that_never_expire
-from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryWorkerCluster
+from pytest_celery import CeleryBrokerCluster, CeleryWorkerCluster
 
 from workflow_engine import Settings
+
+SHARED = "workflow_engine_shared_fleet"
+
+_figures: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def shared_database_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
+    _execute(postgres_server, f"DROP DATABASE IF EXISTS {SHARED} WITH (FORCE)")
+    _execute(postgres_server, f"CREATE DATABASE {SHARED} TEMPLATE {migrated_template}")
+    yield urlsplit(postgres_server)._replace(path=f"/{SHARED}").geturl()
+    _execute(postgres_server, f"DROP DATABASE {SHARED} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def shared_fleet(
+    shared_database_url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet]:
+    # Behind a prefix of its own, because tests of other tiers flush every database but this one.
+    settings = Settings(
+        database_url=shared_database_url, redis_url=redis_server, key_prefix=f"{SHARED}:", imports=("nodes",)
+    )
+    fleet = Fleet(settings, tmp_path_factory.mktemp("fleet"))
+    for name in ("first", "second"):
+        fleet.add_worker(name)
+    for worker in fleet.workers:
+        worker.ready()
+    yield fleet
+    fleet.stop()
+    with redis.Redis.from_url(redis_server) as client:
+        if keys := list(client.scan_iter(match=f"{SHARED}:*")):
+            client.delete(*keys)
+
+
+@pytest.fixture
+def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
+    """Two workers of two processes each, for tests that leave them as they found them.
+
+    What such a test starts, it has to end: a key of the engine that it leaves in Redis fails it.
+    """
+    before = _engine_keys(shared_fleet)
+    yield shared_fleet
+    poll(lambda: _engine_keys(shared_fleet) <= before, 2, "Redis holds no key of an execution that has ended")
+    assert not keys_that_never_expire(shared_fleet.redis)
+
+
+@pytest.fixture
+def own_fleet(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Fleet]:
+    """A database and a Redis of the test's own, to which it adds the workers it wants."""
+    fleet = Fleet(_impatient(database_url, redis_url), tmp_path)
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: str, database_url: str) -> Iterator[str]:
+    """The URL of a database without tables."""
+    name = f"{urlsplit(database_url).path[1:]}_empty"
+    _execute(postgres_server, f"CREATE DATABASE {name}")
+    yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
+    _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def celery_broker_cluster() -> Iterator[CeleryBrokerCluster]:
+    """A Redis of the test's own, to be killed and restarted."""
+    broker = embedded_broker()
+    yield CeleryBrokerCluster(broker)
+    broker.teardown()
+
+
+@pytest.fixture
+def celery_backend_cluster() -> None:
+    """The engine has no use for a result backend."""
+
+
+@pytest.fixture
+def celery_fleet(
+    celery_broker_cluster: CeleryBrokerCluster, database_url: str, tmp_path: Path
+) -> Iterator[Fleet]:
+    """What the workers of `celery_worker_cluster` belong to."""
+    url = celery_broker_cluster[0].config()["url"]
+    fleet = Fleet(_impatient(database_url, url), tmp_path)
+    yield fleet
+    fleet.stop()
+
+
+@pytest.fixture
+def celery_worker_cluster(celery_fleet: Fleet) -> CeleryWorkerCluster:
+    """Two workers of the test's own, to be killed and restarted."""
+    cluster = CeleryWorkerCluster(*[celery_fleet.add_worker(f"worker{n}") for n in (1, 2)])
+    assert cluster.ready()
+    return cluster
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Any:
+    """Reports a measured figure at the end of the run: `figure("200 nodes", milliseconds, 200)`."""
+
+    def report(what: str, milliseconds: int, nodes: int) -> None:
+        _figures.append(f"{what}: {milliseconds / 1000:.2f} s, {nodes * 1000 / milliseconds:.0f} nodes/s")
+
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("measured")
+        for line in _figures:
+            terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show what the workers wrote while a test failed."""
+    report: pytest.TestReport = yield
+    fleets = {id(arg): arg for arg in getattr(item, "funcargs", {}).values() if isinstance(arg, Fleet)}
+    if report.failed:
+        for worker in itertools.chain.from_iterable(fleet.workers for fleet in fleets.values()):
+            report.sections.append((f"log of worker {worker.name()}", worker.logs()[-8000:]))
+    return report
+
+
+def _impatient(database_url: str, redis_url: str) -> Settings:
+    return Settings(database_url=database_url, redis_url=redis_url, lock_expiry=2, imports=("nodes",))
+
+
+def _engine_keys(fleet: Fleet) -> set[bytes]:
+    prefix = fleet.settings.key_prefix
+    return {
+        key
+        for kind in ("execution", "lock")
+        for key in fleet.redis.scan_iter(match=f"{prefix}{kind}:*", count=1000)
+    }
+
+
+def _execute(url: str, statement: str) -> None:
+    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)

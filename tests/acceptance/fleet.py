@@ -255,7 +255,7 @@ class Fleet:
         return {
             **os.environ,
             **of_settings,
-            f"{ENVIRONMENT_PREFIX}IMPORTS": "nodes",
+            f"{ENVIRONMENT_PREFIX}IMPORTS": ",".join(self.settings.imports),
             FOLDER_VARIABLE: str(self.folder),
             "PYTHONPATH": str(HERE),
             "PYTHONUNBUFFERED": "1",

@@ -18,7 +18,8 @@ from celery.signals import task_postrun
 from workflow_engine import ExecutionContext, node
 
 FOLDER_VARIABLE = "ACCEPTANCE_FOLDER"
-FOLDER = Path(os.environ.get(FOLDER_VARIABLE, "."))
+FOLDER = Path(os.environ.get(FOLDER_VARIABLE, os.devnull))
+"""Set for workers; tests load this module to deploy workflows, and call none of it."""
 GATE_PATIENCE = 60.0
 """Seconds after which a gated node gives up, for a test that has failed and opens no gate any more."""
 

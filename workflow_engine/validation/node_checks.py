@@ -15,7 +15,7 @@ from workflow_engine.errors import Problem, UnknownNodeType
 from workflow_engine.expressions import check_template
 from workflow_engine.model_problems import check_model, listed, nearest, suggestion
 from workflow_engine.node import KNOWN_KINDS_OF_LATER_RELEASES, NodeRegistry, NodeType, RegisteredFunction
-from workflow_engine.problem_paths import at, below, node_path
+from workflow_engine.problem_paths import at, below, enclosing, node_path
 from workflow_engine.release import not_in_this_release
 
 TYPES = ("trigger", "logic", "action")
@@ -79,13 +79,10 @@ def _check_node(
     )
 
 
-def _outside(problems: Iterable[Problem], told: Sequence[Problem]) -> list[Problem]:
+def _outside(problems: Iterable[Problem], told: Iterable[Problem]) -> list[Problem]:
     """The problems that are not at or inside a place of which something was told already."""
-    return [each for each in problems if not any(_within(each.path, other.path) for other in told)]
-
-
-def _within(path: str, place: str) -> bool:
-    return path == place or path.startswith((f"{place}.", f"{place}["))
+    places = {problem.path for problem in told}
+    return [problem for problem in problems if places.isdisjoint(enclosing(problem.path))]
 
 
 def _find_type(
@@ -129,11 +126,8 @@ def _config_problems(
 ) -> list[Problem]:
     """What is wrong with a config apart from what was `told` already, which are values that are not JSON."""
     config = {key: value for key, value in content.items() if isinstance(key, str)}
-    sound = {
-        key: value
-        for key, value in config.items()
-        if not any(_within(problem.path, at(path, key)) for problem in told)
-    }
+    touched = {place for problem in told for place in enclosing(problem.path)}
+    sound = {key: value for key, value in config.items() if at(path, key) not in touched}
     problems = _template_problems(node_type, sound, path)
     problems += _outside(check_model(node_type.config_model, config, path)[1], [*told, *problems])
     if not problems and len(sound) == len(content) and (prepared := node_type.prepare(sound)) is not sound:

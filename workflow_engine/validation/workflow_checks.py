@@ -11,13 +11,13 @@ from typing import Any
 
 from workflow_engine.definition import Workflow
 from workflow_engine.definition_text import parse_definition
-from workflow_engine.edge_checks import check_edges, cycle_problems, unreachable_problems
 from workflow_engine.errors import DefinitionInvalid, Problem
 from workflow_engine.model_problems import check_model, shown
 from workflow_engine.node import NodeRegistry
-from workflow_engine.node_checks import CheckedNode, check_nodes
 from workflow_engine.problem_paths import at
 from workflow_engine.release import not_in_this_release
+from workflow_engine.validation.edge_checks import check_edges, cycle_problems, unreachable_problems
+from workflow_engine.validation.node_checks import CheckedNode, check_nodes
 
 MAX_NODES = 10_000
 MAX_EDGES = 50_000

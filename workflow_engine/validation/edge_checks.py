@@ -13,8 +13,8 @@ from typing import Any
 from workflow_engine.definition import ERROR, ORDINARY, Edge
 from workflow_engine.errors import Problem
 from workflow_engine.model_problems import check_model, listed, nearest, shown, suggestion
-from workflow_engine.node_checks import CheckedNode
 from workflow_engine.problem_paths import at
+from workflow_engine.validation.node_checks import CheckedNode
 
 MAX_SUGGESTIONS = 20
 """Unknown ends of edges for which the nearest node id is looked up, which takes a look at every id."""

@@ -1,0 +1,1 @@
+"""Example workflows; README.md says what they show and how to run them."""

@@ -1,0 +1,60 @@
+"""The Python nodes of the order workflow. They stand in for a shop's own code and for services it calls.
+
+A node function is an ordinary function: its arguments come from the node's config, what it returns is the
+node's output. It may be called twice for one order if a worker dies at the wrong moment, so whatever has an
+effect outside passes on the idempotency key, which stays the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from decimal import Decimal
+from typing import Any
+
+from workflow_engine import ExecutionContext, failure, node
+
+
+@node("shop.validate")
+def validate(items: list[dict[str, Any]], total: float) -> Any:
+    """Check that the total is what the items cost; says how many pieces there are and what is not in stock."""
+    due = sum((Decimal(str(item["price"])) * item["quantity"] for item in items), Decimal(0))
+    if due != Decimal(str(total)):
+        return failure("WRONG_TOTAL", f"the items cost {due}, but the order says {total}")
+    return {
+        "pieces": sum(item["quantity"] for item in items),
+        "missing": [item["sku"] for item in items if item["stock"] < item["quantity"]],
+    }
+
+
+@node("shop.charge")
+def charge(amount: float, currency: str, method: str, context: ExecutionContext) -> dict[str, Any]:
+    """Take the payment. The provider would use the key to charge a customer once, however often it is asked."""
+    _call_service(milliseconds=(20, 80))
+    receipt = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:12]
+    return {"receipt": f"pay_{receipt}", "amount": amount, "currency": currency, "method": method}
+
+
+@node("shop.declare_for_customs")
+def declare_for_customs(country: str, items: list[dict[str, Any]], warehouse: str) -> dict[str, Any]:
+    """Register a parcel that leaves the union."""
+    _call_service(milliseconds=(10, 30))
+    return {
+        "carrier": "FedEx",
+        "days": 8,
+        "from": warehouse,
+        "declaration": {"to": country, "lines": len(items)},
+    }
+
+
+@node("shop.notify")
+def notify(to: str, subject: str, text: str) -> dict[str, str]:
+    """Hand a message to the mail service."""
+    _call_service(milliseconds=(5, 15))
+    return {"to": to, "subject": subject, "text": text}
+
+
+def _call_service(milliseconds: tuple[int, int]) -> None:
+    """What a request to another service costs: time in which the worker waits."""
+    time.sleep(random.uniform(*milliseconds) / 1000)  # noqa: S311 - nothing depends on it

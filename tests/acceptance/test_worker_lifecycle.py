@@ -1,0 +1,142 @@
+"""Workers that end, freeze, die or start too early, and a Redis that is killed under them."""
+
+from __future__ import annotations
+
+from fleet import Fleet, poll
+from pytest_celery import CeleryTestSetup
+
+from workflow_engine import NodeStatus, WorkflowBuilder, migrations
+
+
+def test_a_terminated_worker_lets_its_node_end_and_loses_nothing(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    leaving = fleet.add_worker("leaving", concurrency=1)
+    leaving.ready()
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    fleet.begun(execution_id, "first")
+    staying = fleet.add_worker("staying", concurrency=1)
+    staying.ready()
+
+    leaving.kill("SIGTERM")
+    poll(lambda: leaving.lines("Warm shutdown"), 5, "the worker ends")
+    fleet.open_gate(execution_id, "first")
+    fleet.open_gate(execution_id, "second")
+
+    assert fleet.completed(execution_id).result == 42
+    assert leaving.container.wait(timeout=10) == 0
+    assert [run.node_id for run in fleet.runs(execution_id)] == ["first", "second"]
+
+
+def test_a_worker_frozen_past_its_lock_is_refused_when_it_wakes(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    frozen = fleet.add_worker("frozen", concurrency=1)
+    frozen.ready()
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    first_run = fleet.begun(execution_id, "first")
+    fleet.add_worker("other", concurrency=1).ready()
+
+    frozen.freeze()
+    fleet.resume(execution_id)  # as soon as the lock has expired
+    second_run = fleet.begun(execution_id, "first", times=2)
+    fleet.open_gate(execution_id, "first")
+    fleet.begun(execution_id, "second")
+    frozen.thaw()
+
+    refused = f"The result of node first of execution {execution_id} was refused"
+    poll(lambda: frozen.lines(refused), 10, "the result of the frozen worker is refused")
+    fleet.open_gate(execution_id, "second")
+    assert fleet.completed(execution_id).result == 42
+    journal = fleet.journal(execution_id)
+    assert [(row.node_id, row.status) for row in journal] == [
+        ("begin", NodeStatus.COMPLETED),
+        ("first", NodeStatus.COMPLETED),
+        ("second", NodeStatus.COMPLETED),
+    ]
+    assert journal[1].worker.endswith(f":{second_run.process}")
+    assert first_run.process != second_run.process
+    assert first_run.key == second_run.key
+    assert len(fleet.runs(execution_id, "second")) == 1
+    assert fleet.keys_of(execution_id) == []
+
+
+def test_a_worker_that_wakes_while_its_node_runs_elsewhere_offers_its_result_once(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    frozen = fleet.add_worker("frozen", concurrency=1)
+    frozen.ready()
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    fleet.begun(execution_id, "first")
+    fleet.add_worker("other", concurrency=1).ready()
+
+    frozen.freeze()
+    fleet.resume(execution_id)
+    fleet.begun(execution_id, "first", times=2)
+    frozen.thaw()  # two processes now run the node, and either may commit it
+    poll(lambda: frozen.lines("was taken over"), 5, "it notices that its lock is another's")
+    fleet.open_gate(execution_id, "first")
+    fleet.open_gate(execution_id, "second")
+
+    assert fleet.completed(execution_id).result == 42
+    assert [row.node_id for row in fleet.journal(execution_id)] == ["begin", "first", "second"]
+    refused = f"The result of node first of execution {execution_id} was refused"
+    poll(lambda: fleet.lines(refused), 5, "the other result is refused")
+    poll(lambda: fleet.keys_of(execution_id) == [], 5, "nothing is left in Redis")
+
+
+def test_a_killed_worker_leaves_an_execution_that_goes_on_elsewhere(celery_setup: CeleryTestSetup, celery_fleet: Fleet) -> None:
+    fleet = celery_fleet
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    first_run = fleet.begun(execution_id, "first")
+    killed = next(worker for worker in celery_setup.worker_cluster if first_run.process in worker.pool_pids)
+
+    killed.kill()
+    fleet.resume(execution_id)  # as soon as the lock has expired
+    fleet.begun(execution_id, "first", times=2)
+    killed.restart()
+    fleet.open_gate(execution_id, "first")
+    fleet.open_gate(execution_id, "second")
+
+    assert fleet.completed(execution_id).result == 42
+    assert [row.node_id for row in fleet.journal(execution_id)] == ["begin", "first", "second"]
+
+
+def test_a_redis_that_is_killed_and_comes_back_empty_costs_only_time(
+    celery_setup: CeleryTestSetup, celery_fleet: Fleet
+) -> None:
+    fleet = celery_fleet
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    fleet.begun(execution_id, "first")
+
+    celery_setup.broker.kill()
+    fleet.open_gate(execution_id, "first")
+    poll(lambda: len(fleet.journal(execution_id)) == 2, 5, "the node is committed without Redis")
+    celery_setup.broker.restart()
+    fleet.open_gate(execution_id, "second")
+
+    assert fleet.completed(execution_id, timeout=30).result == 42
+    assert [run.node_id for run in fleet.runs(execution_id)] == ["first", "second"]
+
+
+def test_a_worker_that_is_started_before_the_tables_says_what_to_do_and_loses_nothing(
+    own_fleet: Fleet, empty_database_url: str
+) -> None:
+    fleet = own_fleet
+    early = fleet.add_worker("early", WORKFLOW_ENGINE_DATABASE_URL=empty_database_url)
+    early.ready()
+    fleet.deliver("0190f5fe-7c00-7a00-8000-000000000000", "early", "only", seq=1)
+    poll(lambda: early.lines("workflow-engine db upgrade"), 5, "the log says what to do")
+
+    migrations.upgrade(empty_database_url)
+
+    poll(lambda: early.lines("Dropped the message for node only"), 5, "the message was kept until then")
+
+
+def deploy_two_gated_nodes(fleet: Fleet) -> None:
+    flow = WorkflowBuilder("two-gated-nodes")
+    first = flow.python("first", "test.gated", arguments={"value": "{{ begin.order }}"})
+    flow.trigger("begin") >> first >> flow.python("second", "test.gated", arguments={"value": "{{ first }}"})
+    fleet.client.deploy(flow.build())

@@ -1,0 +1,262 @@
+"""The builder gives what the same workflow written in YAML gives, and says at once what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from definitions import ORDER_FULFILMENT, REGISTRY, charge
+
+from workflow_engine.builder import BuiltNode, WorkflowBuilder
+from workflow_engine.definition import Retry
+from workflow_engine.errors import DefinitionInvalid
+from workflow_engine.node import node
+from workflow_engine.validation import validate, validate_text
+
+
+def order_fulfilment() -> WorkflowBuilder:
+    flow = WorkflowBuilder(
+        "order-fulfilment",
+        name="Order fulfilment",
+        settings={"concurrency": 1, "hops": "spread"},
+        variables={"currency": "EUR"},
+    )
+    placed = flow.trigger("orderPlaced", schema={"type": "object", "required": ["orderId", "items"]})
+    in_stock = flow.condition(
+        "inStock",
+        expression="{{ orderPlaced['items'] | map(attribute='stock') | min > 0 }}",
+        label="Everything in stock?",
+    )
+    charged = flow.python(
+        "charge",
+        "shop.charge",
+        arguments={"orderId": "{{ _trigger.orderId }}", "currency": "{{ currency }}"},
+    )
+    backorder = flow.function("backorder", "{{ {'later': orderPlaced.orderId} }}")
+    done = flow.merge("done", strategy="first")
+
+    placed >> in_stock
+    in_stock["true"] >> charged >> done
+    in_stock["false"] >> backorder >> done
+    return flow
+
+
+def edges(flow: WorkflowBuilder) -> list[tuple[str, str, str | None]]:
+    return [(edge.source, edge.target, edge.source_handle) for edge in flow.build().edges]
+
+
+@pytest.fixture
+def flow() -> WorkflowBuilder:
+    return WorkflowBuilder("flow")
+
+
+@pytest.fixture
+def start(flow: WorkflowBuilder) -> BuiltNode:
+    return flow.trigger("start")
+
+
+def merges(flow: WorkflowBuilder, *ids: str) -> list[BuiltNode]:
+    return [flow.merge(node_id) for node_id in ids]
+
+
+def test_the_builder_gives_the_same_workflow_as_yaml() -> None:
+    written = validate_text(ORDER_FULFILMENT, REGISTRY)
+
+    built = order_fulfilment().build()
+
+    assert built == written
+    assert built.to_json() == written.to_json()
+    assert built.content_hash() == written.content_hash()
+
+
+def test_what_was_built_passes_validation_unchanged() -> None:
+    built = order_fulfilment().build()
+
+    assert validate(built, REGISTRY).to_json() == built.to_json()
+
+
+def test_every_sort_of_node_gives_the_same_as_yaml() -> None:
+    flow = WorkflowBuilder("sorts", description="All of them")
+    start = flow.trigger("start", sub_type="event", config={"description": "by hand"})
+    ask = flow.condition("ask", conditions={"all": [{"field": "{{ a }}", "operator": "exists"}]})
+    choose = flow.switch("choose", field="{{ a }}", cases={"DE": "domestic", "FR": "europe"})
+    numbers = flow.switch("numbers", field="{{ a }}", cases=[{"value": 1, "handle": "one"}], priority=3)
+    call = flow.node("call", "action/shop.charge", {"orderId": 1}, queue="payments", label="Pay")
+    start >> ask
+    ask["true"] >> choose
+    ask["false"] >> numbers
+    choose["europe"] >> call
+    choose["default"] >> flow.merge("end", join="any", on_error="continue")
+
+    written = validate_text(
+        """
+        id: sorts
+        description: All of them
+        nodes:
+          - {id: start, type: trigger, subType: event, config: {description: by hand}}
+          - id: ask
+            type: logic
+            subType: condition
+            config: {conditions: {all: [{field: "{{ a }}", operator: exists}]}}
+          - id: choose
+            type: logic
+            subType: switch
+            config: {field: "{{ a }}", cases: [{value: DE, handle: domestic}, {value: FR, handle: europe}]}
+          - {id: numbers, type: logic, subType: switch, priority: 3,
+             config: {field: "{{ a }}", cases: [{value: 1, handle: one}]}}
+          - {id: call, type: action, subType: shop.charge, queue: payments, label: Pay, config: {orderId: 1}}
+          - {id: end, type: logic, subType: merge, config: {join: any}, onError: continue}
+        edges:
+          - {source: start, target: ask}
+          - {source: ask, target: choose, sourceHandle: true}
+          - {source: ask, target: numbers, sourceHandle: false}
+          - {source: choose, target: call, sourceHandle: europe}
+          - {source: choose, target: end, sourceHandle: default}
+        """,
+        REGISTRY,
+    )
+
+    assert flow.build() == written
+    assert flow.build().content_hash() == written.content_hash()
+
+
+def test_a_node_fans_out_to_several_and_several_join_in_one(flow: WorkflowBuilder, start: BuiltNode) -> None:
+    a, b, c, d = merges(flow, "a", "b", "c", "d")
+
+    start >> [a, b] >> c >> d
+
+    assert edges(flow) == [
+        ("start", "a", None),
+        ("start", "b", None),
+        ("a", "c", None),
+        ("b", "c", None),
+        ("c", "d", None),
+    ]
+
+
+def test_branches_join_with_nodes(flow: WorkflowBuilder, start: BuiltNode) -> None:
+    ask = flow.condition("ask", expression="{{ a }}")
+    (done,) = merges(flow, "done")
+
+    start >> ask
+    [ask["false"], start] >> done
+
+    assert edges(flow)[1:] == [("ask", "done", "false"), ("start", "done", None)]
+
+
+def test_failures_leave_by_the_error_edge(flow: WorkflowBuilder) -> None:
+    a, b = merges(flow, "a", "b")
+    ask = flow.condition("ask", expression="{{ a }}")
+
+    a["error"] >> b
+    ask.on_error >> b
+
+    assert edges(flow) == [("a", "b", "error"), ("ask", "b", "error")]
+
+
+def test_a_function_is_named_by_itself_once_it_is_registered(flow: WorkflowBuilder) -> None:
+    @node("shop.refund")
+    def refund(order_id: int) -> None: ...
+
+    flow.python("refund", refund)
+
+    assert flow.build().nodes[0].config == {"function": "shop.refund"}
+    with pytest.raises(TypeError, match="decorate it with @node"):
+        flow.python("pay", charge)
+
+
+def test_retries_are_given_as_an_object_or_in_the_spelling_of_either_language(flow: WorkflowBuilder) -> None:
+    retries: list[Any] = [Retry(max_attempts=5), {"max_attempts": 5}, {"maxAttempts": 5}]
+
+    for number, retry in enumerate(retries):
+        flow.node(f"n{number}", "logic/merge", retry=retry)
+
+    assert [node["retry"] for node in flow.build().to_dict()["nodes"]] == [{"maxAttempts": 5}] * 3
+
+
+def test_what_was_built_does_not_change_with_the_builder_or_its_data(flow: WorkflowBuilder) -> None:
+    config = {"expression": [1]}
+    flow.node("a", "action/function", config)
+    built = flow.build()
+
+    config["expression"].append(2)
+    merges(flow, "b")
+
+    assert built.to_dict()["nodes"] == [
+        {"id": "a", "type": "action", "subType": "function", "config": {"expression": [1]}}
+    ]
+    assert flow.build().nodes[0] == built.nodes[0]
+
+
+def _mistakes() -> dict[str, tuple[Callable[[WorkflowBuilder, BuiltNode], object], str]]:
+    return {
+        "an id twice": (lambda flow, start: flow.merge("start"), "nodes[start].id: there is a node"),
+        "a bad id": (lambda flow, start: flow.merge("two words"), "nodes[two words].id: 'two words' is not"),
+        "a bad type": (lambda flow, start: flow.node("a", "merge"), "must be 'trigger', 'logic' or 'action'"),
+        "a misspelt option": (
+            lambda flow, start: flow.merge("a", lable="A"),  # type: ignore[call-arg]
+            "nodes[a].lable: unknown key; did you mean 'label'?",
+        ),
+        "a bad option": (lambda flow, start: flow.merge("a", priority=10), "must be at most 9, not 10"),
+        "a value that is not JSON": (
+            lambda flow, start: flow.function("a", {"deep": [float("nan")]}),
+            "nodes[a].config.expression.deep[0]: nan is not JSON",
+        ),
+        "a misspelt way out": (
+            lambda flow, start: flow.condition("ask", expression="{{ a }}")["ture"],
+            "nodes[ask]: 'ask' has no way out 'ture'; did you mean 'true'?",
+        ),
+        "a way out that is not a case": (
+            lambda flow, start: flow.switch("choose", field="{{ a }}", cases={"1": "one"})["two"],
+            "'choose' has no way out 'two'; it has 'one' or 'default'",
+        ),
+        "a name for the only way out": (
+            lambda flow, start: flow.merge("a")["out"],
+            "'a' has no way out 'out'; it has one, without a name",
+        ),
+        "a failure of a trigger": (lambda flow, start: start.on_error, "'start' has no way out 'error'"),
+        "no way out named": (
+            lambda flow, start: flow.condition("ask", expression="{{ a }}") >> flow.merge("a"),
+            "say by which way this leaves 'ask': ask['true'] or ask['false']",
+        ),
+        "an edge twice": (
+            lambda flow, start: start >> [flow.merge("a")] * 2,
+            "edges[1]: the edge from 'start' to 'a' is there already",
+        ),
+        "an edge into a trigger": (lambda flow, start: start >> start, "nothing leads into it"),
+        "an edge between workflows": (
+            lambda flow, start: start >> WorkflowBuilder("other").merge("a"),
+            "'start' and 'a' are nodes of different workflows",
+        ),
+        "a bad workflow id": (
+            lambda flow, start: WorkflowBuilder("two words"),
+            "id: 'two words' is not allowed",
+        ),
+        "a misspelt setting": (
+            lambda flow, start: WorkflowBuilder("a", settings={"hop": "spread"}),
+            "settings.hop: unknown key; did you mean 'hops'?",
+        ),
+    }
+
+
+@pytest.mark.parametrize(("mistake", "message"), _mistakes().values(), ids=_mistakes())
+def test_a_mistake_is_raised_where_it_is_made(
+    flow: WorkflowBuilder,
+    start: BuiltNode,
+    mistake: Callable[[WorkflowBuilder, BuiltNode], object],
+    message: str,
+) -> None:
+    with pytest.raises(DefinitionInvalid) as refusal:
+        mistake(flow, start)
+
+    assert message in str(refusal.value)
+
+
+def test_a_function_with_ways_of_its_own_may_leave_by_any_name(flow: WorkflowBuilder) -> None:
+    review = flow.python("review", "shop.review")
+    (done,) = merges(flow, "done")
+
+    review["approved"] >> done
+
+    assert edges(flow) == [("review", "done", "approved")]

@@ -1,0 +1,76 @@
+"""How times, amounts and foreign text are written for people.
+
+Text that comes from data may hold anything, a terminal's control sequences included; whatever is shown of
+it goes through `printable`.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from workflow_engine.states import ExecutionStatus, NodeStatus
+
+STATUS_STYLES: dict[str, str] = {
+    ExecutionStatus.PENDING: "blue",
+    ExecutionStatus.RUNNING: "cyan",
+    ExecutionStatus.WAITING: "yellow",
+    ExecutionStatus.PAUSED: "magenta",
+    ExecutionStatus.COMPLETED: "green",
+    ExecutionStatus.FAILED: "bold red",
+    ExecutionStatus.CANCELLED: "dim",
+    NodeStatus.SKIPPED: "dim",
+    NodeStatus.RETRYING: "yellow",
+}
+"""rich's styles of the statuses of executions and nodes."""
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def duration(milliseconds: float | None) -> str:
+    """`7 ms`, `1.24 s`, `3 min 5 s`, `2 d 4 h`; "" for None."""
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    if milliseconds < 59_995:
+        return f"{milliseconds / 1000:.2f} s"
+    seconds = round(milliseconds / 1000)
+    for size, unit in _UNITS:
+        if seconds >= size:
+            smaller = {"d": (3_600, "h"), "h": (60, "min"), "min": (1, "s")}[unit]
+            whole, rest = divmod(seconds, size)
+            part = rest // smaller[0]
+            return f"{whole} {unit} {part} {smaller[1]}" if part else f"{whole} {unit}"
+    return f"{seconds} s"
+
+
+def age(moment: datetime, now: datetime | None = None) -> str:
+    """How long ago, roughly: `12 s`, `5 min`, `3 h`, `2 d`."""
+    seconds = max(0, int(((now or datetime.now(UTC)) - moment).total_seconds()))
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def instant(moment: datetime) -> str:
+    """`2026-01-01 10:00:00 UTC`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def compact_json(value: Any, limit: int = 400) -> str:
+    """A value on one line, cut at `limit` characters."""
+    text = printable(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters; --json has them all)"

@@ -1,0 +1,149 @@
+"""What the demo shows: a live table on a terminal, a line now and then elsewhere, and the summary at the end."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from workflow_engine.definition import Workflow
+from workflow_engine.demo.progress import Progress
+from workflow_engine.execution_queries import Execution, NodeExecution
+from workflow_engine.states import ExecutionStatus
+
+LINE_INTERVAL = 2.0
+"""Seconds between two lines where there is no terminal to draw a table on."""
+
+NameOf = Callable[[str], str]
+"""The name of a process, such as `worker1:4711`, for what the journal says of it."""
+
+
+class Screen:
+    """Prints the demo on a console, which need not be a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._next_line = LINE_INTERVAL
+
+    def say(self, message: str, style: str = "") -> None:
+        self._console.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def show_table(self, table: Table) -> None:
+        self._console.print(table)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Inside, `update` draws over what it has drawn before if this is a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, auto_refresh=False) as self._live:
+            yield
+        self._live = None
+
+    def update(self, progress: Progress, workflow: Workflow, name_of: NameOf) -> None:
+        if self._live is not None:
+            self._live.update(_picture(progress, workflow, name_of), refresh=True)
+        elif progress.seconds >= self._next_line:
+            self._next_line = progress.seconds + LINE_INTERVAL
+            self.say(f"  {_standing(progress)}")
+
+
+def _standing(progress: Progress) -> str:
+    completed = progress.statuses[ExecutionStatus.COMPLETED]
+    pace = progress.nodes / progress.seconds if progress.seconds else 0
+    return (
+        f"{progress.seconds:4.1f} s   {len(progress.started)} of {len(progress.orders)} orders started, "
+        f"{completed} COMPLETED   {pace:,.0f} nodes a second"
+    )
+
+
+def _picture(progress: Progress, workflow: Workflow, name_of: NameOf) -> RenderableType:
+    statuses = "   ".join(f"{status} {count}" for status, count in sorted(progress.statuses.items()))
+    bar = ProgressBar(total=len(progress.orders), completed=len(progress.journals), width=79)
+    lines = Text(f"{_standing(progress)}\n{statuses}")
+    return Group(lines, bar, _nodes(progress, workflow, name_of))
+
+
+def _nodes(progress: Progress, workflow: Workflow, name_of: NameOf) -> Table:
+    """Each node of the workflow with how often it has run, its mean duration and each worker's share."""
+    ran: dict[str, list[NodeExecution]] = defaultdict(list)
+    for row in progress.rows:
+        ran[row.node_id].append(row)
+    shares = {id: Counter(worker_of(row, name_of) for row in rows if row.worker) for id, rows in ran.items()}
+    workers = sorted({worker for share in shares.values() for worker in share})
+    table = Table("Node", "Label", box=None, pad_edge=False)
+    for heading in ("Ran", "Mean", *workers):
+        table.add_column(heading, justify="right")
+    for node in workflow.nodes:
+        rows, share = ran[node.id], shares.get(node.id, Counter())
+        mean = _mean_ms(rows)
+        table.add_row(
+            node.id, node.label, str(len(rows) or ""), mean, *(str(share[worker] or "") for worker in workers)
+        )
+    return table
+
+
+def _mean_ms(rows: Sequence[NodeExecution]) -> str:
+    durations = [row.duration_ms for row in rows if row.worker and row.duration_ms is not None]
+    return f"{sum(durations) / len(durations):.0f} ms" if durations else ""
+
+
+def worker_of(row: NodeExecution, name_of: NameOf) -> str:
+    """The worker, without its process."""
+    return name_of(row.worker or "").partition(":")[0]
+
+
+def durations_ms(executions: Sequence[Execution]) -> list[float]:
+    """From the start to the end of each execution, waiting in the queue included, shortest first."""
+    ended = [(each.created_at, each.completed_at) for each in executions if each.completed_at is not None]
+    return sorted((completed - created).total_seconds() * 1000 for created, completed in ended)
+
+
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """The value that this fraction of them does not exceed (nearest rank)."""
+    return ordered[min(int(fraction * len(ordered)), len(ordered) - 1)]
+
+
+def processes_table(progress: Progress, name_of: NameOf) -> Table:
+    """How many nodes each process has run."""
+    ran = Counter(name_of(row.worker) for row in progress.rows if row.worker)
+    table = Table("Process", box=None, pad_edge=False)
+    table.add_column("Nodes", justify="right")
+    for process, count in sorted(ran.items()):
+        table.add_row(process, str(count))
+    return table
+
+
+def path_table(journal: Sequence[NodeExecution], name_of: NameOf) -> Table:
+    """The way of one execution: each node with who ran it, how long it took and how it went on."""
+    table = Table("", "Node", "Label", "Status", "Leaves by", "Process", box=None, pad_edge=False)
+    table.add_column("Time", justify="right")
+    for row in journal:
+        table.add_row(
+            str(row.seq),
+            row.node_id,
+            row.label,
+            row.status.value,
+            ", ".join(handle for handle in row.handles if handle),
+            name_of(row.worker) if row.worker else "",
+            "" if row.duration_ms is None or not row.worker else f"{row.duration_ms} ms",
+        )
+    return table
+
+
+def flower_tasks_url(flower: str, workflow_id: str, execution_id: str) -> str:
+    """Flower's list of the tasks of one execution.
+
+    Its page takes no search from the address but `name`, which it puts in front of the search box's text
+    as it is: a name with a second term behind it gives both.
+    """
+    return f"{flower}/tasks?name={quote(f'{workflow_id} kwargs:execution_id={execution_id}', safe=':=')}"

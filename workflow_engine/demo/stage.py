@@ -1,0 +1,123 @@
+"""What the demo plays on: two servers, two workers and Flower, each ready when `set_up` returns."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from workflow_engine import migrations
+from workflow_engine.demo.processes import DemoFailed, Interruption, Processes
+from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis
+from workflow_engine.embedded.lifetime import ScratchFolder
+from workflow_engine.settings import ENVIRONMENT_PREFIX, Settings
+
+WORKERS = ("worker1", "worker2")
+PROCESSES_EACH = 2
+FLOWER = "Flower"
+# On servers of the user's own there may be other workers, which do not know the nodes of the example.
+QUEUE = "workflow-demo"
+READY_PATIENCE = 60.0
+
+CELERY = (sys.executable, "-m", "celery", "-A", "workers")
+WORKER = ("worker", "--concurrency", str(PROCESSES_EACH), "--loglevel", "WARNING", "--task-events")
+QUICK_START = ("--without-gossip", "--without-mingle")
+# Port 0 lets Flower take any that is free; its log then says which.
+FLOWER_ON_A_FREE_PORT = ("flower", "--address=127.0.0.1", "--port=0", "--read-only=True")
+FLOWER_ADDRESS = re.compile(r"Visit me at (http://[\d.:]+)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where the servers are, and the processes that use them."""
+
+    settings: Settings
+    own: dict[str, str]
+    """The settings that are not those of the environment."""
+    processes: Processes
+    flower: str
+    """The address of Flower, without a slash at the end."""
+
+    @property
+    def outlives_the_demo(self) -> bool:
+        """Whether what Postgres holds is still there after the demo."""
+        return "database_url" not in self.own
+
+
+def set_up(undo: ExitStack, interruption: Interruption, nodes: str, folder: Path) -> Stage:
+    """Start servers, where the environment names none, and workers that know the module `nodes` in `folder`.
+
+    Raises EmbeddedServerFailed, DatabaseUnavailable, DemoFailed and Interrupted; what `undo` has been given
+    by then ends all that was started.
+    """
+    # A developer's Celery settings would lead workers and producer to the broker of another project.
+    for name in [name for name in os.environ if name.startswith(("CELERY_", "FLOWER_"))]:
+        del os.environ[name]
+    own = {"imports": nodes, **_database(undo)}
+    interruption.check()
+    own |= _redis(undo)
+    interruption.check()
+    settings = Settings.model_validate({**Settings().model_dump(exclude_unset=True), **own})
+    processes = Processes(_scratch(undo), _environment(own, folder))
+    undo.callback(processes.stop)
+    processes.start(FLOWER, [*CELERY, *FLOWER_ON_A_FREE_PORT])
+    for worker in WORKERS:
+        processes.start(worker, [*CELERY, *WORKER, *QUICK_START, "--hostname", f"{worker}@%h"])
+    migrations.upgrade(settings.database_url, settings.database_schema)
+    return Stage(settings, own, processes, _ready(processes, interruption))
+
+
+def _database(undo: ExitStack) -> dict[str, str]:
+    if os.environ.get(f"{ENVIRONMENT_PREFIX}DATABASE_URL"):
+        return {}
+    return {"database_url": undo.enter_context(EmbeddedPostgres()).url}
+
+
+def _redis(undo: ExitStack) -> dict[str, str]:
+    if os.environ.get(f"{ENVIRONMENT_PREFIX}REDIS_URL"):
+        return {"queue": QUEUE}
+    return {"redis_url": undo.enter_context(EmbeddedRedis()).url, "broker_url": ""}
+
+
+def _scratch(undo: ExitStack) -> Path:
+    scratch = ScratchFolder({})
+    undo.callback(scratch.remove)
+    return scratch.data
+
+
+def _environment(own: dict[str, str], folder: Path) -> dict[str, str]:
+    settings = {f"{ENVIRONMENT_PREFIX}{name.upper()}": value for name, value in own.items()}
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **settings, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _ready(processes: Processes, interruption: Interruption) -> str:
+    """Wait until Flower has heard of every worker; its address."""
+    deadline = time.monotonic() + READY_PATIENCE
+    while True:
+        processes.check()
+        address = FLOWER_ADDRESS.search(processes.log(FLOWER))
+        if address and _online(address[1]) >= set(WORKERS):
+            return address[1]
+        if time.monotonic() > deadline:
+            raise DemoFailed(
+                f"workers and Flower were not ready within {READY_PATIENCE:g} s\n{processes.last_words()}"
+            )
+        interruption.pause(0.1)
+
+
+def _online(flower: str) -> set[str]:
+    """The workers from which Flower gets events, without their hosts."""
+    try:
+        # Not through a proxy of the environment: it could not reach this machine's loopback address.
+        answer = httpx.get(f"{flower}/workers", params={"json": "1"}, timeout=5, trust_env=False)
+        answer.raise_for_status()
+    except httpx.HTTPError:
+        return set()
+    return {worker["hostname"].partition("@")[0] for worker in answer.json()["data"] if worker["status"]}
