@@ -18,7 +18,7 @@ from workflow_engine import ExecutionContext, failure, node
 
 @node("shop.validate")
 def validate(items: list[dict[str, Any]], total: float) -> Any:
-    """Check that the total is what the items cost; says how many pieces there are and what is not in stock."""
+    """Check that the items cost the total; says how many pieces there are and what is not in stock."""
     due = sum((Decimal(str(item["price"])) * item["quantity"] for item in items), Decimal(0))
     if due != Decimal(str(total)):
         return failure("WRONG_TOTAL", f"the items cost {due}, but the order says {total}")
@@ -30,7 +30,7 @@ def validate(items: list[dict[str, Any]], total: float) -> Any:
 
 @node("shop.charge")
 def charge(amount: float, currency: str, method: str, context: ExecutionContext) -> dict[str, Any]:
-    """Take the payment. The provider would use the key to charge a customer once, however often it is asked."""
+    """Take the payment. By the key a provider would know a second request and not charge twice."""
     _call_service(milliseconds=(20, 80))
     receipt = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:12]
     return {"receipt": f"pay_{receipt}", "amount": amount, "currency": currency, "method": method}

@@ -26,6 +26,7 @@ from workflow_engine.errors import (
     BackingServiceUnavailable,
     BrokerUnavailable,
     CacheUnavailable,
+    DatabaseOutdated,
     GivenBack,
     InvalidValue,
     UnknownNodeType,
@@ -104,7 +105,8 @@ class WorkflowExecutor:
         """Run one node of an execution and enqueue the next.
 
         A message for a node that is not due is dropped. Raises `GivenBack` when the message has to come
-        again later, because a server cannot be reached or the node needs a newer worker.
+        again later: a server cannot be reached, migrations have to be applied first, or the node needs a
+        newer worker.
         """
         try:
             hop = self._enter(message, task_id)
@@ -115,7 +117,7 @@ class WorkflowExecutor:
             self._enqueue(hop, walk, answer)
         except NotEntered as reason:
             _log_dropped(message, reason)
-        except BackingServiceUnavailable as error:
+        except (BackingServiceUnavailable, DatabaseOutdated) as error:
             raise GivenBack(str(error)) from error
 
     def resume_execution(self, execution_id: str) -> bool:

@@ -161,7 +161,7 @@ def _input_data(node_data: Any, secrets: Secrets, limit: int) -> bytes | None:
 
 
 def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:
-    """The error without secrets and without what Postgres cannot hold. Raises `InvalidValue` for its details."""
+    """The error without secrets or what Postgres cannot hold. Raises `InvalidValue` for its details."""
     details = secrets.mask(normalise(dict(error.details), "error details"))
     return NodeError(_storable(error.type), str(secrets.mask(_storable(error.message))), details)
 

@@ -37,16 +37,16 @@ def test_events_name_the_node_and_lead_to_its_execution(own_fleet: Fleet) -> Non
 def events_of(fleet: Fleet) -> Iterator[list[dict[str, Any]]]:
     """Collects the events of the fleet's tasks, as Flower does."""
     received: list[dict[str, Any]] = []
-    listening, enough = threading.Event(), threading.Event()
     app = Celery("monitor", broker=fleet.settings.redis_url, set_as_current=False)
-
-    def listen() -> None:
-        with app.connection_for_read() as connection:
-            receiver = app.events.Receiver(connection, handlers={"*": received.append})
-            for _ in receiver.consume(limit=None, timeout=None, wakeup=False, no_ack=True):
-                pass
-
-    listener = threading.Thread(target=listen, daemon=True)
+    connection = app.connection_for_read()
+    receiver = app.events.Receiver(connection, handlers={"*": received.append})
+    listener = threading.Thread(target=receiver.capture, daemon=True)
     listener.start()
-    yield received
-    app.close()
+    try:
+        poll(lambda: fleet.redis.keys("_kombu.binding.celeryev"), 5, "the monitor listens")
+        yield received
+    finally:
+        receiver.should_stop = True
+        listener.join(5)
+        connection.close()
+        app.close()

@@ -195,7 +195,7 @@ def test_a_walk_starts_at_a_trigger_only() -> None:
 
 def test_a_merge_of_any_is_due_at_the_first_arrival_and_cancels_what_is_left() -> None:
     found = graph(
-        "start -> a", "start -> b", "start -> c", *[f"{n} -> m" for n in "abc"], "m -> end", any_merges="m"
+        "start -> a", "start -> b", "start -> c", *[f"{n} -> m" for n in "abc"], "m -> end", any_merges=("m",)
     )
     walk = Walk.start(found, "start")
     walk.hold("c")
@@ -208,7 +208,7 @@ def test_a_merge_of_any_is_due_at_the_first_arrival_and_cancels_what_is_left() -
 
 
 def test_what_arrives_before_a_merge_of_any_runs_comes_after_the_first_arrival() -> None:
-    found = graph("start -> a", "start -> b", "a -> m", "b -> m", any_merges="m")
+    found = graph("start -> a", "start -> b", "a -> m", "b -> m", any_merges=("m",))
     walk = Walk.start(found, "start")
 
     assert run(walk, found, "b").due == ("m",)
@@ -217,7 +217,7 @@ def test_what_arrives_before_a_merge_of_any_runs_comes_after_the_first_arrival()
 
 
 def test_a_branch_that_fails_to_arrive_at_a_merge_of_any_does_not_make_it_due_again() -> None:
-    found = graph("start -> a", "start -> b", "start -> c", *[f"{n} -> m" for n in "abc"], any_merges="m")
+    found = graph("start -> a", "start -> b", "start -> c", *[f"{n} -> m" for n in "abc"], any_merges=("m",))
     walk = Walk.start(found, "start")
     walk.advance(found, "b", ())
     run(walk, found, "a")
@@ -229,7 +229,7 @@ def test_a_branch_that_fails_to_arrive_at_a_merge_of_any_does_not_make_it_due_ag
 
 
 def test_a_merge_of_any_with_one_incoming_edge_is_an_ordinary_node() -> None:
-    found = graph("start -> a", "a -> m", "a -> b", any_merges="m")
+    found = graph("start -> a", "a -> m", "a -> b", any_merges=("m",))
     walk = Walk.start(found, "start")
     run(walk, found, "a")
 
@@ -238,7 +238,7 @@ def test_a_merge_of_any_with_one_incoming_edge_is_an_ordinary_node() -> None:
 
 
 def test_a_merge_of_any_is_skipped_when_no_branch_leads_to_it() -> None:
-    found = graph("start -> one", "start -> two", "one -true-> m", "two -true-> m", any_merges="m")
+    found = graph("start -> one", "start -> two", "one -true-> m", "two -true-> m", any_merges=("m",))
     walk = Walk.start(found, "start")
     walk.advance(found, "one", ("false",))
 
@@ -257,7 +257,7 @@ def test_nodes_not_reached_yet_are_ended_too_and_do_not_run_later() -> None:
             "later -> m",
         ),
         *("check -false-> other", "m -> end"),
-        any_merges="m",
+        any_merges=("m",),
     )
     walk = Walk.start(found, "start")
     run(walk, found, "fast")
@@ -269,7 +269,9 @@ def test_nodes_not_reached_yet_are_ended_too_and_do_not_run_later() -> None:
 
 
 def test_a_late_arrival_at_a_merge_of_any_is_ignored() -> None:
-    found = graph("start -> fast", "start -> slow", "fast -> m", "slow -> m", "slow -> other", any_merges="m")
+    found = graph(
+        "start -> fast", "start -> slow", "fast -> m", "slow -> m", "slow -> other", any_merges=("m",)
+    )
     walk = Walk.start(found, "start")
     run(walk, found, "fast", "m")
     assert walk.closed == {"m": 1}
@@ -279,7 +281,7 @@ def test_a_late_arrival_at_a_merge_of_any_is_ignored() -> None:
 
 
 def test_a_node_with_an_error_edge_elsewhere_is_not_ended() -> None:
-    found = graph("start -> a", "start -> b", "a -> m", "b -> m", "b -error-> mourn", any_merges="m")
+    found = graph("start -> a", "start -> b", "a -> m", "b -> m", "b -error-> mourn", any_merges=("m",))
     walk = Walk.start(found, "start")
     run(walk, found, "a")
 
@@ -288,7 +290,7 @@ def test_a_node_with_an_error_edge_elsewhere_is_not_ended() -> None:
 
 
 def test_a_node_whose_error_edge_leads_to_the_merge_as_well_is_ended() -> None:
-    found = graph("start -> a", "start -> b", "a -> m", "b -> m", "b -error-> m", any_merges="m")
+    found = graph("start -> a", "start -> b", "a -> m", "b -> m", "b -error-> m", any_merges=("m",))
     walk = Walk.start(found, "start")
     run(walk, found, "a")
 
@@ -296,7 +298,7 @@ def test_a_node_whose_error_edge_leads_to_the_merge_as_well_is_ended() -> None:
 
 
 def test_an_end_is_never_ended_because_its_output_is_part_of_the_result() -> None:
-    found = graph("start -> a", "start -> b", "start -> c", "a -> m", "b -error-> m", any_merges="m")
+    found = graph("start -> a", "start -> b", "start -> c", "a -> m", "b -error-> m", any_merges=("m",))
     walk = Walk.start(found, "start")
     run(walk, found, "a")
 
@@ -335,7 +337,7 @@ def test_a_due_merge_is_ended_by_a_later_merge_it_leads_to() -> None:
 def test_a_join_partly_decided_is_ended_with_the_branches_that_lead_to_it() -> None:
     found = graph(
         *("start -> a", "start -> b", "start -> c", "a -> join", "b -> join", "join -> m", "c -> m"),
-        any_merges="m",
+        any_merges=("m",),
     )
     walk = Walk.start(found, "start")
     run(walk, found, "a", "c")
@@ -498,7 +500,7 @@ def test_statuses_that_no_row_tells_are_derived() -> None:
         ),
         *("later -> m", "m -> end", "cron -> swept"),
         triggers=("start", "cron"),
-        any_merges="m",
+        any_merges=("m",),
     )
     journal = [
         row(1, "start"),
@@ -538,7 +540,14 @@ def test_an_execution_that_was_cancelled_has_no_waiting_node_left() -> None:
 
 def test_the_walk_survives_json() -> None:
     found = graph(
-        "start -> a", "start -> b", "start -> c", "a -> m", "b -> m", "b -> join", "c -> join", any_merges="m"
+        "start -> a",
+        "start -> b",
+        "start -> c",
+        "a -> m",
+        "b -> m",
+        "b -> join",
+        "c -> join",
+        any_merges=("m",),
     )
     walk = Walk.start(found, "start", {"b": 2})
     run(walk, found, "a", "m")

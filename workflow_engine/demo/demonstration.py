@@ -29,7 +29,7 @@ from workflow_engine.demo.screen import (
     percentile,
     processes_table,
 )
-from workflow_engine.demo.stage import PROCESSES_EACH, WORKERS, Stage, set_up
+from workflow_engine.demo.stage import Stage, set_up
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 from workflow_engine.states import ExecutionStatus
@@ -93,3 +93,82 @@ class Demonstration:
         workflow = client.workflow(deployment.workflow_id, deployment.version).workflow
         self._screen.say(f"Deployed {workflow.id}, version {deployment.version}: {len(workflow.nodes)} nodes")
         return workflow
+
+    def _follow(self, progress: Progress, workflow: Workflow, stage: Stage) -> None:
+        """Start the orders and show how they move until all have ended. Raises DemoFailed if they stand."""
+        last_moved = time.monotonic()
+        with self._screen.live():
+            while not progress.is_complete:
+                progress.start_orders()
+                if progress.look():
+                    last_moved = time.monotonic()
+                elif time.monotonic() - last_moved > STALL_PATIENCE:
+                    words = stage.processes.last_words()
+                    raise DemoFailed(f"no execution has moved for {STALL_PATIENCE:g} s\n{words}")
+                self._screen.update(progress, workflow, stage.processes.name_of)
+                stage.processes.check()
+                self._interruption.pause(LOOK_INTERVAL)
+
+    def _summarise(self, progress: Progress, stage: Stage) -> int:
+        """Totals and one execution; how many have completed."""
+        name_of, say = stage.processes.name_of, self._screen.say
+        # Not with what was seen on the way: Postgres is asked again, through a connection of its own.
+        found = executions_since(WorkflowClient(stage.settings), progress.workflow_id, min(progress.started))
+        ended = [execution for execution in found if execution.id in progress.started]
+        totals = Counter(execution.status for execution in ended)
+        durations = durations_ms(ended)
+        say("")
+        for status, count in totals.items():
+            say(f"{count} of {len(progress.orders)} executions {status} in Postgres", style="bold")
+        say(
+            f"An execution took {percentile(durations, 0.5):.0f} ms (p50), {percentile(durations, 0.95):.0f} "
+            f"ms (p95). {progress.nodes:,} nodes ran in {progress.seconds:.1f} s, on these processes:\n"
+        )
+        self._screen.show_table(processes_table(progress, name_of))
+        for failed in [execution for execution in ended if execution.status is ExecutionStatus.FAILED][:3]:
+            say(f"\nExecution {failed.id} failed: {failed.error}", style="red")
+        shown = progress.most_travelled
+        say(f"\nThe way of order {progress.started[shown]['orderId']}, execution {shown}:\n")
+        self._screen.show_table(path_table(progress.journals[shown], name_of))
+        return totals[ExecutionStatus.COMPLETED]
+
+    def _tell_how_to_go_on(self, progress: Progress, stage: Stage, *, stays_up: bool) -> None:
+        say, shown = self._screen.say, progress.most_travelled
+        if stays_up:
+            say("\nFlower")
+            say(f"  all tasks              {stage.flower}/tasks")
+            say(f"  this execution's tasks {flower_tasks_url(stage.flower, progress.workflow_id, shown)}")
+        if stays_up or stage.outlives_the_demo:
+            say("\nTo go on, in another terminal")
+            for line in _commands(stage, shown):
+                say(f"  {line}")
+        else:
+            say("\nTo look around in it, run `make demo` on a terminal: there it stays up until you end it.")
+
+    def _stay(self, stage: Stage) -> None:
+        """Until Ctrl-C, which is the way to end now. Raises Interrupted for any other signal."""
+        self._screen.say("\nAll of it stays up until you press Ctrl-C.", style="bold")
+        try:
+            while True:
+                stage.processes.check()
+                self._interruption.pause(1)
+        except Interrupted as interrupted:
+            if interrupted.signum != signal.SIGINT:
+                raise
+
+
+def _commands(stage: Stage, execution_id: str) -> list[str]:
+    """Lines to copy into a shell: the way to the servers, and what to ask there."""
+    settings = {
+        f"{ENVIRONMENT_PREFIX}{name.upper()}": value.replace("postgresql+psycopg2:", "postgresql:")
+        for name, value in stage.own.items()
+        if name in ("database_url", "redis_url")
+    }
+    program = os.path.relpath(Path(sys.executable).with_name("workflow-engine"))
+    count = f"SELECT status, count(*) FROM {stage.settings.database_schema}.executions GROUP BY status"
+    return [
+        *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
+        f"{program} show {execution_id}",
+        f"{program} list",
+        f'psql "${ENVIRONMENT_PREFIX}DATABASE_URL" -c "{count}"',
+    ]

@@ -48,7 +48,7 @@ class Example:
 
 def _candidates() -> Iterator[Path]:
     yield Path(__file__).parents[2] / DEFINITION
-    # A wheel puts it below the folder `share` of the environment; which that is depends on the way of installing.
+    # A wheel puts it below a folder `share`; where that is depends on the way of installing.
     distribution = importlib.metadata.distribution("workflow-engine")
     for file in distribution.files or ():
         if file.as_posix().endswith(DEFINITION):

@@ -70,6 +70,16 @@ class Progress:
         return sum(execution.nodes_executed for execution in self.executions.values())
 
     @property
+    def most_travelled(self) -> str:
+        """The execution that was run by the most processes, of these the one with the most nodes."""
+
+        def travels(id: str) -> tuple[int, int]:
+            journal = self.journals[id]
+            return len({row.worker for row in journal}), len(journal)
+
+        return max(self.journals, key=travels)
+
+    @property
     def rows(self) -> Iterator[NodeExecution]:
         """The journal rows of all executions that have ended."""
         for journal in self.journals.values():

@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, a line now and then elsewhere, and the summary at the end."""
+"""What the demo shows: a live table on a terminal, elsewhere a line now and then, and the end's tables."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -38,7 +39,7 @@ class Stage:
     """Where the servers are, and the processes that use them."""
 
     settings: Settings
-    own: dict[str, str]
+    own: dict[str, Any]
     """The settings that are not those of the environment."""
     processes: Processes
     flower: str
@@ -59,11 +60,11 @@ def set_up(undo: ExitStack, interruption: Interruption, nodes: str, folder: Path
     # A developer's Celery settings would lead workers and producer to the broker of another project.
     for name in [name for name in os.environ if name.startswith(("CELERY_", "FLOWER_"))]:
         del os.environ[name]
-    own = {"imports": nodes, **_database(undo)}
+    own: dict[str, Any] = {"imports": nodes, **_database(undo)}
     interruption.check()
     own |= _redis(undo)
     interruption.check()
-    settings = Settings.model_validate({**Settings().model_dump(exclude_unset=True), **own})
+    settings = Settings(**own)
     processes = Processes(_scratch(undo), _environment(own, folder))
     undo.callback(processes.stop)
     processes.start(FLOWER, [*CELERY, *FLOWER_ON_A_FREE_PORT])
