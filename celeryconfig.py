@@ -5,13 +5,13 @@ results, no redelivery by the broker, one message at a time. A team with an app 
 settings and takes over what it likes; `workflow-engine doctor` says what is unsafe.
 """
 
-from workflow_engine.settings import broker_transport_options as transport_options
-from workflow_engine.settings import get_settings
+from workflow_engine.settings import broker_transport_options as _transport_options
+from workflow_engine.settings import get_settings as _get_settings
 
-_settings = get_settings()
+_settings = _get_settings()
 
 broker_url = _settings.effective_broker_url
-broker_transport_options = transport_options(_settings)
+broker_transport_options = _transport_options(_settings)
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker outlives any outage of the broker
 

@@ -54,7 +54,7 @@ class Wire:
 
     @contextmanager
     def recorded(self) -> Iterator[Traffic]:
-        """The traffic from now to the end of the block. The client has its answers by then, so all is told."""
+        """The traffic of the block. The client has its answers at its end, so nothing is missing."""
         with self._guard:
             self._traffic = traffic = Traffic()
         yield traffic
@@ -157,7 +157,7 @@ def _first_command(pending: bytearray) -> tuple[list[bytes], int] | None:
 
 
 def _number_line(pending: bytearray, start: int, kind: bytes) -> tuple[int, int]:
-    """The number behind `kind` at `start` and the position after its line; position 0 if it is not all there."""
+    """The number behind `kind` at `start` and where its line ends; 0 if it is not all there."""
     if (end := pending.find(b"\r\n", start)) < 0:
         return 0, 0
     assert pending[start : start + 1] == kind, bytes(pending[start:end])

@@ -13,7 +13,7 @@ from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import bootsteps
-from celery.signals import task_failure
+from celery.signals import task_failure, worker_shutdown
 
 from workflow_engine.dispatch import TASK_NAME
 from workflow_engine.engine import Engine
@@ -39,12 +39,15 @@ class Timekeeper(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
     def start(self, worker: Any) -> None:
         self._thread = threading.Thread(target=_serve, args=(worker.app,), name="timekeeper", daemon=True)
         self._thread.start()
+        # Not in `stop`, which comes before the running nodes have ended: their processes may yet be lost.
+        worker_shutdown.connect(self._finish)
 
-    def stop(self, worker: Any) -> None:
+    def terminate(self, worker: Any) -> None:
+        self._finish()
+
+    def _finish(self, **_: Any) -> None:
         _lost.put(None)
         self._thread.join(5)
-
-    terminate = stop
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         pool: Any = getattr(worker.pool, "_pool", None)

@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -142,3 +142,53 @@ def producer_app(settings: Settings) -> Celery:
         task_send_sent_event=False,
     )
     return app
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What a running worker says about itself."""
+
+    name: str
+    queues: frozenset[str]
+    """Those it consumes."""
+    tasks: Mapping[str, Mapping[str, str]]
+    """Its tasks by name, each with `acks_late` and `reject_on_worker_lost` as texts."""
+    settings: Mapping[str, Any]
+    """Celery's settings, defaults included; those that may be secret are masked."""
+
+
+def ask_workers(settings: Settings, timeout: float) -> list[WorkerReport]:
+    """Ask all running workers about themselves; who does not answer in `timeout` seconds is left out.
+
+    Takes at least that long, because nobody knows how many workers there are, and four times as long at most
+    for each worker that falls silent in between. Raises `BrokerUnavailable`.
+    """
+    app = producer_app(settings)
+    app.conf.broker_transport_options |= {"socket_connect_timeout": timeout}
+    connection: Connection = app.connection_for_write(connect_timeout=timeout)
+    try:
+        with connection:
+            connection.ensure_connection(max_retries=1, interval_start=0.1)
+            names = sorted(app.control.inspect(timeout=timeout, connection=connection).ping() or ())
+            if not names:
+                return []
+            ask = app.control.inspect(destination=names, timeout=timeout, connection=connection)
+            queues, settings_of = ask.active_queues() or {}, ask.conf(with_defaults=True) or {}
+            tasks = ask.registered("acks_late", "reject_on_worker_lost") or {}
+    except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+        raise BrokerUnavailable(f"the broker does not answer: {error}") from error
+    return [
+        WorkerReport(
+            name,
+            frozenset(queue["name"] for queue in queues.get(name, ())),
+            dict(map(_described_task, tasks.get(name, ()))),
+            settings_of.get(name, {}),
+        )
+        for name in names
+    ]
+
+
+def _described_task(description: str) -> tuple[str, dict[str, str]]:
+    """Takes Celery's `name [key=value key=value]` to pieces."""
+    name, _, details = description.partition(" ")
+    return name, dict(pair.split("=", 1) for pair in details.strip("[]").split() if "=" in pair)

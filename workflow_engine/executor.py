@@ -27,11 +27,13 @@ from workflow_engine.errors import (
     BrokerUnavailable,
     CacheUnavailable,
     DatabaseOutdated,
+    ExecutionNotFound,
     GivenBack,
     InvalidValue,
     UnknownNodeType,
     WorkflowNotFound,
 )
+from workflow_engine.execution_queries import checked_id
 from workflow_engine.execution_state import (
     FORMAT,
     CommitAnswer,
@@ -115,7 +117,7 @@ class WorkflowExecutor:
                 outcome, walk, answer = self._commit(hop, outcome)
             self._leave(hop, outcome, walk, answer)
             self._enqueue(hop, walk, answer)
-        except NotEntered as reason:
+        except (NotEntered, ExecutionNotFound) as reason:
             _log_dropped(message, reason)
         except (BackingServiceUnavailable, DatabaseOutdated) as error:
             raise GivenBack(str(error)) from error
@@ -178,9 +180,9 @@ class WorkflowExecutor:
         self, claim: Claim, message: HopMessage, workflow: WorkflowPlan, node: Node
     ) -> tuple[CachedContext, int]:
         """Read the context from Postgres and cache it; also how many processes this node has lost."""
-        snapshot = self._state.load_snapshot(message.execution_id)
+        snapshot = self._state.load_snapshot(checked_id(message.execution_id))
         if snapshot is None:
-            raise NotEntered("there is no such execution")
+            raise ExecutionNotFound(message.execution_id)
         if not _may_move(snapshot):
             raise NotEntered(f"the execution is {snapshot.status}")
         _check_version(message, snapshot.workflow_id, snapshot.version)
@@ -369,7 +371,7 @@ def _replayed(workflow: WorkflowPlan, snapshot: Snapshot) -> Walk:
     return Walk.replay(workflow.graph, snapshot.trigger_node_id, [row.entry for row in snapshot.journal])
 
 
-def _log_dropped(message: HopMessage, reason: NotEntered) -> None:
+def _log_dropped(message: HopMessage, reason: Exception) -> None:
     log.info(
         "Dropped the message for node %s of execution %s: %s.",
         message.node_id,

@@ -71,6 +71,11 @@ def decode(encoded: bytes | bytearray | memoryview | str) -> Any:
     return orjson.loads(encoded)
 
 
+def storable_text(text: str) -> str:
+    """The text with U+0000 and lone surrogates escaped: for errors, which must never be refused."""
+    return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 def check_size(encoded: bytes, limit_bytes: int, path: str = "$") -> None:
     """Raise `InvalidValue` if an encoded value is larger than `limit_bytes`."""
     if len(encoded) > limit_bytes:

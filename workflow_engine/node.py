@@ -23,9 +23,14 @@ from pydantic.alias_generators import to_camel
 from workflow_engine.context import ExecutionContext
 from workflow_engine.definition import FUNCTION_NAME_ATTRIBUTE, ORDINARY
 from workflow_engine.errors import UnknownNodeType
+from workflow_engine.json_values import storable_text
 
 ENTRY_POINT_GROUP = "workflow_engine.nodes"
 """Packages list modules or `NodeType` objects here; loading one registers its node types."""
+
+
+LONGEST_TRACEBACK = 8000
+"""Characters of a traceback that are kept, counted from its end."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ def failure(type: str, message: str, details: Mapping[str, Any] | None = None) -
 
 def failure_of(error: BaseException) -> NodeExecutionResult:
     """The failure that an exception stands for, with its traceback in the details."""
-    trace = "".join(traceback.format_exception(error))[-8000:]
+    trace = storable_text("".join(traceback.format_exception(error)))
+    if len(trace) > LONGEST_TRACEBACK:
+        # Cut between lines, or a secret cut in two would no longer be known as one.
+        trace = trace[-LONGEST_TRACEBACK:].partition("\n")[2]
     return failure(type(error).__name__, _text_of(error) or type(error).__name__, {"traceback": trace})
 
 

@@ -7,6 +7,7 @@ or function that this process does not know is not the node's fault, and is rais
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from workflow_engine.errors import (
 )
 from workflow_engine.expressions import Scope
 from workflow_engine.graph import Graph
-from workflow_engine.json_values import check_size, encode, normalise
+from workflow_engine.json_values import check_size, encode, normalise, storable_text
 from workflow_engine.node import NodeError, NodeExecutionResult, failure, failure_of
 from workflow_engine.plan import NodePlan
 from workflow_engine.secret_values import Secrets
@@ -92,7 +93,11 @@ def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeE
         result = plan.node_type.executor.execute(plan.node.id, node_data, context)
     except (UnknownNodeType, BackingServiceUnavailable):
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
+    except SystemExit as error:
+        if _ordered_by_signal(error):
+            raise
+        return failure_of(error)
+    except Exception as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
         return failure_of(error)
     if not isinstance(result, NodeExecutionResult):
         return failure(
@@ -114,6 +119,15 @@ def _misshapen(result: NodeExecutionResult) -> str | None:
     if result.error is not None and not isinstance(result.error.details, Mapping):
         return f"the details of a failure must be an object, not {type(result.error.details).__name__}"
     return None
+
+
+def _ordered_by_signal(error: SystemExit) -> bool:
+    """Whether this process was told to end while the node ran, which is no failure of the node.
+
+    The signal handler of Celery's pool (`billiard.common`) then exits with the signal's number less 256,
+    which no program that calls `sys.exit` itself asks for.
+    """
+    return isinstance(error.code, int) and -256 < error.code <= -256 + signal.NSIG
 
 
 def _outcome(
@@ -163,11 +177,8 @@ def _input_data(node_data: Any, secrets: Secrets, limit: int) -> bytes | None:
 def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:
     """The error without secrets or what Postgres cannot hold. Raises `InvalidValue` for its details."""
     details = secrets.mask(normalise(dict(error.details), "error details"))
-    return NodeError(_storable(error.type), str(secrets.mask(_storable(error.message))), details)
-
-
-def _storable(text: Any) -> str:
-    return str(text).replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+    message = secrets.mask(storable_text(str(error.message)))
+    return NodeError(storable_text(str(error.type)), message, details)
 
 
 def _scope(context: ExecutionContext, secrets: Secrets) -> Scope:

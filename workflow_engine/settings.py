@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import functools
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENVIRONMENT_PREFIX = "WORKFLOW_ENGINE_"
+URL_SCHEMES = {
+    "database_url": ("postgresql", "postgresql+psycopg2", "postgres"),
+    "redis_url": ("redis", "rediss", "unix"),
+}
 IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 
 
@@ -64,6 +69,17 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("database_url", "redis_url", "broker_url")
+    @classmethod
+    def _is_a_url(cls, value: str, info: ValidationInfo) -> str:
+        schemes = URL_SCHEMES.get(info.field_name or "", ())
+        scheme, separator, _ = value.partition("://")
+        if schemes and not (separator and scheme in schemes):
+            raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in schemes)}")
+        if value:
+            _ = urlsplit(value).port  # a port that is no number is told here, not at the first connection
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -7,6 +7,7 @@ names, so the plugin never looks for Docker; what it asks of a container is in `
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,21 +16,19 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
-import redis
 from fleet import Fleet, embedded_broker, poll
 from key_leak_checker import keys_that_never_expire
 from pytest_celery import CeleryBrokerCluster, CeleryWorkerCluster
 
 from workflow_engine import Settings
 
-SHARED = "workflow_engine_shared_fleet"
+SHARED = f"workflow_engine_shared_fleet_{os.getpid()}"
 
 _figures: list[str] = []
 
 
 @pytest.fixture(scope="session")
 def shared_database_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
-    _execute(postgres_server, f"DROP DATABASE IF EXISTS {SHARED} WITH (FORCE)")
     _execute(postgres_server, f"CREATE DATABASE {SHARED} TEMPLATE {migrated_template}")
     yield urlsplit(postgres_server)._replace(path=f"/{SHARED}").geturl()
     _execute(postgres_server, f"DROP DATABASE {SHARED} WITH (FORCE)")
@@ -40,19 +39,12 @@ def shared_fleet(
     shared_database_url: str, redis_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
     # Behind a prefix of its own, because tests of other tiers flush every database but this one.
-    settings = Settings(
-        database_url=shared_database_url, redis_url=redis_server, key_prefix=f"{SHARED}:", imports=("nodes",)
-    )
+    settings = _settings(shared_database_url, redis_server, key_prefix=f"{SHARED}:")
     fleet = Fleet(settings, tmp_path_factory.mktemp("fleet"))
-    for name in ("first", "second"):
-        fleet.add_worker(name)
-    for worker in fleet.workers:
-        worker.ready()
+    fleet.add_workers("one", "two")
     yield fleet
-    fleet.stop()
-    with redis.Redis.from_url(redis_server) as client:
-        if keys := list(client.scan_iter(match=f"{SHARED}:*")):
-            client.delete(*keys)
+    fleet.end()
+    fleet.wipe_redis()
 
 
 @pytest.fixture
@@ -61,18 +53,18 @@ def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
 
     What such a test starts, it has to end: a key of the engine that it leaves in Redis fails it.
     """
-    before = _engine_keys(shared_fleet)
+    before = shared_fleet.engine_keys()
     yield shared_fleet
-    poll(lambda: _engine_keys(shared_fleet) <= before, 2, "Redis holds no key of an execution that has ended")
-    assert not keys_that_never_expire(shared_fleet.redis)
+    assert not shared_fleet.keys().intersection(keys_that_never_expire(shared_fleet.redis))
+    poll(lambda: shared_fleet.engine_keys() <= before, 2, "Redis holds no key of an execution that has ended")
 
 
 @pytest.fixture
 def own_fleet(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Fleet]:
     """A database and a Redis of the test's own, to which it adds the workers it wants."""
-    fleet = Fleet(_impatient(database_url, redis_url), tmp_path)
+    fleet = Fleet(_settings(database_url, redis_url), tmp_path)
     yield fleet
-    fleet.stop()
+    fleet.kill()
 
 
 @pytest.fixture
@@ -103,17 +95,16 @@ def celery_fleet(
 ) -> Iterator[Fleet]:
     """What the workers of `celery_worker_cluster` belong to."""
     url = celery_broker_cluster[0].config()["url"]
-    fleet = Fleet(_impatient(database_url, url), tmp_path)
+    fleet = Fleet(_settings(database_url, url), tmp_path)
     yield fleet
-    fleet.stop()
+    fleet.kill()
 
 
 @pytest.fixture
 def celery_worker_cluster(celery_fleet: Fleet) -> CeleryWorkerCluster:
     """Two workers of the test's own, to be killed and restarted."""
-    cluster = CeleryWorkerCluster(*[celery_fleet.add_worker(f"worker{n}") for n in (1, 2)])
-    assert cluster.ready()
-    return cluster
+    celery_fleet.add_workers("one", "two")
+    return CeleryWorkerCluster(*celery_fleet.workers)
 
 
 @pytest.fixture
@@ -144,17 +135,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-def _impatient(database_url: str, redis_url: str) -> Settings:
-    return Settings(database_url=database_url, redis_url=redis_url, lock_expiry=2, imports=("nodes",))
-
-
-def _engine_keys(fleet: Fleet) -> set[bytes]:
-    prefix = fleet.settings.key_prefix
-    return {
-        key
-        for kind in ("execution", "lock")
-        for key in fleet.redis.scan_iter(match=f"{prefix}{kind}:*", count=1000)
-    }
+def _settings(database_url: str, redis_url: str, **others: Any) -> Settings:
+    # Locks expire soon, because some tests wait for just that.
+    return Settings(
+        database_url=database_url, redis_url=redis_url, lock_expiry=2, imports=("nodes",), **others
+    )
 
 
 def _execute(url: str, statement: str) -> None:

@@ -75,7 +75,7 @@ class WorkerProcess:
                 cwd=self._folder,
                 env=dict(self._environment),
                 start_new_session=True,  # a process group of its own, to be frozen as a whole
-                preexec_fn=_die_with_the_tests,
+                preexec_fn=_die_with_the_tests,  # noqa: PLW1509 - it takes no lock
             )
 
     def ready(self) -> bool:
@@ -238,14 +238,48 @@ class Fleet:
         self.workers.append(Worker(process, None))
         return self.workers[-1]
 
-    def stop(self) -> None:
-        for worker in self.workers:  # all at once, then one after the other
+    def add_workers(self, *names: str, app: str = "workers", concurrency: int = 2) -> None:
+        """Start workers side by side, and wait until all of them are ready."""
+        added = [self.add_worker(name, app=app, concurrency=concurrency) for name in names]
+        for worker in added:
+            worker.ready()
+
+    def worker_of(self, run: Run) -> Worker:
+        """The worker in one of whose processes this run takes place."""
+        return next(worker for worker in self.workers if run.process in worker.pool_pids)
+
+    def end(self) -> None:
+        """End the workers as an orchestrator would: told to, and killed if they do not listen."""
+        for worker in self.workers:
             if worker.container.status == "running":
-                worker.thaw()
-                worker.kill("SIGTERM")
+                worker.kill("SIGTERM")  # to all of them before waiting for one
         for worker in self.workers:
             worker.teardown()
         self.redis.close()
+
+    def kill(self) -> None:
+        """End the workers at once: nobody needs what they were doing."""
+        for worker in self.workers:
+            if worker.container.status == "running":
+                worker.container.kill_group(signal.SIGKILL)
+                worker.container.wait(STOP_PATIENCE)
+        self.redis.close()
+
+    def wipe_redis(self) -> None:
+        """Remove everything at once, as a FLUSHALL or an empty replica would: contexts, locks and queues."""
+        script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+        self.redis.eval(script, 0, f"{self.settings.key_prefix}*")
+
+    def keys(self) -> set[str]:
+        """The names of all keys in Redis, the broker's too."""
+        return {
+            key.decode() for key in self.redis.scan_iter(match=f"{self.settings.key_prefix}*", count=1000)
+        }
+
+    def engine_keys(self) -> set[str]:
+        """The names of the engine's own keys in Redis."""
+        kinds = tuple(f"{self.settings.key_prefix}{kind}:" for kind in ("execution", "lock"))
+        return {key for key in self.keys() if key.startswith(kinds)}
 
     def _environment(self) -> dict[str, str]:
         of_settings = {
@@ -325,7 +359,7 @@ class Fleet:
 
     def keys_of(self, execution_id: str) -> list[str]:
         """The names of the keys in Redis that belong to an execution."""
-        return sorted(key.decode() for key in self.redis.scan_iter(match=f"*{execution_id}*", count=1000))
+        return sorted(key for key in self.keys() if execution_id in key)
 
     def _written_down(self, file: str) -> list[dict[str, Any]]:
         path = self.folder / file
@@ -336,6 +370,9 @@ def _number(name: str | int) -> int:
     return signal.Signals[name] if isinstance(name, str) else name
 
 
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
 def _die_with_the_tests() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))

@@ -27,7 +27,8 @@ def test_a_node_that_does_wrong_fails_its_execution_with_a_clear_error(
     fleet: Fleet, function: str, arguments: dict[str, str], error_type: str, error: str
 ) -> None:
     flow = WorkflowBuilder("does-wrong")
-    flow.trigger("begin") >> flow.python("wrong", function, arguments=arguments) >> flow.function("never", "{{ 1 }}")
+    wrong = flow.python("wrong", function, arguments=arguments)
+    flow.trigger("begin") >> wrong >> flow.function("never", "{{ 1 }}")
     fleet.client.deploy(flow.build())
 
     execution = fleet.failed(fleet.start("does-wrong"))
@@ -86,5 +87,4 @@ def test_a_node_that_kills_its_process_each_time_fails_and_disturbs_nobody(fleet
     assert len(fleet.runs(deadly_id)) == MAX_RECOVERIES + 1
     assert {run.key for run in fleet.runs(deadly_id)} == {f"{deadly_id}:poison:1"}
     assert fleet.keys_of(deadly_id) == []
-    for worker in fleet.workers:
-        poll(lambda worker=worker: len(worker.pool_pids) == 2, 5, f"the pool of {worker.name()} is whole again")
+    poll(lambda: all(len(worker.pool_pids) == 2 for worker in fleet.workers), 5, "the pools are whole again")

@@ -67,18 +67,17 @@ def test_a_context_that_lost_a_part_is_not_believed(fleet: Fleet) -> None:
     assert ended(fleet, execution_id).result == UNDISTURBED
 
 
-def test_redis_wiped_while_a_node_runs_leaves_no_half_context(own_fleet: Fleet) -> None:
-    fleet = own_fleet
-    fleet.add_worker("worker").ready()
+def test_redis_wiped_while_a_node_runs_leaves_no_half_context(fleet: Fleet) -> None:
     flow = WorkflowBuilder("wiped")
-    flow.trigger("begin") >> flow.python("first", "test.echo", arguments={"value": "one {{ begin.order }}"}) >> (
-        flow.python("second", "test.gated", arguments={"value": {"is": "two"}})
-    ) >> flow.python("last", "test.outputs", arguments={"of": list(UNDISTURBED)}, queue=NOBODY)
+    first = flow.python("first", "test.echo", arguments={"value": "one {{ begin.order }}"})
+    second = flow.python("second", "test.gated", arguments={"value": {"is": "two"}})
+    last = flow.python("last", "test.outputs", arguments={"of": list(UNDISTURBED)}, queue=NOBODY)
+    flow.trigger("begin") >> first >> second >> last
     fleet.client.deploy(flow.build())
     execution_id = fleet.start("wiped", {"order": 42})
     fleet.begun(execution_id, "second")
 
-    fleet.redis.flushdb()  # with the queues and the lock
+    fleet.wipe_redis()  # with the queues and the lock
     fleet.open_gate(execution_id, "second")
 
     poll(lambda: len(fleet.journal(execution_id)) == 3, 5, "the node that ran is committed")
@@ -95,7 +94,7 @@ def test_a_queue_wiped_with_its_messages_goes_on_when_it_is_resumed(own_fleet: F
     flow.trigger("begin") >> flow.python("only", "test.echo", arguments={"value": "{{ begin.order }}"})
     fleet.client.deploy(flow.build())
     execution_id = fleet.start("wiped-queue", {"order": 42})
-    fleet.redis.flushdb()
+    fleet.wipe_redis()
     fleet.add_worker("worker").ready()
 
     fleet.resume(execution_id)
@@ -103,16 +102,14 @@ def test_a_queue_wiped_with_its_messages_goes_on_when_it_is_resumed(own_fleet: F
     assert fleet.completed(execution_id).result == 42
 
 
-def test_a_lock_taken_away_while_a_node_runs_is_taken_again(own_fleet: Fleet) -> None:
-    fleet = own_fleet  # whose locks are renewed every two thirds of a second
-    fleet.add_worker("worker").ready()
+def test_a_lock_taken_away_while_a_node_runs_is_taken_again(fleet: Fleet) -> None:
     flow = WorkflowBuilder("unlocked")
     flow.trigger("begin") >> flow.python("only", "test.gated")
     fleet.client.deploy(flow.build())
     execution_id = fleet.start("unlocked")
     fleet.begun(execution_id, "only")
 
-    fleet.redis.flushdb()
+    fleet.wipe_redis()
 
     poll(lambda: fleet.engine.locks.is_locked(execution_id), 5, "the lock is taken again")
     fleet.open_gate(execution_id, "only")
@@ -120,20 +117,18 @@ def test_a_lock_taken_away_while_a_node_runs_is_taken_again(own_fleet: Fleet) ->
     assert fleet.keys_of(execution_id) == []
 
 
-def test_a_finished_execution_leaves_nothing_in_redis(own_fleet: Fleet) -> None:
-    fleet = own_fleet
-    fleet.add_worker("worker").ready()
-    before = all_keys(fleet)
+def test_a_finished_execution_leaves_nothing_in_redis(fleet: Fleet) -> None:
+    before = fleet.keys()
     flow = WorkflowBuilder("leaves-nothing")
     begin = flow.trigger("begin")
-    begin >> flow.python("good", "test.echo")
-    begin >> flow.python("bad", "test.raises", arguments={"message": "{{ begin.message }}"}, on_error="continue")
+    bad = flow.python("bad", "test.raises", arguments={"message": "no"}, on_error="continue")
+    begin >> [flow.python("good", "test.echo"), bad]
     fleet.client.deploy(flow.build())
 
     for _ in range(3):
-        fleet.completed(fleet.start("leaves-nothing", {"message": "no"}))
+        fleet.completed(fleet.start("leaves-nothing"))
 
-    assert all_keys(fleet) - before == set()
+    assert fleet.keys() <= before
 
 
 def start(fleet: Fleet) -> str:
@@ -167,7 +162,3 @@ def ended(fleet: Fleet, execution_id: str) -> Execution:
 
 def context_key(fleet: Fleet, execution_id: str) -> str:
     return fleet.settings.context_key(execution_id)
-
-
-def all_keys(fleet: Fleet) -> set[bytes]:
-    return set(fleet.redis.scan_iter(count=1000))

@@ -43,7 +43,7 @@ def events_of(fleet: Fleet) -> Iterator[list[dict[str, Any]]]:
     listener = threading.Thread(target=receiver.capture, daemon=True)
     listener.start()
     try:
-        poll(lambda: fleet.redis.keys("_kombu.binding.celeryev"), 5, "the monitor listens")
+        poll(lambda: received, 10, "the monitor hears the worker's heartbeat")
         yield received
     finally:
         receiver.should_stop = True

@@ -50,7 +50,7 @@ def team(own_fleet: Fleet) -> Iterator[Fleet]:
     team = Fleet(settings, own_fleet.folder)
     team.add_worker("team", app="team").ready()
     yield team
-    team.stop()
+    team.kill()
 
 
 def test_nodes_and_the_tasks_of_the_team_run_in_the_same_workers(team: Fleet) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from fleet import Fleet, poll
 from pytest_celery import CeleryTestSetup
 
@@ -10,13 +12,10 @@ from workflow_engine import NodeStatus, WorkflowBuilder, migrations
 
 def test_a_terminated_worker_lets_its_node_end_and_loses_nothing(own_fleet: Fleet) -> None:
     fleet = own_fleet
-    leaving = fleet.add_worker("leaving", concurrency=1)
-    leaving.ready()
+    fleet.add_workers("one", "two", concurrency=1)
     deploy_two_gated_nodes(fleet)
     execution_id = fleet.start("two-gated-nodes", {"order": 42})
-    fleet.begun(execution_id, "first")
-    staying = fleet.add_worker("staying", concurrency=1)
-    staying.ready()
+    leaving = fleet.worker_of(fleet.begun(execution_id, "first"))
 
     leaving.kill("SIGTERM")
     poll(lambda: leaving.lines("Warm shutdown"), 5, "the worker ends")
@@ -28,14 +27,48 @@ def test_a_terminated_worker_lets_its_node_end_and_loses_nothing(own_fleet: Flee
     assert [run.node_id for run in fleet.runs(execution_id)] == ["first", "second"]
 
 
+def test_a_worker_that_may_not_wait_gives_its_node_back(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    hurried = "from workers.app import app\napp.conf.worker_soft_shutdown_timeout = 0.5\n"
+    (fleet.folder / "hurried.py").write_text(hurried)
+    fleet.add_workers("one", "two", app="hurried", concurrency=1)
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    leaving = fleet.worker_of(fleet.begun(execution_id, "first"))
+
+    leaving.kill("SIGQUIT")  # what SIGTERM is in a container, with REMAP_SIGTERM
+    fleet.begun(execution_id, "first", times=2)
+    fleet.open_gate(execution_id, "first")
+    fleet.open_gate(execution_id, "second")
+
+    assert fleet.completed(execution_id).result == 42
+    assert leaving.container.wait(timeout=10) == 0
+    assert [row.node_id for row in fleet.journal(execution_id)] == ["begin", "first", "second"]
+
+
+def test_a_worker_all_of_whose_processes_are_terminated_hands_its_node_on(own_fleet: Fleet) -> None:
+    fleet = own_fleet
+    fleet.add_workers("one", "two", concurrency=1)
+    deploy_two_gated_nodes(fleet)
+    execution_id = fleet.start("two-gated-nodes", {"order": 42})
+    leaving = fleet.worker_of(fleet.begun(execution_id, "first"))
+
+    leaving.container.kill_group(signal.SIGTERM)  # as systemd does
+    fleet.begun(execution_id, "first", times=2)
+    fleet.open_gate(execution_id, "first")
+    fleet.open_gate(execution_id, "second")
+
+    assert fleet.completed(execution_id).result == 42
+    assert leaving.container.wait(timeout=10) == 0
+
+
 def test_a_worker_frozen_past_its_lock_is_refused_when_it_wakes(own_fleet: Fleet) -> None:
     fleet = own_fleet
-    frozen = fleet.add_worker("frozen", concurrency=1)
-    frozen.ready()
+    fleet.add_workers("one", "two", concurrency=1)
     deploy_two_gated_nodes(fleet)
     execution_id = fleet.start("two-gated-nodes", {"order": 42})
     first_run = fleet.begun(execution_id, "first")
-    fleet.add_worker("other", concurrency=1).ready()
+    frozen = fleet.worker_of(first_run)
 
     frozen.freeze()
     fleet.resume(execution_id)  # as soon as the lock has expired
@@ -63,12 +96,10 @@ def test_a_worker_frozen_past_its_lock_is_refused_when_it_wakes(own_fleet: Fleet
 
 def test_a_worker_that_wakes_while_its_node_runs_elsewhere_offers_its_result_once(own_fleet: Fleet) -> None:
     fleet = own_fleet
-    frozen = fleet.add_worker("frozen", concurrency=1)
-    frozen.ready()
+    fleet.add_workers("one", "two", concurrency=1)
     deploy_two_gated_nodes(fleet)
     execution_id = fleet.start("two-gated-nodes", {"order": 42})
-    fleet.begun(execution_id, "first")
-    fleet.add_worker("other", concurrency=1).ready()
+    frozen = fleet.worker_of(fleet.begun(execution_id, "first"))
 
     frozen.freeze()
     fleet.resume(execution_id)
@@ -85,12 +116,14 @@ def test_a_worker_that_wakes_while_its_node_runs_elsewhere_offers_its_result_onc
     poll(lambda: fleet.keys_of(execution_id) == [], 5, "nothing is left in Redis")
 
 
-def test_a_killed_worker_leaves_an_execution_that_goes_on_elsewhere(celery_setup: CeleryTestSetup, celery_fleet: Fleet) -> None:
+def test_a_killed_worker_leaves_an_execution_that_goes_on_elsewhere(
+    celery_setup: CeleryTestSetup, celery_fleet: Fleet
+) -> None:
     fleet = celery_fleet
     deploy_two_gated_nodes(fleet)
     execution_id = fleet.start("two-gated-nodes", {"order": 42})
-    first_run = fleet.begun(execution_id, "first")
-    killed = next(worker for worker in celery_setup.worker_cluster if first_run.process in worker.pool_pids)
+    killed = fleet.worker_of(fleet.begun(execution_id, "first"))
+    assert killed in celery_setup.worker_cluster
 
     killed.kill()
     fleet.resume(execution_id)  # as soon as the lock has expired

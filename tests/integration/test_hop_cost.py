@@ -1,27 +1,24 @@
-"""What one hop costs, counted on the wires to Postgres, to Redis and to the broker."""
+"""What one hop costs, counted on the wires to Postgres, to Redis and to the broker.
+
+The hop runs in this process, in front of real servers, and publishes with Celery. It is measured in the steady
+state: connections are open, scripts loaded, the definition compiled.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import redis
+from fleet_in_process import Broker, Workers
 from wire import Traffic, Wire, read_postgres_messages, read_redis_commands
 
-from workflow_engine import Settings, Workflow, WorkflowBuilder, WorkflowClient
+from workflow_engine import Settings, Workflow, WorkflowBuilder, WorkflowClient, node
 from workflow_engine.dispatch import HopMessage
 from workflow_engine.engine import Engine
-
-
-@dataclass
-class Wires:
-    postgres: Wire
-    redis: Wire
-    broker: Wire
 
 
 @dataclass
@@ -31,112 +28,157 @@ class Cost:
     postgres: Traffic
     redis: Traffic
     broker: Traffic
-    envelope: bytes
-    """The message that went to the broker, as it stands in the queue."""
 
 
-@pytest.fixture
-def wires(settings: Settings) -> Iterator[Wires]:
-    database_url = settings.database_url.replace("+psycopg2", "")
-    wires = Wires(
-        Wire(database_url, read_postgres_messages),
-        Wire(settings.redis_url, read_redis_commands),
-        Wire(settings.redis_url, read_redis_commands),
-    )
-    yield wires
-    for wire in (wires.postgres, wires.redis, wires.broker):
-        wire.close()
+class WiredWorker:
+    """A worker that reaches each server over a wire of its own, and takes its messages from the broker."""
 
+    def __init__(self, settings: Settings, queues: redis.Redis) -> None:
+        self._queues = queues
+        self.postgres = Wire(settings.database_url.replace("+psycopg2", ""), read_postgres_messages)
+        self.redis = Wire(settings.redis_url, read_redis_commands)
+        self.broker = Wire(settings.redis_url, read_redis_commands)
+        wired = {
+            "database_url": self.postgres.url.replace("postgresql:", "postgresql+psycopg2:"),
+            "redis_url": self.redis.url,
+            "broker_url": self.broker.url,
+        }
+        self.engine = Engine.assemble(settings.model_copy(update=wired))
 
-@pytest.fixture
-def engine(settings: Settings, wires: Wires) -> Iterator[Engine]:
-    """A worker that reaches each server over a wire, and publishes with Celery."""
-    engine = Engine.assemble(
-        settings.model_copy(
-            update={
-                "database_url": wires.postgres.url.replace("postgresql:", "postgresql+psycopg2:"),
-                "redis_url": wires.redis.url,
-                "broker_url": wires.broker.url,
-            }
-        )
-    )
-    yield engine
-    engine.state.engine.dispose()
-
-
-class Hops:
-    """Takes the messages from the broker's queue and serves them."""
-
-    def __init__(self, engine: Engine, broker: redis.Redis, wires: Wires) -> None:
-        self._engine = engine
-        self._broker = broker
-        self._wires = wires
-
-    def run(self, count: int) -> None:
-        for _ in range(count):
-            self._engine.executor.continue_execution(self._next_message())
-
-    def measured(self) -> Cost:
-        message = self._next_message()
-        wires = self._wires
+    def measured_hop(self) -> Cost:
+        message = message_in(self.take())
         with (
-            wires.postgres.recorded() as postgres,
-            wires.redis.recorded() as cache,
-            wires.broker.recorded() as broker,
+            self.postgres.recorded() as postgres,
+            self.redis.recorded() as cache,
+            self.broker.recorded() as broker,
         ):
-            self._engine.executor.continue_execution(message)
-        return Cost(postgres, cache, broker, self._broker.lindex(self._queue(), 0))
+            self.engine.executor.continue_execution(message)
+        return Cost(postgres, cache, broker)
 
-    def _next_message(self) -> HopMessage:
-        envelope = json.loads(self._broker.rpop(self._queue()))
-        _, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
-        return HopMessage(**kwargs)
+    def take(self) -> bytes:
+        """The next message as it stands in the broker's queue."""
+        queues = [key for key in self._queues.scan_iter() if self._queues.type(key) == b"list"]
+        _, envelope = self._queues.brpop(queues, timeout=1)  # type: ignore[misc]
+        assert isinstance(envelope, bytes)
+        return envelope
 
-    def _queue(self) -> bytes:
-        (queue,) = (key for key in self._broker.scan_iter() if self._broker.type(key) == b"list")
-        return queue
+    def close(self) -> None:
+        self.engine.state.engine.dispose()
+        for wire in (self.postgres, self.redis, self.broker):
+            wire.close()
+
+
+def message_in(envelope: bytes) -> HopMessage:
+    _, kwargs, _ = json.loads(base64.b64decode(json.loads(envelope)["body"]))
+    return HopMessage(**kwargs)
 
 
 @pytest.fixture
-def hops(engine: Engine, redis_client: redis.Redis, wires: Wires) -> Hops:
-    return Hops(engine, redis_client, wires)
+def worker(settings: Settings, redis_client: redis.Redis) -> Iterator[WiredWorker]:
+    worker = WiredWorker(settings, redis_client)
+    yield worker
+    worker.close()
 
 
-def sequence(nodes: int, output: int) -> Workflow:
-    """Nodes in a row with outputs of `output` bytes, of which each reads the one before."""
+def sequence(nodes: int, *, reads: str = "") -> Workflow:
+    """Nodes in a row that each put out a text as long as the trigger's data asks for.
+
+    `reads` is an expression that the last but one reads besides.
+    """
+    node("test.text")(lambda length, reads=None: "x" * length)
     flow = WorkflowBuilder("sequence")
     last = flow.trigger("start")
-    for number in range(nodes):
-        expression = {"text": "x" * output, "before": f"{{{{ {last.id} is defined }}}}"}
-        last = last >> flow.function(f"node{number}", expression)
+    for number in range(1, nodes + 1):
+        arguments = {"length": "{{ _trigger.length }}"}
+        if number == nodes - 1 and reads:
+            arguments["reads"] = reads
+        last = last >> flow.python(f"node{number}", "test.text", arguments=arguments)
     return flow.build()
 
 
-@pytest.mark.parametrize("output", [10, 100_000], ids="outputs of {} bytes".format)
-@pytest.mark.parametrize("nodes", [10, 1000], ids="{} nodes".format)
-def test_a_hop_is_two_calls_of_redis_one_round_trip_of_postgres_and_one_publish(
-    engine: Engine, hops: Hops, nodes: int, output: int
-) -> None:
-    client = WorkflowClient(engine=engine)
-    client.deploy(sequence(nodes, output))
-    client.start("sequence", {"orderId": 1})
-    hops.run(nodes - 2)
+@pytest.fixture
+def hop_before_the_last(
+    client: WorkflowClient, broker: Broker, workers: Workers, worker: WiredWorker
+) -> Callable[[Workflow, int], Cost]:
+    """Measures the last but one node of a sequence; other workers run all but a few of those before it."""
 
-    cost = hops.measured()
+    def measure(workflow: Workflow, length: int) -> Cost:
+        client.deploy(workflow)
+        client.start("sequence", {"length": length})
+        for _ in range(len(workflow.nodes) - 6):
+            workers.hop()
+        worker.engine.executor.continue_execution(broker.take())
+        for _ in range(2):
+            worker.measured_hop()
+        return worker.measured_hop()
+
+    return measure
+
+
+@pytest.mark.parametrize("length", [10, 100_000], ids="outputs of {} bytes".format)
+@pytest.mark.parametrize("nodes", [10, 1000], ids="{} nodes".format)
+def test_a_hop_is_two_calls_of_redis_one_round_trip_to_postgres_and_one_publish(
+    hop_before_the_last: Callable[[Workflow, int], Cost], nodes: int, length: int
+) -> None:
+    cost = hop_before_the_last(sequence(nodes), length)
 
     assert cost.redis.names == ["EVALSHA", "EVALSHA"]
     assert cost.redis.round_trips == 2
-    assert [request[:1] for request in cost.postgres.requests] == [b"Q"]
+    assert cost.redis.bytes_received < 1000, "outputs that the node does not read came along"
+    assert cost.redis.bytes_sent < 2000 + length
+    assert [request[:1] for request in cost.postgres.requests] == [b"Q"], "simple queries, BEGIN included"
     assert cost.postgres.round_trips == 1
-    assert cost.broker.names == ["LPUSH"]
+    assert cost.broker.names == ["LPUSH"], "all that kombu needs to publish to Redis"
     assert cost.broker.round_trips == 1
 
 
-def test_x(engine, hops):
-    client = WorkflowClient(engine=engine)
-    client.deploy(sequence(10, 10))
-    client.start("sequence", {"orderId": 1})
-    hops.run(3)
-    cost = hops.measured()
-    print(cost)
-    print(len(cost.envelope))
+def test_a_hop_fetches_the_outputs_that_its_node_reads_and_no_others(
+    hop_before_the_last: Callable[[Workflow, int], Cost],
+) -> None:
+    cost = hop_before_the_last(sequence(10, reads="{{ [node2, node5] | length }}"), 50_000)
+
+    assert cost.redis.names == ["EVALSHA", "EVALSHA"]
+    assert 100_000 < cost.redis.bytes_received < 101_000
+
+
+def test_a_start_is_one_transaction_and_one_message(worker: WiredWorker, client: WorkflowClient) -> None:
+    client.deploy(sequence(10))
+    starting = WorkflowClient(engine=worker.engine)
+    starting.start("sequence", {"length": 1})
+
+    with worker.postgres.recorded() as postgres, worker.broker.recorded() as broker:
+        starting.start("sequence", {"length": 1}, idempotency_key="order-1")
+
+    statements = [request.split()[1] for request in postgres.requests]
+    assert statements == [b"SELECT", b"WITH"], "which version is current, and all that is written"
+    assert broker.names == ["LPUSH"]
+
+
+def second_message(
+    worker: WiredWorker, client: WorkflowClient, workflow: str, node: str, nodes: int
+) -> bytes:
+    """What stands in the queue after the first hop of a workflow with these names."""
+    flow = WorkflowBuilder(workflow)
+    steps = [flow.function(f"{node}{number:03}", 1) for number in range(nodes)]
+    flow.trigger("start") >> steps
+    client.deploy(flow.build())
+    WorkflowClient(engine=worker.engine).start(workflow, {"text": "x" * 100_000})
+    worker.measured_hop()
+    return worker.take()
+
+
+@pytest.mark.parametrize("nodes", [10, 1000], ids="{} nodes".format)
+def test_a_message_is_under_a_kilobyte_whatever_the_graph(
+    worker: WiredWorker, client: WorkflowClient, nodes: int
+) -> None:
+    envelope = second_message(worker, client, "order-fulfilment-international", "notifyCustomer", nodes)
+
+    assert len(envelope) < 1024, "as it stands in the queue, with all that kombu adds"
+
+
+def test_body_and_headers_are_under_a_kilobyte_with_the_longest_names(
+    worker: WiredWorker, client: WorkflowClient
+) -> None:
+    envelope = json.loads(second_message(worker, client, "w" * 100, "n" * 97, 2))
+
+    assert len(base64.b64decode(envelope["body"])) + len(json.dumps(envelope["headers"])) < 1024

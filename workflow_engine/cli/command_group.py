@@ -114,6 +114,8 @@ class Refusal(click.ClickException):
             content["problems"] = [
                 {"path": problem.path, "message": problem.message} for problem in self._error.problems
             ]
+        if (execution_id := getattr(self._error, "execution_id", None)) is not None:
+            content["executionId"] = execution_id
         click.echo(json.dumps({"error": {**content, "exitStatus": self.exit_code}}, indent=2))
 
 

@@ -99,7 +99,8 @@ def schema(invocation: Invocation) -> None:
 def _read(file: BinaryIO, registry: NodeRegistry) -> ReadFile:
     from workflow_engine.validation import validate_text
 
-    name = "standard input" if file.name in ("-", "<stdin>") else str(file.name)
+    name = str(getattr(file, "name", "-"))
+    name = "standard input" if name in ("-", "<stdin>") else name
     try:
         return ReadFile(name, validate_text(file.read().decode("utf-8-sig"), registry, name=name), ())
     except UnicodeDecodeError:

@@ -12,7 +12,9 @@ from workflow_engine.cli.invocation import Invocation, command
 
 @command("demo")
 @click.option("--once", is_flag=True, help="End when all executions have.")
-@click.option("--orders", type=click.IntRange(min=1), default=200, show_default=True, help="How many to start.")
+@click.option(
+    "--orders", type=click.IntRange(min=1), default=200, show_default=True, help="How many to start."
+)
 def demo(invocation: Invocation, once: bool, orders: int) -> int:
     """Run an example on real workers and watch it.
 

@@ -6,6 +6,7 @@ terminal under its node. Without colours and in a file it reads the same: what a
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -65,20 +66,20 @@ def header(execution: Execution) -> Text:
         head.append(f", took {duration(execution.duration_ms)}" if execution.duration_ms is not None else "")
     head.append(f", {counted(execution.nodes_executed, 'node')} run")
     if execution.idempotency_key:
-        head.append(f"\nkey     {printable(execution.idempotency_key)}")
+        head.append(f"\nkey        {printable(execution.idempotency_key)}")
     if execution.error:
         where = (execution.error_details or {}).get("nodeId")
         first = printable(execution.error).split("\n", 1)[0]
-        head.append(f"\nerror   {f'{where}: ' if where else ''}{first}", "red")
+        head.append(f"\nerror      {f'{where}: ' if where else ''}{first}", "red")
     if status is ExecutionStatus.COMPLETED:
-        head.append(f"\nresult  {compact_json(execution.result)}")
+        head.append(f"\nresult     {compact_json(execution.result)}")
     return head
 
 
 def _variables(variables: Mapping[str, Any]) -> Text:
     lines = [f"{printable(name)} = {compact_json(value)}" for name, value in variables.items()]
     return Text(
-        "\n".join(f"{'variables' if not i else '':9} {line}" for i, line in enumerate(lines or ["none"]))
+        "\n".join(f"{'variables' if not i else '':10} {line}" for i, line in enumerate(lines or ["none"]))
     )
 
 
@@ -114,7 +115,7 @@ def _line(title: Text, columns: Sequence[str], room: int, widths: Sequence[int],
 
 
 def _title(node: NodeView, where: PlacedNode) -> Text:
-    title = Text(where.lead, "dim")
+    title = Text.assemble((where.lead, "dim"))
     for name in where.branch:
         title.append(f"{name} ", "magenta")
     title.append(f"{MARKS[node.status]} ", STATUS_STYLES.get(node.status or "", "dim"))
@@ -144,8 +145,10 @@ def _error_lines(node: NodeView, where: PlacedNode, width: int) -> Iterator[Text
     lines = printable(f"{f'{kind}: ' if kind else ''}{node.error}").split("\n")
     if len(lines) > LONGEST_ERROR:
         lines[LONGEST_ERROR - 1 :] = [f"… {counted(len(lines) - LONGEST_ERROR + 1, 'more line')}"]
+    guide = f"{where.follow}  "
     for line in lines:
-        yield Text.assemble((f"{where.follow}  ", "dim"), (line, "red"))
+        for part in textwrap.wrap(line, max(20, width - len(guide))) or [""]:
+            yield Text.assemble((guide, "dim"), (part, "red"))
 
 
 def _is_faint(node: NodeView) -> bool:

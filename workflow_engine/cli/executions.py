@@ -22,6 +22,9 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution_queries import Execution
 from workflow_engine.states import ExecutionStatus
 
+WIDE_ENOUGH = 96
+"""Columns from which on a list shows all; ids must not be cut, so what `show` tells as well makes room."""
+
 
 class JsonValue(click.ParamType[Any]):
     """A JSON value; with `from_file`, `@name` reads it from a file and `@-` from standard input."""
@@ -144,7 +147,12 @@ def list_executions(
         )
         return
     more = f"; older ones: --before {found[-1].id}" if len(found) == limit else ""
-    invocation.answer(value, _table(found), "", f"{len(found)} shown{more}. In all: {_summary(counts)}")
+    invocation.answer(
+        value,
+        _table(found, invocation.console.width),
+        "",
+        f"{len(found)} shown{more}. In all: {_summary(counts)}",
+    )
 
 
 @command("show")
@@ -196,23 +204,19 @@ def _summary(counts: Mapping[ExecutionStatus, int]) -> str:
     return ", ".join(f"{counts[status]:,} {status}" for status in ExecutionStatus if status in counts)
 
 
-def _table(executions: Sequence[Execution]) -> Table:
+def _table(executions: Sequence[Execution], width: int) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("EXECUTION", no_wrap=True, min_width=36)
-    table.add_column("WORKFLOW", no_wrap=True)
-    table.add_column("VERSION", justify="right", no_wrap=True)
-    table.add_column("STATUS", no_wrap=True, min_width=9)
-    table.add_column("NODES", justify="right", no_wrap=True)
+    table.add_column("EXECUTION", no_wrap=True)
+    table.add_column("WORKFLOW", overflow="fold")
+    table.add_column("VER", justify="right", no_wrap=True)
+    table.add_column("STATUS", no_wrap=True)
     table.add_column("AGE", justify="right", no_wrap=True)
-    table.add_column("TOOK", justify="right", no_wrap=True)
+    is_wide = width >= WIDE_ENOUGH
+    if is_wide:
+        table.add_column("NODES", justify="right", no_wrap=True)
+        table.add_column("TOOK", justify="right", no_wrap=True)
     for each in executions:
-        table.add_row(
-            each.id,
-            each.workflow_id,
-            str(each.version),
-            Text(each.status, STATUS_STYLES[each.status]),
-            str(each.nodes_executed),
-            age(each.created_at),
-            duration(each.duration_ms),
-        )
+        further = (str(each.nodes_executed), duration(each.duration_ms)) if is_wide else ()
+        status = Text(each.status, STATUS_STYLES[each.status])
+        table.add_row(each.id, each.workflow_id, str(each.version), status, age(each.created_at), *further)
     return table

@@ -84,6 +84,18 @@ class Invocation:
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_A_FILE
         return Console(width=width, markup=False, highlight=False, emoji=False)
 
+    @contextlib.contextmanager
+    def patience(self, what: str) -> Iterator[None]:
+        """Tell somebody who watches a terminal that something takes a while; nothing of it stays."""
+        from rich.console import Console
+
+        watched = Console(stderr=True)
+        if self.as_json or not watched.is_terminal:
+            yield
+            return
+        with watched.status(f"{what} …"):
+            yield
+
     def answer(self, value: Any, *drawings: RenderableType) -> None:
         """Print the answer: `value` as JSON if that was asked for, else the drawings."""
         if self.as_json:
@@ -91,6 +103,17 @@ class Invocation:
             return
         for drawing in drawings:
             self.console.print(drawing, soft_wrap=isinstance(drawing, str))
+
+
+SHARED_OPTIONS = [
+    click.Option(
+        ["--import", "imports"],
+        multiple=True,
+        metavar="MODULE",
+        help="Import this module, found from here, for its node types; may be repeated.",
+    ),
+    click.Option(["--json", "as_json"], is_flag=True, help="Answer with one JSON document and nothing else."),
+]
 
 
 def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
@@ -107,17 +130,9 @@ def command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
         ) -> None:
             context.exit(function(Invocation(as_json, imports), **options) or ExitStatus.YES)
 
-        with_import = click.option(
-            "--import",
-            "imports",
-            multiple=True,
-            metavar="MODULE",
-            help="Import this module, found from here, for its node types; may be repeated.",
-        )
-        with_json = click.option(
-            "--json", "as_json", is_flag=True, help="Answer with one JSON document and nothing else."
-        )
-        return click.command(name)(with_import(with_json(call)))
+        made = click.command(name)(call)
+        made.params += SHARED_OPTIONS  # after its own, which matter more to a reader of its help
+        return made
 
     return register
 

@@ -23,8 +23,11 @@ from typing import Any, Self
 
 from workflow_engine.errors import WorkflowEngineError
 
-STOP_PATIENCE = 10.0
-"""Seconds a process may take to end by itself, a running node included."""
+STOP_PATIENCE = 3.0
+"""Seconds a process may take to end by itself: plenty for a node of the demo.
+
+A busy pool of Celery can miss the last result while it shuts down, and then sits there for 30.
+"""
 
 LINES_QUOTED = 15
 PR_SET_PDEATHSIG = 1

@@ -16,7 +16,7 @@ from workflow_engine.client import WorkflowClient
 from workflow_engine.execution_queries import Execution, NodeExecution
 from workflow_engine.states import ExecutionStatus
 
-ORDERS_PER_SECOND = 25.0
+ORDERS_PER_SECOND = 20.0
 PAGE = 100
 
 

@@ -11,7 +11,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from workflow_engine.definition import Workflow
 from workflow_engine.demo.progress import Progress
@@ -68,9 +67,9 @@ def _standing(progress: Progress) -> str:
 
 def _picture(progress: Progress, workflow: Workflow, name_of: NameOf) -> RenderableType:
     statuses = "   ".join(f"{status} {count}" for status, count in sorted(progress.statuses.items()))
-    bar = ProgressBar(total=len(progress.orders), completed=len(progress.journals), width=79)
-    lines = Text(f"{_standing(progress)}\n{statuses}")
-    return Group(lines, bar, _nodes(progress, workflow, name_of))
+    bar = Table.grid()  # a bar by itself does not end its line
+    bar.add_row(ProgressBar(total=len(progress.orders), completed=len(progress.journals), width=79))
+    return Group(_standing(progress), statuses, bar, _nodes(progress, workflow, name_of))
 
 
 def _nodes(progress: Progress, workflow: Workflow, name_of: NameOf) -> Table:
@@ -85,16 +84,19 @@ def _nodes(progress: Progress, workflow: Workflow, name_of: NameOf) -> Table:
         table.add_column(heading, justify="right")
     for node in workflow.nodes:
         rows, share = ran[node.id], shares.get(node.id, Counter())
-        mean = _mean_ms(rows)
-        table.add_row(
-            node.id, node.label, str(len(rows) or ""), mean, *(str(share[worker] or "") for worker in workers)
-        )
+        counts = [str(share[worker] or "") for worker in workers]
+        table.add_row(node.id, node.label, str(len(rows) or ""), _mean_ms(rows), *counts)
     return table
 
 
 def _mean_ms(rows: Sequence[NodeExecution]) -> str:
-    durations = [row.duration_ms for row in rows if row.worker and row.duration_ms is not None]
-    return f"{sum(durations) / len(durations):.0f} ms" if durations else ""
+    durations = [duration_ms(row) for row in rows if row.worker]
+    return f"{sum(durations) / len(durations):.1f} ms" if durations else ""
+
+
+def duration_ms(row: NodeExecution) -> float:
+    """Of one node, with the fractions that its column leaves out."""
+    return (row.completed_at - row.started_at).total_seconds() * 1000 if row.completed_at else 0.0
 
 
 def worker_of(row: NodeExecution, name_of: NameOf) -> str:
@@ -135,7 +137,7 @@ def path_table(journal: Sequence[NodeExecution], name_of: NameOf) -> Table:
             row.status.value,
             ", ".join(handle for handle in row.handles if handle),
             name_of(row.worker) if row.worker else "",
-            "" if row.duration_ms is None or not row.worker else f"{row.duration_ms} ms",
+            f"{duration_ms(row):.1f} ms" if row.worker else "",
         )
     return table
 

@@ -65,7 +65,8 @@ def set_up(undo: ExitStack, interruption: Interruption, nodes: str, folder: Path
     own |= _redis(undo)
     interruption.check()
     settings = Settings(**own)
-    processes = Processes(_scratch(undo), _environment(own, folder))
+    scratch = _scratch(undo)
+    processes = Processes(scratch, _environment(own, folder, scratch))
     undo.callback(processes.stop)
     processes.start(FLOWER, [*CELERY, *FLOWER_ON_A_FREE_PORT])
     for worker in WORKERS:
@@ -92,10 +93,11 @@ def _scratch(undo: ExitStack) -> Path:
     return scratch.data
 
 
-def _environment(own: dict[str, str], folder: Path) -> dict[str, str]:
+def _environment(own: dict[str, Any], folder: Path, scratch: Path) -> dict[str, str]:
     settings = {f"{ENVIRONMENT_PREFIX}{name.upper()}": value for name, value in own.items()}
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, **settings, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # What a killed worker leaves in its temporary folder is removed with ours.
+    return {**os.environ, **settings, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
 
 
 def _ready(processes: Processes, interruption: Interruption) -> str:

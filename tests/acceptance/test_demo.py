@@ -1,0 +1,159 @@
+"""The first command of the README: it shows what it promises, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from workflow_engine import demo
+from workflow_engine.errors import EmbeddedServerFailed
+
+ORDERS = 20
+PATIENCE = 60.0
+COMMAND_LINE = "from workflow_engine.cli import main; main()"
+
+
+class RunningDemo:
+    """The demo as a process, with every process that it has ever had below it."""
+
+    def __init__(self, scratch: Path, orders: int, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND_LINE, "demo", "--once", "--orders", str(orders)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **environment, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
+        )
+        self.scratch = scratch
+        self.family: set[psutil.Process] = set()
+        self.output: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait(self) -> int:
+        """Its exit status."""
+        self.until(lambda: self.process.poll() is not None, "the demo has ended")
+        self._reader.join(PATIENCE)
+        return self.process.returncode
+
+    def until_it_says(self, words: str) -> None:
+        self.until(lambda: any(words in line for line in self.output), f"the demo says {words!r}")
+
+    def until(self, condition: Callable[[], bool], description: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {description}\n{self.text}"
+            self._meet_family()
+            time.sleep(0.05)
+
+    def alive(self) -> list[psutil.Process]:
+        """Those of its family that are still there; some are given a moment to die of the kernel's signal."""
+        _, alive = psutil.wait_procs(self.family, timeout=10)
+        return alive
+
+    @property
+    def text(self) -> str:
+        return "".join(self.output)
+
+    def _meet_family(self) -> None:
+        with suppress(psutil.NoSuchProcess):
+            self.family.update(psutil.Process(self.process.pid).children(recursive=True))
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.output.extend(iter(self.process.stdout.readline, ""))
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Where the demo may write; not below pytest's own folder, which another user may not enter."""
+    with tempfile.TemporaryDirectory(prefix="demo-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_every_order_completes_on_several_processes_and_nothing_is_left_behind(scratch: Path) -> None:
+    running = RunningDemo(scratch, ORDERS)
+
+    assert running.wait() == 0, running.text
+    assert f"{ORDERS} of {ORDERS} executions COMPLETED" in running.text
+    way = running.text.partition("The way of order")[2]
+    assert len(set(re.findall(r"worker[12]:\d+", way))) > 1, running.text
+    assert len(running.family) >= 2 + 1 + 2 * (1 + 2)  # servers, Flower, workers
+    assert running.alive() == []
+    assert left_in(scratch) == []
+
+
+def test_servers_of_the_environment_are_used_and_keep_what_happened(
+    scratch: Path, database_url: str, redis_url: str
+) -> None:
+    servers = {"WORKFLOW_ENGINE_DATABASE_URL": database_url, "WORKFLOW_ENGINE_REDIS_URL": redis_url}
+    running = RunningDemo(scratch, 5, **servers)
+
+    assert running.wait() == 0, running.text
+    assert running.alive() == []
+    with closing(psycopg2.connect(database_url.replace("+psycopg2", ""))) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT status, count(*) FROM executions GROUP BY status")
+        assert cursor.fetchall() == [("COMPLETED", 5)]
+    assert len(running.family) == 1 + 2 * (1 + 2), "Flower and workers, and no server"
+
+
+@pytest.mark.parametrize(
+    ("moment", "signum", "status"),
+    [
+        ("Starting Postgres", signal.SIGINT, 130),
+        ("orders started", signal.SIGTERM, 143),
+    ],
+)
+def test_told_to_end_it_takes_everything_with_it(
+    moment: str, signum: signal.Signals, status: int, scratch: Path
+) -> None:
+    running = RunningDemo(scratch, 500)
+    running.until_it_says(moment)
+
+    running.process.send_signal(signum)
+
+    assert running.wait() == status, running.text
+    assert running.alive() == []
+    assert left_in(scratch) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_killed_outright_its_processes_end_all_the_same(scratch: Path) -> None:
+    running = RunningDemo(scratch, 500)
+    running.until_it_says("Deployed order-fulfilment")
+
+    running.process.kill()
+
+    running.wait()
+    assert running.alive() == []
+
+
+def test_a_machine_without_servers_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: object) -> None:
+        raise EmbeddedServerFailed("Postgres", "there is no Postgres to start on this machine")
+
+    monkeypatch.setattr("workflow_engine.embedded.EmbeddedPostgres.start", refuse)
+
+    assert demo.run(once=True, orders=1) == 1
+    assert "The demo failed: there is no Postgres to start" in capsys.readouterr().out

@@ -1,0 +1,427 @@
+"""Whatever a node does wrong ends as that node's failure, in words its author can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from fleet_in_process import Broker, Workers, calling, line
+
+from workflow_engine import (
+    ExecutionContext,
+    ExecutionStatus,
+    NodeExecutionResult,
+    NodeStatus,
+    Settings,
+    WorkflowBuilder,
+    WorkflowClient,
+    failure,
+    node,
+    success,
+    waiting,
+)
+from workflow_engine.definition import Edge, Node, Workflow
+from workflow_engine.engine import Engine
+from workflow_engine.errors import DatabaseUnavailable, GivenBack
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+def recurse() -> Any:
+    return recurse()
+
+
+class Opaque:
+    pass
+
+
+def raises(error: BaseException) -> Callable[[], Any]:
+    def work() -> Any:
+        raise error
+
+    return work
+
+
+def returns(answer: Any) -> Callable[[], Any]:
+    def work() -> Any:
+        return answer
+
+    return work
+
+
+LOOP: dict[str, Any] = {}
+LOOP["self"] = LOOP
+
+BAD_NODES: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "raises": (raises(ValueError("no such order")), "ValueError", "no such order"),
+    "raises without words": (raises(ValueError()), "ValueError", "ValueError"),
+    "raises what cannot be printed": (
+        raises(Unprintable()),
+        "Unprintable",
+        "its text cannot be told: its __str__ raises",
+    ),
+    "raises what Postgres cannot hold": (raises(ValueError("a\x00b\ud800")), "ValueError", "a\\0b\\ud800"),
+    "leaves the process": (raises(SystemExit(3)), "SystemExit", "3"),
+    "runs out of stack": (recurse, "RecursionError", "maximum recursion depth exceeded"),
+    "says that it failed": (
+        returns(failure("OUT_OF_STOCK", "none left", {"sku": "a-1"})),
+        "OUT_OF_STOCK",
+        "none left",
+    ),
+    "says so badly": (returns(failure(7, None, {})), "7", "None"),  # type: ignore[arg-type]
+    "says so in what Postgres cannot hold": (
+        returns(failure("A\x00\ud800", "b\x00")),
+        "A\\0\\ud800",
+        "b\\0",
+    ),
+    "gives details that are no object": (
+        returns(failure("A", "b", "details")),  # type: ignore[arg-type]
+        "INVALID_RESULT",
+        "the details of a failure must be an object, not str",
+    ),
+    "gives details that are not JSON": (
+        returns(failure("A", "b", {"order": Opaque()})),
+        "InvalidValue",
+        "error details.order: ",
+    ),
+    "fails without an error": (
+        returns(NodeExecutionResult("failure")),
+        "INVALID_RESULT",
+        "a failure needs an error; answer failure(type, message)",
+    ),
+    "answers what is not JSON": (returns({"order": Opaque()}), "InvalidValue", "output.order: "),
+    "answers NaN": (returns([1.0, float("nan")]), "InvalidValue", "output[1]: "),
+    "answers an infinite number": (returns({"a": float("inf")}), "InvalidValue", "output.a: "),
+    "answers U+0000": (returns({"a": "x\x00"}), "InvalidValue", "output.a: "),
+    "answers a key that is no string": (returns({1: "x"}), "InvalidValue", "output"),
+    "answers an integer beyond 64 bits": (returns(2**64), "InvalidValue", "output: "),
+    "answers a value that contains itself": (returns(LOOP), "InvalidValue", "the value contains itself"),
+    "answers too much": (
+        returns("x" * 2_000_000),
+        "InvalidValue",
+        "output: ",
+    ),
+    "waits": (returns(waiting()), "NOT_IN_THIS_RELEASE", "waiting is not in this release"),
+    "leaves by an unknown handle": (
+        returns(success(1, handle="nowhere")),
+        "INVALID_RESULT",
+        "the node left by 'nowhere'; its ways out are ''",
+    ),
+    "sets variables that are no object": (
+        returns(success(1, variables=["a"])),  # type: ignore[arg-type]
+        "INVALID_RESULT",
+        "variables must be an object of names and values, not list",
+    ),
+    "sets a variable that is not JSON": (
+        returns(success(1, variables={"a": Opaque()})),
+        "InvalidValue",
+        "variables.a: ",
+    ),
+    "sets a variable with the name of a node": (
+        returns(success(1, variables={"start": 1})),
+        "InvalidValue",
+        "variables.start: a variable may not start with _ nor have the name of a node; rename it",
+    ),
+    "sets a variable of the engine": (
+        returns(success(1, variables={"_trigger": 1})),
+        "InvalidValue",
+        "variables._trigger: a variable may not start with _ nor have the name of a node; rename it",
+    ),
+    "sets too large a variable": (
+        returns(success(1, variables={"a": "x" * 2_000_000})),
+        "InvalidValue",
+        "variables: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("work", "error_type", "message"), BAD_NODES.values(), ids=BAD_NODES.keys())
+def test_an_execution_fails_when_its_node(
+    client: WorkflowClient,
+    broker: Broker,
+    workers: Workers,
+    redis_client: redis.Redis,
+    work: Callable[[], Any],
+    error_type: str,
+    message: str,
+) -> None:
+    client.deploy(line(work, never))
+    execution = client.start("line").id
+
+    assert workers.drain() == 1
+
+    failed = client.get(execution)
+    assert failed.status is ExecutionStatus.FAILED
+    assert failed.error is not None
+    assert message in failed.error
+    assert failed.error_details is not None
+    assert (failed.error_details["type"], failed.error_details["nodeId"]) == (error_type, work.__name__)
+    row = client.journal(execution)[-1]
+    assert (row.node_id, row.status, row.handles) == (work.__name__, NodeStatus.FAILED, ())
+    assert (row.error, row.output_data) == (failed.error, None)
+    assert list(redis_client.scan_iter()) == []
+
+
+def never() -> None:
+    raise AssertionError("a node behind a failure was run")
+
+
+def test_a_function_that_is_called_wrongly_fails_with_its_signature(
+    client: WorkflowClient, workers: Workers
+) -> None:
+    def charge(order_id: int, currency: str) -> None:
+        pass
+
+    flow = WorkflowBuilder("charging")
+    flow.trigger("start") >> calling(flow, charge, arguments="{{ _trigger }}")
+    client.deploy(flow.build())
+    execution = client.start("charging", {"orderId": 1}).id
+    workers.drain()
+
+    error = client.get(execution).error
+    assert error is not None
+    assert "charge(order_id: 'int', currency: 'str')" in error
+    assert "orderId" in error or "order_id" in error
+
+
+def test_an_expression_that_finds_nothing_fails_its_node_with_the_path(
+    client: WorkflowClient, workers: Workers
+) -> None:
+    flow = WorkflowBuilder("missing")
+    flow.trigger("start") >> flow.function("total", "{{ start.order.total * 2 }}")
+    client.deploy(flow.build())
+    execution = client.start("missing", {"order": {}}).id
+    workers.drain()
+
+    failed = client.get(execution)
+    assert failed.error_details is not None
+    assert failed.error_details["type"] == "ExpressionError"
+    assert failed.error is not None
+    assert "start.order.total" in failed.error
+
+
+def test_the_traceback_of_an_exception_is_kept_for_its_author(
+    client: WorkflowClient, workers: Workers
+) -> None:
+    client.deploy(line(raises(KeyError("sku"))))
+    execution = client.start("line").id
+    workers.drain()
+
+    details = client.journal(execution)[-1].error_details
+    assert details is not None
+    assert "raise error" in details["traceback"]
+    assert details["traceback"].endswith("KeyError: 'sku'\n")
+
+
+# -- what comes after a failure ------------------------------------------------------------------------
+
+
+def fails() -> None:
+    raise ValueError("declined")
+
+
+def test_a_failure_takes_the_error_edge_and_tells_what_happened(
+    client: WorkflowClient, workers: Workers
+) -> None:
+    flow = WorkflowBuilder("routed")
+    risky = calling(flow, fails)
+    told = flow.function("told", "{{ fails.error }}")
+    flow.trigger("start") >> risky >> flow.function("charged", 1)
+    risky.on_error >> told
+    client.deploy(flow.build())
+    execution = client.start("routed").id
+    workers.drain()
+
+    finished = client.get(execution)
+    assert finished.status is ExecutionStatus.COMPLETED
+    assert finished.result == {"told": {"type": "ValueError", "message": "declined", "attempt": 1}}
+    rows = {row.node_id: row for row in client.journal(execution)}
+    assert rows.keys() == {"start", "fails", "told"}
+    assert (rows["fails"].status, rows["fails"].handles) == (NodeStatus.FAILED, ("error",))
+
+
+def test_a_node_may_go_on_after_its_failure(client: WorkflowClient, workers: Workers) -> None:
+    flow = WorkflowBuilder("tolerant")
+    told = flow.function("told", "{{ fails.error.message }}")
+    flow.trigger("start") >> calling(flow, fails, on_error="continue") >> told
+    client.deploy(flow.build())
+    execution = client.start("tolerant").id
+    workers.drain()
+
+    finished = client.get(execution)
+    assert (finished.status, finished.result) == (ExecutionStatus.COMPLETED, "declined")
+    assert client.journal(execution)[1].status is NodeStatus.FAILED
+    assert finished.nodes_executed == 2
+
+
+def test_a_failure_that_nothing_handles_ends_the_execution_and_cancels_what_is_due(
+    client: WorkflowClient, broker: Broker, workers: Workers
+) -> None:
+    flow = WorkflowBuilder("branches")
+    flow.trigger("start") >> [calling(flow, fails), calling(flow, never)]
+    client.deploy(flow.build())
+    execution = client.start("branches").id
+    workers.drain()
+
+    failed = client.get(execution)
+    assert (failed.status, failed.error) == (ExecutionStatus.FAILED, "declined")
+    assert [row.node_id for row in client.journal(execution)] == ["start", "fails"]
+    assert failed.result is None
+    assert broker.messages == []
+
+
+# -- secrets -------------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_seen_by_the_node_and_by_nobody_else(
+    client: WorkflowClient,
+    workers: Workers,
+    broker: Broker,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sql: Callable[..., Any],
+) -> None:
+    secret = "s3cr3t/älter"
+    monkeypatch.setenv("WORKFLOW_SECRET_TOKEN", secret)
+    caplog.set_level(logging.DEBUG)
+    seen: list[str] = []
+    kept: list[bytes] = []
+
+    def uses(token: str) -> NodeExecutionResult:
+        seen.append(token)
+        return success({"echo": f"Bearer {token}", token: 1}, variables={"header": token})
+
+    def leaks(token: str) -> None:
+        kept.extend(redis_client.dump(key) for key in redis_client.scan_iter())
+        raise ValueError(f"401 for {token}")
+
+    flow = WorkflowBuilder("secrets")
+    token = {"token": "{{ _secrets.TOKEN }}"}
+    last = calling(flow, leaks, arguments=token)
+    flow.trigger("start") >> calling(flow, uses, arguments=token) >> last
+    client.deploy(flow.build())
+    execution = client.start("secrets").id
+    workers.drain()
+
+    assert seen == [secret]
+    uses_row, leaks_row = client.journal(execution)[1:]
+    assert uses_row.output_data == {"echo": "Bearer ***", "***": 1}
+    assert uses_row.variables == {"header": "***"}
+    assert uses_row.input_data["arguments"] == leaks_row.input_data["arguments"] == {"token": "***"}
+    assert client.get(execution).error == "401 for ***"
+    stored = str(sql("SELECT e::text, n::text FROM executions e, node_executions n"))
+    assert kept
+    for place in (stored, caplog.text, *(copy.decode("utf-8", "replace") for copy in kept)):
+        assert "s3cr3t" not in place
+
+
+# -- not the node's fault ------------------------------------------------------------------------------
+
+
+UNKNOWN = "test.not_deployed_here"
+
+
+@pytest.fixture(params=["function", "node type"])
+def unknown_code(request: pytest.FixtureRequest, engine: Engine, client: WorkflowClient) -> str:
+    """The id of an execution whose node needs code that this worker does not have."""
+    missing = (
+        Node(id="missing", type="action", sub_type="python", config={"function": UNKNOWN})
+        if request.param == "function"
+        else Node(id="missing", type="action", sub_type=UNKNOWN)
+    )
+    start = Node(id="start", type="trigger", sub_type="manual")
+    workflow = Workflow(id="newer", nodes=(start, missing), edges=(Edge(source="start", target="missing"),))
+    engine.deployments.deploy(workflow)
+    return client.start("newer").id
+
+
+def test_a_node_whose_code_is_not_here_waits_for_a_newer_worker(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    unknown_code: str,
+    redis_client: redis.Redis,
+    settings: Settings,
+) -> None:
+    message = broker.take()
+    for _ in range(2):
+        with pytest.raises(GivenBack, match="node 'missing' waits for a newer worker"):
+            engine.executor.continue_execution(message)
+
+    assert client.get(unknown_code).status is ExecutionStatus.PENDING
+    assert not engine.locks.is_locked(unknown_code)
+    assert not redis_client.hexists(settings.context_key(unknown_code), "mark")
+
+
+def test_a_node_whose_code_never_comes_fails(
+    client: WorkflowClient, new_engine: Callable[..., Engine], broker: Broker, unknown_code: str
+) -> None:
+    out_of_patience = new_engine(unknown_type_patience=0)
+
+    out_of_patience.executor.continue_execution(broker.take())
+
+    failed = client.get(unknown_code)
+    assert failed.status is ExecutionStatus.FAILED
+    assert failed.error_details == {"nodeId": "missing", "type": "UNKNOWN_NODE_TYPE"}
+    assert failed.error is not None
+    assert "not_deployed_here" in failed.error
+
+
+def test_a_node_that_waited_for_newer_code_runs_once_it_is_there(
+    client: WorkflowClient, new_engine: Callable[..., Engine], engine: Engine, broker: Broker
+) -> None:
+    missing = Node(id="missing", type="action", sub_type="python", config={"function": "test.arrives_later"})
+    start = Node(id="start", type="trigger", sub_type="manual")
+    engine.deployments.deploy(
+        Workflow(id="newer", nodes=(start, missing), edges=(Edge(source="start", target="missing"),))
+    )
+    execution = client.start("newer").id
+    message = broker.take()
+    with pytest.raises(GivenBack):
+        engine.executor.continue_execution(message)
+
+    @node("test.arrives_later")
+    def arrives_later() -> str:
+        return "here"
+
+    new_engine().executor.continue_execution(message)
+    assert client.get(execution).result == "here"
+
+
+def test_an_output_that_cannot_be_fetched_is_not_the_nodes_failure(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def quiet() -> str:
+        return "said"
+
+    def reads(context: ExecutionContext) -> str:
+        redis_client.flushdb()
+        return str(context.node_outputs["quiet"])
+
+    client.deploy(line(quiet, reads))
+    execution = client.start("line").id
+    engine.executor.continue_execution(broker.take())
+    message = broker.take()
+
+    def away(*_: Any) -> Any:
+        raise DatabaseUnavailable("Postgres is away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(engine.state, "load_output", away)
+        with pytest.raises(GivenBack, match="Postgres is away"):
+            engine.executor.continue_execution(message)
+
+    engine.executor.continue_execution(dataclasses.replace(message))
+    assert client.get(execution).result == "said"
