@@ -56,7 +56,9 @@ class Settings(BaseSettings):
     unknown_type_patience: float = Field(
         600, ge=0, description="seconds a node of a type unknown here waits for a newer worker, then it fails"
     )
-    max_recoveries: int = Field(3, ge=0, description="crashes of its process after which a node fails")
+    max_recoveries: int = Field(
+        3, ge=0, description="how often a node is run again after its process died; then it fails"
+    )
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated modules that register node types with @node"
     )

@@ -19,8 +19,13 @@ import psycopg2
 import pytest
 import redis
 
-from workflow_engine.embedded import programs
-from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer, EmbeddedServers
+from workflow_engine.embedded import (
+    EmbeddedPostgres,
+    EmbeddedRedis,
+    EmbeddedServer,
+    EmbeddedServers,
+    programs,
+)
 from workflow_engine.embedded.programs import (
     POSTGRES,
     REDIS,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
-from fleet_in_process import Broker, Workers, calling
+from fleet_in_process import Workers
 
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
-from workflow_engine.builder import BuiltNode, Branch
+from workflow_engine.builder import Branch, BuiltNode
 
 
 def test_a_thousand_nodes_in_a_row_complete(client: WorkflowClient, workers: Workers) -> None:
