@@ -11,6 +11,7 @@ from workflow_engine.settings import get_settings as _get_settings
 _settings = _get_settings()
 
 broker_url = _settings.effective_broker_url
+broker_read_url = broker_write_url = broker_url  # which CELERY_BROKER_URL does not override
 broker_transport_options = _transport_options(_settings)
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker outlives any outage of the broker

@@ -15,6 +15,8 @@ from workflow_engine.dispatch import FORMAT_HEADER, TASK_NAME, HopMessage
 from workflow_engine.engine import worker_engine
 from workflow_engine.errors import GivenBack
 from workflow_engine.execution_state import FORMAT
+from workflow_engine.node import load_node_types
+from workflow_engine.settings import get_settings
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ def run_node(self: Task, **message: Any) -> None:
 
 
 @celeryd_init.connect(weak=False)
-def _add_timekeeper(instance: Any, **_: Any) -> None:
+def _prepare_worker(instance: Any, **_: Any) -> None:
     # By signal, so that a team's own app needs nothing but the `include` of this module.
     instance.app.steps["worker"].add(Timekeeper)
+    # Before the pool forks, or the first node of every process would wait for these imports.
+    load_node_types(get_settings().imports)

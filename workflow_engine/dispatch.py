@@ -135,8 +135,11 @@ def task_headers(dispatch: Dispatch, task_id: str) -> dict[str, Any]:
 
 def producer_app(settings: Settings) -> Celery:
     """A Celery app that only publishes, for programs that have none of their own."""
-    app = Celery("workflow_engine", broker=settings.effective_broker_url, set_as_current=False)
+    app = Celery("workflow_engine", set_as_current=False)
     app.conf.update(
+        # Not `broker_url`, which a variable CELERY_BROKER_URL in the environment would override.
+        broker_write_url=settings.effective_broker_url,
+        broker_read_url=settings.effective_broker_url,
         broker_transport_options=broker_transport_options(settings),
         broker_connection_max_retries=None,
         task_send_sent_event=False,

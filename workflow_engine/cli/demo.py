@@ -23,6 +23,7 @@ def demo(invocation: Invocation, once: bool, orders: int) -> int:
     """
     from workflow_engine import demo as example
 
+    _ = invocation.settings  # a malformed one is told before anything is started
     # As JSON only the outcome is the answer; what is there to watch moves to standard error.
     with contextlib.redirect_stdout(sys.stderr) if invocation.as_json else contextlib.nullcontext():
         status = example.run(once=once or invocation.as_json, orders=orders)

@@ -29,7 +29,7 @@ from workflow_engine.demo.screen import (
     percentile,
     processes_table,
 )
-from workflow_engine.demo.stage import Stage, set_up
+from workflow_engine.demo.stage import Stage, servers_to_start, set_up
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 from workflow_engine.states import ExecutionStatus
@@ -75,7 +75,8 @@ class Demonstration:
         """Show all of it; the exit status. What `undo` is given ends what was started."""
         example = Example.find()
         sys.path.insert(0, str(example.folder))  # deploying checks how the Python nodes may be called
-        self._screen.say("Starting Postgres, Redis, two workers of two processes each and Flower")
+        started = [*servers_to_start(), "two workers of two processes each"]
+        self._screen.say(f"Starting {', '.join(started)} and Flower")
         stage = set_up(undo, self._interruption, NODES, example.folder)
         client = WorkflowClient(stage.settings)
         workflow = self._deploy(client, example)
@@ -143,7 +144,7 @@ class Demonstration:
             for line in _commands(stage, shown):
                 say(f"  {line}")
         else:
-            say("\nTo look around in it, run `make demo` on a terminal: there it stays up until you end it.")
+            say("\nOn a terminal, and without --once, all of it stays up to look around in.")
 
     def _stay(self, stage: Stage) -> None:
         """Until Ctrl-C, which is the way to end now. Raises Interrupted for any other signal."""

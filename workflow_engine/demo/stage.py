@@ -75,14 +75,24 @@ def set_up(undo: ExitStack, interruption: Interruption, nodes: str, folder: Path
     return Stage(settings, own, processes, _ready(processes, interruption))
 
 
+def servers_to_start() -> list[str]:
+    """The servers that the environment does not name."""
+    servers = {"Postgres": "DATABASE_URL", "Redis": "REDIS_URL"}
+    return [name for name, setting in servers.items() if not _is_named(setting)]
+
+
+def _is_named(setting: str) -> bool:
+    return bool(os.environ.get(f"{ENVIRONMENT_PREFIX}{setting}"))
+
+
 def _database(undo: ExitStack) -> dict[str, str]:
-    if os.environ.get(f"{ENVIRONMENT_PREFIX}DATABASE_URL"):
+    if _is_named("DATABASE_URL"):
         return {}
     return {"database_url": undo.enter_context(EmbeddedPostgres()).url}
 
 
 def _redis(undo: ExitStack) -> dict[str, str]:
-    if os.environ.get(f"{ENVIRONMENT_PREFIX}REDIS_URL"):
+    if _is_named("REDIS_URL"):
         return {"queue": QUEUE}
     return {"redis_url": undo.enter_context(EmbeddedRedis()).url, "broker_url": ""}
 

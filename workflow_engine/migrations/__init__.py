@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -14,6 +15,10 @@ from sqlalchemy.pool import NullPool
 from workflow_engine.database import engine_errors
 
 
+_one_at_a_time = threading.Lock()
+"""Alembic keeps the migration that is running in variables of the process."""
+
+
 def _config(url: str, schema: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
@@ -23,7 +28,7 @@ def _config(url: str, schema: str) -> Config:
 
 def upgrade(url: str, schema: str = "public", revision: str = "head") -> None:
     """Bring the tables to the newest form, or to `revision`. Several callers at once wait for each other."""
-    with engine_errors():
+    with _one_at_a_time, engine_errors():
         command.upgrade(_config(url, schema), revision)
 
 

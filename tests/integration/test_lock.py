@@ -1,0 +1,254 @@
+"""The lock of an execution: one holder at a time, renewed while it is held, and never held by nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+
+from workflow_engine import Settings
+from workflow_engine.errors import CacheUnavailable
+from workflow_engine.lock import DistributedLockService, Holder
+from workflow_engine.redis_connection import connect_redis
+
+EXECUTION = "01890000-0000-7000-8000-000000000001"
+KEY = f"lock:execution:{EXECUTION}"
+SHORT = 0.6
+"""Seconds a lock lasts here unless it is renewed."""
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, lock_expiry=SHORT)
+
+
+@pytest.fixture
+def new_locks(settings: Settings) -> Callable[[], DistributedLockService]:
+    """Makes services that stand for processes."""
+    return lambda: DistributedLockService(connect_redis(settings), settings)
+
+
+@pytest.fixture
+def locks(new_locks: Callable[[], DistributedLockService]) -> DistributedLockService:
+    return new_locks()
+
+
+@pytest.fixture
+def others(new_locks: Callable[[], DistributedLockService]) -> DistributedLockService:
+    """The locks of another process."""
+    return new_locks()
+
+
+def test_a_lock_is_held_by_one_at_a_time(
+    locks: DistributedLockService, others: DistributedLockService
+) -> None:
+    mine = locks.acquire_lock(EXECUTION)
+    assert mine is not None
+    assert others.acquire_lock(EXECUTION) is None
+    assert locks.acquire_lock(EXECUTION) is None, "nor twice by one process"
+    assert locks.is_locked(EXECUTION)
+    assert others.is_locked(EXECUTION)
+
+    assert locks.release_lock(mine)
+
+    assert not others.is_locked(EXECUTION)
+    theirs = others.acquire_lock(EXECUTION)
+    assert theirs is not None
+    assert others.is_locked_by_me(theirs)
+    assert not locks.is_locked_by_me(mine)
+    others.release_lock(theirs)
+
+
+def test_nobody_releases_the_lock_of_another(
+    locks: DistributedLockService, others: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    mine = locks.acquire_lock(EXECUTION)
+    assert mine is not None
+    redis_client.delete(KEY)
+    theirs = others.acquire_lock(EXECUTION)
+    assert theirs is not None
+
+    assert not locks.release_lock(mine)
+
+    assert others.is_locked_by_me(theirs)
+    others.release_lock(theirs)
+    assert not others.release_lock(theirs), "and none twice"
+
+
+def test_the_value_of_a_lock_says_who_holds_it_and_since_when(
+    locks: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    claim = locks.acquire_lock(EXECUTION, task_id="task-1")
+    assert claim is not None
+
+    value = redis_client.get(KEY)
+    assert value == claim.value
+    assert json.loads(claim.value).keys() == {"token", "instance", "process", "task", "since"}
+    held = locks.held_by(EXECUTION)
+    assert held is not None
+    holder = held[1]
+    assert (holder.token, holder.task_id) == (claim.token, "task-1")
+    assert (holder.instance, holder.process) == (socket.gethostname(), os.getpid())
+    assert datetime.now(UTC) - datetime.fromisoformat(holder.since) < timedelta(seconds=5)
+    locks.release_lock(claim)
+    assert locks.held_by(EXECUTION) is None
+
+
+def test_a_value_that_the_engine_did_not_write_names_no_holder(
+    locks: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    for value in (b"no json", b"[]", b"1", b'{"token": 1}'):
+        redis_client.set(KEY, value, px=5000)
+
+        assert Holder.from_value(value) is None
+        assert locks.held_by(EXECUTION) is None
+        assert locks.acquire_lock(EXECUTION) is None
+
+
+def test_a_lock_is_renewed_for_as_long_as_it_is_held(
+    locks: DistributedLockService, others: DistributedLockService
+) -> None:
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+
+    time.sleep(2 * SHORT)
+
+    assert locks.is_locked_by_me(claim)
+    assert others.acquire_lock(EXECUTION) is None
+    locks.release_lock(claim)
+
+
+def test_a_lock_that_is_not_renewed_expires(
+    locks: DistributedLockService, others: DistributedLockService
+) -> None:
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+    locks.forget(claim)
+
+    time.sleep(1.2 * SHORT)
+
+    theirs = others.acquire_lock(EXECUTION)
+    assert theirs is not None
+    others.release_lock(theirs)
+
+
+def test_a_lock_that_a_wiped_redis_lost_is_taken_again(
+    locks: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+    redis_client.flushdb()
+
+    locks.renew()
+
+    assert locks.is_locked_by_me(claim)
+    assert redis_client.pttl(KEY) > 0
+    locks.release_lock(claim)
+
+
+def test_a_lock_that_somebody_else_has_taken_is_left_to_them(
+    locks: DistributedLockService, others: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    mine = locks.acquire_lock(EXECUTION)
+    assert mine is not None
+    redis_client.flushdb()
+    theirs = others.acquire_lock(EXECUTION)
+    assert theirs is not None
+
+    locks.renew()
+    assert others.is_locked_by_me(theirs)
+    others.release_lock(theirs)
+    locks.renew()
+
+    assert not locks.is_locked(EXECUTION), "a lock that was lost once is not taken again behind them"
+
+
+def test_a_lock_that_was_released_is_not_taken_again_by_a_renewal_that_was_on_its_way(
+    locks: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    stop = threading.Event()
+
+    def renew_without_a_pause() -> None:
+        while not stop.is_set():
+            locks.renew()
+
+    renewer = threading.Thread(target=renew_without_a_pause)
+    renewer.start()
+    taken_for_nobody = 0
+    for _ in range(40):
+        claim = locks.acquire_lock(EXECUTION)
+        if claim is None:
+            taken_for_nobody += 1
+            redis_client.delete(KEY)
+        else:
+            locks.release_lock(claim)
+    stop.set()
+    renewer.join()
+
+    assert taken_for_nobody == 0
+
+
+def test_a_forked_process_does_not_keep_the_locks_of_its_parent(
+    locks: DistributedLockService, redis_client: redis.Redis
+) -> None:
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+    if (child := os.fork()) == 0:
+        try:
+            locks.renew()
+            own = locks.acquire_lock("another")
+            os._exit(0 if own is not None and locks.release_lock(own) else 1)
+        finally:
+            os._exit(2)
+    locks.forget(claim)
+    redis_client.delete(KEY)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0, "a child has locks of its own"
+    assert not locks.is_locked(EXECUTION)
+
+
+def test_a_child_renews_its_own_locks(locks: DistributedLockService) -> None:
+    parents = locks.acquire_lock("of-the-parent")
+    assert parents is not None
+    if (child := os.fork()) == 0:
+        try:
+            claim = locks.acquire_lock(EXECUTION)
+            time.sleep(1.5 * SHORT)
+            os._exit(0 if claim is not None and locks.is_locked_by_me(claim) else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    locks.release_lock(parents)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_locks_of_two_teams_on_one_redis_never_meet(settings: Settings, redis_client: redis.Redis) -> None:
+    teams = [
+        DistributedLockService(redis_client, settings.model_copy(update={"key_prefix": prefix}))
+        for prefix in ("team-a:", "team-b:")
+    ]
+
+    claims = [team.acquire_lock(EXECUTION) for team in teams]
+
+    assert sorted(redis_client.scan_iter()) == [f"team-a:{KEY}".encode(), f"team-b:{KEY}".encode()]
+    for team, claim in zip(teams, claims, strict=True):
+        assert claim is not None
+        assert team.release_lock(claim)
+
+
+def test_a_redis_that_cannot_be_reached_is_not_taken_for_a_lock_that_is_held() -> None:
+    settings = Settings(redis_url="redis://127.0.0.1:1/0", redis_timeout=0.2)
+    cut_off = DistributedLockService(connect_redis(settings), settings)
+
+    for operation in (cut_off.acquire_lock, cut_off.is_locked, cut_off.held_by):
+        with pytest.raises(CacheUnavailable):
+            operation(EXECUTION)
