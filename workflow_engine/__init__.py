@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         WorkflowNotFound,
     )
     from workflow_engine.execution_queries import Execution, NodeExecution
-    from workflow_engine.execution_state import StartedExecution
-    from workflow_engine.node import (
+    from workflow_engine.execution_records import StartedExecution
+    from workflow_engine.node_types import (
         NodeExecutionResult,
         NodeExecutor,
         NodeType,
@@ -85,8 +85,6 @@ __all__ = [
     "BackingServiceUnavailable",
 ]
 
-from workflow_engine.node import node  # bound now, or the module of this name would shadow it
-
 _HOMES = {
     "builder": "WorkflowBuilder",
     "client": "WorkflowClient",
@@ -99,8 +97,8 @@ _HOMES = {
         "WorkflowNotFound"
     ),
     "execution_queries": "Execution NodeExecution",
-    "execution_state": "StartedExecution",
-    "node": "NodeExecutionResult NodeExecutor NodeType failure node registry success waiting",
+    "execution_records": "StartedExecution",
+    "node_types": "NodeExecutionResult NodeExecutor NodeType failure node registry success waiting",
     "settings": "Settings get_settings",
     "states": "ExecutionStatus NodeStatus",
 }

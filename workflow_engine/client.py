@@ -14,7 +14,7 @@ from workflow_engine.deployments import DeployedVersion, DeployedWorkflow, Deplo
 from workflow_engine.engine import Engine
 from workflow_engine.errors import InvalidValue, TriggerDataInvalid, WaitTimeout, WorkflowNotFound
 from workflow_engine.execution_queries import Execution, NodeExecution, checked_id
-from workflow_engine.execution_state import NewExecution, StartedExecution, new_execution_id
+from workflow_engine.execution_records import NewExecution, StartedExecution, new_execution_id
 from workflow_engine.graph import Graph
 from workflow_engine.json_values import check_size, encode, normalise
 from workflow_engine.nodes.triggers import check_trigger_data

@@ -19,7 +19,8 @@ import redis
 
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import CacheUnavailable, ExecutionNotFound
-from workflow_engine.execution_state import ExecutionStateService, Snapshot
+from workflow_engine.execution_records import Snapshot
+from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.lock import Claim
 from workflow_engine.redis_connection import load_script, redis_errors
 from workflow_engine.settings import Settings

@@ -19,7 +19,7 @@ from pydantic.json_schema import models_json_schema
 from workflow_engine.definition import Workflow
 from workflow_engine.json_values import LARGEST_INTEGER
 from workflow_engine.model_problems import check_model
-from workflow_engine.node import NodeRegistry, NodeType, RegisteredFunction, load_node_types
+from workflow_engine.node_types import NodeRegistry, NodeType, RegisteredFunction, load_node_types
 from workflow_engine.release import NOT_IN_THIS_RELEASE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 
 from workflow_engine.errors import BrokerUnavailable
-from workflow_engine.execution_state import FORMAT
+from workflow_engine.execution_records import FORMAT
 from workflow_engine.settings import Settings, broker_transport_options
 
 TASK_NAME = "workflow_engine.run_node"

@@ -34,19 +34,13 @@ from workflow_engine.errors import (
     WorkflowNotFound,
 )
 from workflow_engine.execution_queries import checked_id
-from workflow_engine.execution_state import (
-    FORMAT,
-    CommitAnswer,
-    ExecutionStateService,
-    NewExecution,
-    Snapshot,
-    StartedExecution,
-)
+from workflow_engine.execution_records import FORMAT, CommitAnswer, NewExecution, Snapshot, StartedExecution
+from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.hop import Hop
 from workflow_engine.json_values import decode, encode
 from workflow_engine.lock import Claim, DistributedLockService, Holder
-from workflow_engine.node import NodeError
 from workflow_engine.node_run import Outcome, run_node
+from workflow_engine.node_types import NodeError
 from workflow_engine.patience import repeated
 from workflow_engine.plan import Plans, WorkflowPlan
 from workflow_engine.settings import Settings

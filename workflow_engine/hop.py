@@ -14,11 +14,11 @@ from typing import Any
 
 from workflow_engine.context_cache import CachedContext
 from workflow_engine.definition import Node
-from workflow_engine.execution_state import NodeCommit
+from workflow_engine.execution_records import NodeCommit
 from workflow_engine.json_values import decode, encode
 from workflow_engine.lock import Claim
-from workflow_engine.node import NodeError
 from workflow_engine.node_run import Outcome, failed
+from workflow_engine.node_types import NodeError
 from workflow_engine.plan import WorkflowPlan
 from workflow_engine.states import ExecutionStatus
 from workflow_engine.walk import Walk

@@ -24,7 +24,7 @@ from workflow_engine.errors import (
 from workflow_engine.expressions import Scope
 from workflow_engine.graph import Graph
 from workflow_engine.json_values import check_size, encode, normalise, storable_text
-from workflow_engine.node import NodeError, NodeExecutionResult, failure, failure_of
+from workflow_engine.node_types import NodeError, NodeExecutionResult, failure, failure_of
 from workflow_engine.plan import NodePlan
 from workflow_engine.secret_values import Secrets
 from workflow_engine.states import NodeStatus

@@ -15,7 +15,7 @@ from workflow_engine.definition import Node, Workflow
 from workflow_engine.errors import UnknownNodeType, WorkflowNotFound
 from workflow_engine.expressions import Template, compile_template
 from workflow_engine.graph import Graph
-from workflow_engine.node import NodeRegistry, NodeType
+from workflow_engine.node_types import NodeRegistry, NodeType
 
 PLANS_KEPT = 500
 """Plans of the workflow versions used last; an older one is built again when it is needed."""

@@ -291,6 +291,7 @@ class Fleet:
             **of_settings,
             f"{ENVIRONMENT_PREFIX}IMPORTS": ",".join(self.settings.imports),
             FOLDER_VARIABLE: str(self.folder),
+            "TMPDIR": str(self.folder),  # of a killed worker something may be left
             "PYTHONPATH": str(HERE),
             "PYTHONUNBUFFERED": "1",
         }

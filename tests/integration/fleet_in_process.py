@@ -15,7 +15,7 @@ from workflow_engine.builder import BuiltNode
 from workflow_engine.dispatch import Dispatch, HopMessage
 from workflow_engine.engine import Engine
 from workflow_engine.errors import BrokerUnavailable
-from workflow_engine.node import node
+from workflow_engine.node_types import node
 
 
 class Broker:

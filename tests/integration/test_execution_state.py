@@ -14,7 +14,8 @@ import sqlalchemy.exc
 from workflow_engine import ExecutionStatus, NodeStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine import Engine
 from workflow_engine.errors import ExecutionNotFound, IdempotencyConflict, IllegalMove, InvalidValue
-from workflow_engine.execution_state import ExecutionStateService, NewExecution, NodeCommit, new_execution_id
+from workflow_engine.execution_records import NewExecution, NodeCommit, new_execution_id
+from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.states import LEGAL_MOVES
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -357,8 +358,9 @@ def refusing_constraint(engine: Engine, statement: str, *parameters: Any) -> str
 
 SECOND_ROW = """
 INSERT INTO node_executions
-    (execution_id, seq, node_id, type, sub_type, visit, status, token, started_at, completed_at, superseded_by)
-VALUES (%s, %s, 'charge', 'action', 'function', %s, %s, gen_random_uuid(), now(), now(), %s)
+    (execution_id, seq, visit, status, superseded_by, node_id, type, sub_type, token, started_at,
+     completed_at)
+VALUES (%s, %s, %s, %s, %s, 'charge', 'action', 'function', gen_random_uuid(), now(), now())
 """
 
 

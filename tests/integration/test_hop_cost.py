@@ -1,7 +1,7 @@
 """What one hop costs, counted on the wires to Postgres, to Redis and to the broker.
 
-The hop runs in this process, in front of real servers, and publishes with Celery. It is measured in the steady
-state: connections are open, scripts loaded, the definition compiled.
+The hop runs in this process, in front of real servers, and publishes with Celery. It is measured in the
+steady state: connections are open, scripts loaded, the definition compiled.
 """
 
 from __future__ import annotations

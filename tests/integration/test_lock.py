@@ -171,28 +171,27 @@ def test_a_lock_that_somebody_else_has_taken_is_left_to_them(
 
 
 def test_a_lock_that_was_released_is_not_taken_again_by_a_renewal_that_was_on_its_way(
-    locks: DistributedLockService, redis_client: redis.Redis
+    locks: DistributedLockService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = threading.Event()
+    on_its_way, released = threading.Event(), threading.Event()
+    execute = redis.client.Pipeline.execute
 
-    def renew_without_a_pause() -> None:
-        while not stop.is_set():
-            locks.renew()
+    def execute_slowly(pipeline: redis.client.Pipeline) -> list[object]:
+        on_its_way.set()
+        released.wait(0.3)
+        return execute(pipeline)
 
-    renewer = threading.Thread(target=renew_without_a_pause)
-    renewer.start()
-    taken_for_nobody = 0
-    for _ in range(40):
-        claim = locks.acquire_lock(EXECUTION)
-        if claim is None:
-            taken_for_nobody += 1
-            redis_client.delete(KEY)
-        else:
-            locks.release_lock(claim)
-    stop.set()
-    renewer.join()
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+    monkeypatch.setattr(redis.client.Pipeline, "execute", execute_slowly)
+    renewal = threading.Thread(target=locks.renew)
+    renewal.start()
+    assert on_its_way.wait(5)
+    locks.release_lock(claim)
+    released.set()
+    renewal.join()
 
-    assert taken_for_nobody == 0
+    assert not locks.is_locked(EXECUTION)
 
 
 def test_a_forked_process_does_not_keep_the_locks_of_its_parent(

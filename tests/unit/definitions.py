@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_engine.node import NodeRegistry, RegisteredFunction
+from workflow_engine.node_types import NodeRegistry, RegisteredFunction
 from workflow_engine.nodes import BUILT_IN
 
 

@@ -8,7 +8,7 @@ from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import Problem
 from workflow_engine.expressions import Scope, compile_template
 from workflow_engine.model_problems import check_model
-from workflow_engine.node import NodeError, NodeExecutionResult, NodeType
+from workflow_engine.node_types import NodeError, NodeExecutionResult, NodeType
 
 
 def problems(node_type: NodeType, config: dict[str, Any]) -> list[Problem]:

@@ -11,7 +11,7 @@ from definitions import ORDER_FULFILMENT, REGISTRY, charge
 from workflow_engine.builder import BuiltNode, WorkflowBuilder
 from workflow_engine.definition import Retry
 from workflow_engine.errors import DefinitionInvalid
-from workflow_engine.node import node
+from workflow_engine.node_types import node
 from workflow_engine.validation import validate, validate_text
 
 

@@ -15,7 +15,7 @@ from workflow_engine.cli.execution_drawing import draw
 from workflow_engine.cli.execution_view import ExecutionView, view_execution
 from workflow_engine.cli.graph_layout import place
 from workflow_engine.cli.phrases import age, compact_json, duration, printable
-from workflow_engine.execution_state import JournalRow, Snapshot
+from workflow_engine.execution_records import JournalRow, Snapshot
 from workflow_engine.graph import Graph
 from workflow_engine.lock import Holder
 from workflow_engine.walk import JournalEntry

@@ -10,7 +10,13 @@ from node_runs import error_of, problems, run
 
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import UnknownNodeType
-from workflow_engine.node import NodeExecutionResult, NodeRegistry, NodeType, RegisteredFunction, success
+from workflow_engine.node_types import (
+    NodeExecutionResult,
+    NodeRegistry,
+    NodeType,
+    RegisteredFunction,
+    success,
+)
 from workflow_engine.nodes import function
 from workflow_engine.nodes.python import NODE_TYPE, PythonFunction
 

@@ -8,7 +8,7 @@ import pytest
 from node_runs import error_of, problems, run
 
 from workflow_engine.errors import ExpressionError
-from workflow_engine.node import success
+from workflow_engine.node_types import success
 from workflow_engine.nodes.condition import NODE_TYPE, OPERATORS, Operator
 
 ORDER = {
@@ -247,7 +247,7 @@ def test_a_condition_inside_groups_is_named_by_its_path() -> None:
             "give either `field` and `operator`, or `all`, or `any`; nest groups for more",
         ),
         ({"conditions": {**TRUE, "all": [TRUE]}}, "conditions", "give either `field` and `operator`, or"),
-        ({"conditions": {"all": []}}, "conditions.all", "at least 1"),
+        ({"conditions": {"all": []}}, "conditions.all", "must not be empty"),
         ({"conditions": {"any": [{"operator": "exists"}]}}, "conditions.any[0]", "`field` is missing"),
         ({"conditions": {"field": "{{ a }}", "value": 1}}, "conditions", "`operator` is missing"),
         ({"conditions": comparison("a", "equals")}, "conditions", "equals needs a `value`"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from node_runs import problems, run
 
-from workflow_engine.node import success
+from workflow_engine.node_types import success
 from workflow_engine.nodes.merge import NODE_TYPE
 
 OUTPUTS = {"charge": {"receipt": 1}, "pack": None, "ship": {"error": {"type": "E"}}, "never": 7}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from node_runs import problems, run
 
-from workflow_engine.node import success
+from workflow_engine.node_types import success
 from workflow_engine.nodes.switch import NODE_TYPE
 
 
@@ -56,7 +56,7 @@ def test_the_ways_out_are_the_handles_of_the_cases_once_and_the_default() -> Non
 @pytest.mark.parametrize(
     ("config", "path", "message"),
     [
-        ({"field": "{{ a }}", "cases": []}, "cases", "at least 1"),
+        ({"field": "{{ a }}", "cases": []}, "cases", "must not be empty"),
         ({"cases": [{"value": 1, "handle": "x"}]}, "field", "is required"),
         (
             {**switch("a", 1), "field": "a"},
@@ -64,7 +64,7 @@ def test_the_ways_out_are_the_handles_of_the_cases_once_and_the_default() -> Non
             "'a' never changes; write an expression, as in '{{ a }}'",
         ),
         ({"field": "{{ a }}", "cases": [{"handle": "x"}]}, "cases[0].value", "is required"),
-        ({"field": "{{ a }}", "cases": [{"value": 1, "handle": ""}]}, "cases[0].handle", "shorter than 1"),
+        ({"field": "{{ a }}", "cases": [{"value": 1, "handle": ""}]}, "cases[0].handle", "must not be empty"),
         (
             {"field": "{{ a }}", "cases": [{"value": 1, "handle": "{{ b }}"}]},
             "cases[0].handle",

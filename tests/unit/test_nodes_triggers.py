@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from node_runs import problems, run
 
-from workflow_engine.node import NodeType, success
+from workflow_engine.node_types import NodeType, success
 from workflow_engine.nodes.triggers import NODE_TYPES, check_schema, check_trigger_data
 
 MANUAL, API_CALL, SCHEDULER, EVENT = NODE_TYPES

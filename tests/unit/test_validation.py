@@ -18,7 +18,7 @@ from workflow_engine.definition_schema import schema_text, workflow_json_schema
 from workflow_engine.definition_text import read_definition
 from workflow_engine.errors import DefinitionInvalid
 from workflow_engine.model_problems import nearest
-from workflow_engine.node import NodeRegistry, NodeType, RegisteredFunction, success
+from workflow_engine.node_types import NodeRegistry, NodeType, RegisteredFunction, success
 from workflow_engine.nodes import BUILT_IN
 from workflow_engine.nodes.merge import MergeConfig
 from workflow_engine.validation import MAX_NODES, problems_of, validate, validate_text

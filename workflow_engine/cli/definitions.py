@@ -13,7 +13,7 @@ from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.phrases import age, counted, instant, printable
 from workflow_engine.definition import Workflow
 from workflow_engine.errors import DefinitionInvalid, DefinitionUnreadable, Problem
-from workflow_engine.node import NodeRegistry
+from workflow_engine.node_types import NodeRegistry
 
 files_argument = click.argument(
     "files", nargs=-1, required=True, type=click.File("rb", lazy=False), metavar="FILE…"

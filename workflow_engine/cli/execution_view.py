@@ -14,7 +14,7 @@ from typing import Any
 from workflow_engine.cli.graph_layout import PlacedNode, place
 from workflow_engine.definition import Workflow
 from workflow_engine.execution_queries import Execution, NodeExecution
-from workflow_engine.execution_state import Snapshot
+from workflow_engine.execution_records import Snapshot
 from workflow_engine.graph import Graph
 from workflow_engine.lock import Holder
 from workflow_engine.states import NodeStatus

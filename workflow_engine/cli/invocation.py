@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from workflow_engine.engine import Engine
-    from workflow_engine.node import NodeRegistry
+    from workflow_engine.node_types import NodeRegistry
     from workflow_engine.settings import Settings
 
 WIDTH_OF_A_FILE = 1000
@@ -60,7 +60,7 @@ class Invocation:
 
     def node_types(self) -> NodeRegistry:
         """All node types, the imported ones included. Raises a usage error for a missing module."""
-        from workflow_engine.node import load_node_types
+        from workflow_engine.node_types import load_node_types
 
         with importing(), _missing_module_told(self.settings.imports):
             return load_node_types(self.settings.imports)

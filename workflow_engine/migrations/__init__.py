@@ -14,7 +14,6 @@ from sqlalchemy.pool import NullPool
 
 from workflow_engine.database import engine_errors
 
-
 _one_at_a_time = threading.Lock()
 """Alembic keeps the migration that is running in variables of the process."""
 

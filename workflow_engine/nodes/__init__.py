@@ -5,7 +5,7 @@ One module per family. They answer with a `NodeExecutionResult` and never touch 
 
 from __future__ import annotations
 
-from workflow_engine.node import registry
+from workflow_engine.node_types import registry
 from workflow_engine.nodes import condition, function, merge, python, switch, triggers
 
 BUILT_IN = (

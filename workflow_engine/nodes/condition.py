@@ -16,7 +16,7 @@ from workflow_engine.context import ExecutionContext
 from workflow_engine.expressions import check_template
 from workflow_engine.json_values import equal
 from workflow_engine.model_problems import shown
-from workflow_engine.node import Config, NodeExecutionResult, NodeType, failure, success
+from workflow_engine.node_types import Config, NodeExecutionResult, NodeType, failure, success
 from workflow_engine.nodes.config_fields import Evaluated, evaluated, whole_expression
 from workflow_engine.problem_paths import at
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from workflow_engine.context import ExecutionContext
-from workflow_engine.node import Config, NodeExecutionResult, NodeType, success
+from workflow_engine.node_types import Config, NodeExecutionResult, NodeType, success
 
 
 class FunctionConfig(Config):

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.model_problems import shown
-from workflow_engine.node import (
+from workflow_engine.node_types import (
     Config,
     NodeExecutionResult,
     NodeRegistry,

@@ -12,7 +12,7 @@ from workflow_engine.context import ExecutionContext
 from workflow_engine.definition import ERROR
 from workflow_engine.json_values import equal
 from workflow_engine.model_problems import shown
-from workflow_engine.node import Config, NodeExecutionResult, NodeType, success
+from workflow_engine.node_types import Config, NodeExecutionResult, NodeType, success
 from workflow_engine.nodes.config_fields import ConstantText, Evaluated, has_expression
 
 DEFAULT = "default"

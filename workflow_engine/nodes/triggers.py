@@ -18,7 +18,7 @@ from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
 
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import Problem
-from workflow_engine.node import Config, NodeExecutionResult, NodeType, success
+from workflow_engine.node_types import Config, NodeExecutionResult, NodeType, success
 from workflow_engine.problem_paths import at
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -14,7 +14,12 @@ from workflow_engine.definition import ERROR, Node
 from workflow_engine.errors import Problem, UnknownNodeType
 from workflow_engine.expressions import check_template
 from workflow_engine.model_problems import check_model, listed, nearest, suggestion
-from workflow_engine.node import KNOWN_KINDS_OF_LATER_RELEASES, NodeRegistry, NodeType, RegisteredFunction
+from workflow_engine.node_types import (
+    KNOWN_KINDS_OF_LATER_RELEASES,
+    NodeRegistry,
+    NodeType,
+    RegisteredFunction,
+)
 from workflow_engine.problem_paths import at, below, enclosing, node_path
 from workflow_engine.release import not_in_this_release
 

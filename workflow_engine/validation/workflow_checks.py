@@ -13,7 +13,7 @@ from workflow_engine.definition import Workflow
 from workflow_engine.definition_text import parse_definition
 from workflow_engine.errors import DefinitionInvalid, Problem
 from workflow_engine.model_problems import check_model, shown
-from workflow_engine.node import NodeRegistry
+from workflow_engine.node_types import NodeRegistry
 from workflow_engine.problem_paths import at
 from workflow_engine.release import not_in_this_release
 from workflow_engine.validation.edge_checks import check_edges, cycle_problems, unreachable_problems

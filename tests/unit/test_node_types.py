@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import workflow_engine.nodes  # noqa: F401  registers with the registry of this process, before tests replace it
-from workflow_engine import node as node_module
+from workflow_engine import node_types
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import UnknownNodeType
-from workflow_engine.node import (
+from workflow_engine.node_types import (
     KNOWN_KINDS_OF_LATER_RELEASES,
     FreeConfig,
     NodeExecutionResult,
@@ -32,7 +32,7 @@ from workflow_engine.node import (
 def registry(monkeypatch: pytest.MonkeyPatch) -> NodeRegistry:
     """An empty registry in place of the one of this process."""
     empty = NodeRegistry()
-    monkeypatch.setattr(node_module, "registry", empty)
+    monkeypatch.setattr(node_types, "registry", empty)
     return empty
 
 
@@ -169,7 +169,7 @@ def test_the_failure_of_an_exception_has_its_type_message_and_traceback() -> Non
 
     assert result.error is not None
     assert (result.error.type, result.error.message) == ("ValueError", "no such card")
-    assert "test_node.py" in result.error.details["traceback"]
+    assert "test_node_types.py" in result.error.details["traceback"]
 
 
 # -- the registry ------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_no_node_type_of_this_release_is_listed_as_one_of_a_later_release() -> N
 def shop_package(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An importable module, as an installed package would bring it."""
     (tmp_path / "shop_nodes.py").write_text(
-        "from workflow_engine.node import FreeConfig, NodeType, node, success\n"
+        "from workflow_engine.node_types import FreeConfig, NodeType, node, success\n"
         "class Ship:\n"
         "    def execute(self, node_id, node_data, context):\n"
         "        return success(node_data)\n"

@@ -1,0 +1,132 @@
+"""What is handed to Postgres and what it answers: executions, commits, journal rows."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from workflow_engine.states import ExecutionStatus, NodeStatus
+from workflow_engine.walk import JournalEntry
+
+FORMAT = 1
+"""Number of the form of messages, contexts and rows; a worker gives back what is newer than itself."""
+
+
+def new_execution_id() -> str:
+    """A UUID of version 7 (RFC 9562): ids sort by the time they were made, so new rows share pages."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (
+        (milliseconds << 80)
+        | (0x7 << 76)
+        | (secrets.randbits(12) << 64)
+        | (0b10 << 62)
+        | secrets.randbits(62)
+    )
+    return str(uuid.UUID(int=value))
+
+
+@dataclass(frozen=True)
+class NewExecution:
+    """What `start` writes: the execution and the journal row of its trigger."""
+
+    execution_id: str
+    workflow_id: str
+    version: int
+    trigger_id: str
+    trigger_node_id: str
+    trigger_sub_type: str
+    data: bytes
+    """The trigger's data as JSON."""
+    variables: bytes
+    """The variables at the start as a JSON object, those of the definition included."""
+    trigger_label: str | None = None
+    priority: int | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    parent_execution_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StartedExecution:
+    """What a start came to."""
+
+    id: str
+    is_new: bool
+    """False if the idempotency key had already started this execution."""
+
+
+@dataclass(frozen=True)
+class NodeCommit:
+    """One journal row, and where the execution stands after it."""
+
+    execution_id: str
+    fence: str
+    """The fence of the context that the node ran with."""
+    token: str
+    """The fence after this commit."""
+    execution_status: ExecutionStatus
+    node_id: str
+    type: str
+    sub_type: str
+    status: NodeStatus
+    worker: str
+    label: str | None = None
+    visit: int = 1
+    attempt: int = 1
+    handles: tuple[str, ...] = ()
+    variables: bytes | None = None
+    input_data: bytes | None = None
+    output: bytes | None = None
+    error: str | None = None
+    error_details: Mapping[str, Any] | None = None
+    duration_ms: float = 0.0
+    context: Mapping[str, Any] | None = None
+    """The context to persist, when the execution comes to rest with this commit."""
+
+
+@dataclass(frozen=True)
+class CommitAnswer:
+    """What Postgres says to a commit."""
+
+    accepted: bool
+    seq: int
+    status: ExecutionStatus
+    fence: str
+    attention: bool
+    """Somebody asks for attention: a wait is over, or an operator has acted."""
+    committed_at: datetime
+
+
+@dataclass(frozen=True)
+class JournalRow:
+    """A row of the journal as far as it rebuilds a context."""
+
+    entry: JournalEntry
+    output: bytes | None
+    variables: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that Postgres knows about an execution, read at one instant."""
+
+    execution_id: str
+    workflow_id: str
+    version: int
+    trigger_id: str
+    trigger_node_id: str
+    status: ExecutionStatus
+    fence: str
+    seq: int
+    format: int
+    priority: int | None
+    losses: int
+    """How often a process was lost while it ran a node on top of the present `seq`."""
+    metadata: Mapping[str, Any]
+    journal: tuple[JournalRow, ...]
