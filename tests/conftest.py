@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+import hypothesis
 import psycopg2
 import pytest
 import redis
@@ -26,6 +27,11 @@ from workflow_engine.settings import ENVIRONMENT_PREFIX
 
 TEST_PREFIX = f"{ENVIRONMENT_PREFIX}TEST_"
 TEMPLATE = f"workflow_engine_test_{os.getpid()}"
+
+# A property is tried on few examples with every run, and on many with HYPOTHESIS_PROFILE=thorough.
+hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=5_000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # What a developer has set for the engine is not meant for its tests.
 for _name in [

@@ -186,14 +186,14 @@ def test_imported_modules_are_found_from_the_current_directory_and_may_print(
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
     written(
-        "shop_nodes.py",
+        "nodes_of_the_shop.py",
         "from workflow_engine import node\nprint('noise')\n@node('cli.shop')\ndef f(a): ...\n",
     )
     flow = VALID.replace("subType: function", "subType: python").replace(
         """{expression: "{{ 'Hello ' ~ asked.name }}"}""", "{function: cli.shop, arguments: {b: 1}}"
     )
 
-    result = run("validate", "-", "--import", "shop_nodes", "--json", stdin=flow)
+    result = run("validate", "-", "--import", "nodes_of_the_shop", "--json", stdin=flow)
 
     problems = answer(result)["files"][0]["problems"]
     assert [problem["path"] for problem in problems] == ["nodes[greet].config.arguments"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from definitions import ORDER_FULFILMENT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -71,7 +71,6 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-@settings(max_examples=60)
 @given(DEFINITIONS)
 def test_python_to_json_to_python_to_json_loses_nothing(content: dict[str, Any]) -> None:
     workflow = Workflow.from_stored(content)

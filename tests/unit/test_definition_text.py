@@ -7,7 +7,7 @@ import time
 
 import pytest
 from definitions import ORDER_FULFILMENT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_engine.definition_text import MAX_BYTES, parse_definition, read_definition
@@ -57,7 +57,6 @@ def test_keys_are_text_as_they_are_written() -> None:
     }
 
 
-@settings(max_examples=50)
 @given(
     st.recursive(
         st.none()

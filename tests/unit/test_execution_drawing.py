@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from graphs import graph, sketch, workflows
-from hypothesis import given, settings
+from hypothesis import given
 
 from workflow_engine import Execution, ExecutionStatus, NodeExecution, NodeStatus, Workflow
 from workflow_engine.cli.execution_drawing import draw
@@ -98,7 +98,6 @@ def test_a_very_long_chain_of_conditions_is_drawn() -> None:
     assert len(lines_of(graph("start -> c0", *ways))) == 1500 * 2 + 2
 
 
-@settings(max_examples=40)
 @given(workflows())
 def test_every_node_is_drawn_once_and_after_what_leads_to_it(workflow: Workflow) -> None:
     drawn = Graph.of(workflow)

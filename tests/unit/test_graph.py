@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from graphs import graph, sketch, workflows
-from hypothesis import given, settings
+from hypothesis import given
 
 from workflow_engine.definition import Node, Workflow
 from workflow_engine.graph import Graph
@@ -26,7 +26,6 @@ def test_a_node_without_edges_is_known_all_the_same() -> None:
     assert found.ends == ("start",)
 
 
-@settings(max_examples=30)
 @given(workflows())
 def test_every_outgoing_edge_knows_its_position_at_its_target(workflow: Workflow) -> None:
     found = Graph.of(workflow)

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from definitions import ORDER_FULFILMENT, REGISTRY, registry_with_functions, sound_definition
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import workflow_engine
@@ -221,7 +221,6 @@ JUNK = (
 )
 
 
-@settings(max_examples=150)
 @given(st.data())
 def test_a_definition_with_junk_anywhere_has_problems_or_is_valid(
     data: st.DataObject,
@@ -261,7 +260,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50)
 @given(VALUES)
 def test_no_value_whatever_makes_validation_stumble(value: Any) -> None:
     assert problems_of(value, REGISTRY)

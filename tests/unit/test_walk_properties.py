@@ -3,13 +3,11 @@
 `History` says the rules of the walk again, naively: it remembers everything, and works everything out
 afresh from the edges decided so far. The walk, which remembers its frontier only, must agree with it.
 
-A run tries a few graphs for each property. `WALK_EXAMPLES=20000 pytest tests/unit/test_walk_properties.py
---timeout=0` tries that many.
+A run tries a few graphs for each property; `HYPOTHESIS_PROFILE=thorough pytest --timeout=0` many.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,11 +20,7 @@ from workflow_engine.graph import Graph
 from workflow_engine.states import NodeStatus
 from workflow_engine.walk import JournalEntry, Step, Walk, node_statuses
 
-EXAMPLES = int(os.environ.get("WALK_EXAMPLES", "40"))
-
-property_test = settings(
-    max_examples=EXAMPLES, derandomize=False, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+property_test = settings(suppress_health_check=[HealthCheck.too_slow])
 
 Rolls = list[tuple[int, int]]
 """For each move: which of the nodes that may move does, and how it goes; later ones just complete."""
@@ -240,7 +234,7 @@ def test_a_walk_that_is_stored_as_json_after_every_move_goes_the_same_way(
         assert stored == walk.to_json()
 
 
-@settings(property_test, max_examples=2 * EXAMPLES)
+@property_test
 @given(workflows(), rolls)
 def test_the_walk_agrees_with_the_rules_after_every_move(workflow: Workflow, rolls: Rolls) -> None:
     graph, trigger, walk, journal = begin(workflow)
