@@ -15,7 +15,7 @@ from workflow_engine.dispatch import FORMAT_HEADER, TASK_NAME, HopMessage
 from workflow_engine.engine import worker_engine
 from workflow_engine.errors import GivenBack
 from workflow_engine.execution_records import FORMAT
-from workflow_engine.node_types import load_node_types
+from workflow_engine.nodes import load_node_types
 from workflow_engine.settings import get_settings
 
 log = logging.getLogger(__name__)

@@ -1,15 +1,12 @@
 """The JSON Schema of definitions, for editors that check and complete while one writes.
 
 It says what can be said about each part by itself; that a definition makes sense as a whole is only decided
-by `validation`. The file `workflow.schema.json` beside this module is made from it:
-
-    python -m workflow_engine.definition_schema > workflow_engine/workflow.schema.json
+by `validation`. The file `workflow.schema.json` beside this module is what `workflow-engine schema` prints.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from workflow_engine.definition import Workflow
 from workflow_engine.json_values import LARGEST_INTEGER
 from workflow_engine.model_problems import check_model
-from workflow_engine.node_types import NodeRegistry, NodeType, RegisteredFunction, load_node_types
+from workflow_engine.node_types import NodeRegistry, NodeType, RegisteredFunction
 from workflow_engine.release import NOT_IN_THIS_RELEASE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -118,7 +115,3 @@ def _without_unused_parts(schema: JsonSchema) -> JsonSchema:
     text = json.dumps(schema)
     used = {name: part for name, part in schema["$defs"].items() if f'"#/$defs/{name}"' in text}
     return {**schema, "$defs": used}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(schema_text(load_node_types()))

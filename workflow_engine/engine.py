@@ -14,7 +14,8 @@ from workflow_engine.execution_queries import ExecutionQueries
 from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.executor import WorkflowExecutor
 from workflow_engine.lock import DistributedLockService
-from workflow_engine.node_types import NodeRegistry, load_node_types
+from workflow_engine.node_types import NodeRegistry
+from workflow_engine.nodes import load_node_types
 from workflow_engine.plan import Plans
 from workflow_engine.redis_connection import connect_redis
 from workflow_engine.settings import Settings, get_settings

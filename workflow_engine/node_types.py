@@ -8,8 +8,6 @@ queue, which is why the same executor runs in any worker and in a unit test alik
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.metadata
 import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +22,6 @@ from workflow_engine.context import ExecutionContext
 from workflow_engine.definition import FUNCTION_NAME_ATTRIBUTE, ORDINARY
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.json_values import storable_text
-
-ENTRY_POINT_GROUP = "workflow_engine.nodes"
-"""Packages list modules or `NodeType` objects here; loading one registers its node types."""
-
 
 LONGEST_TRACEBACK = 8000
 """Characters of a traceback that are kept, counted from its end."""
@@ -298,7 +292,7 @@ class FreeConfig(BaseModel):
 
 
 registry = NodeRegistry()
-"""The registry of this process, filled by `@node`, by entry points and by `workflow_engine.nodes`."""
+"""The registry of this process, filled by `@node` and by `workflow_engine.nodes`."""
 
 
 @overload
@@ -327,15 +321,3 @@ def node(name: Any = None, *, handles: Sequence[str] = (ORDINARY,)) -> Any:
         return function
 
     return register(name) if callable(name) else register
-
-
-def load_node_types(imports: Sequence[str] = ()) -> NodeRegistry:
-    """Import the built-in node types, those of installed packages and the given modules; once each."""
-    importlib.import_module("workflow_engine.nodes")
-    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        loaded = entry_point.load()
-        if isinstance(loaded, NodeType):
-            registry.add(loaded)
-    for module in imports:
-        importlib.import_module(module)
-    return registry

@@ -14,7 +14,7 @@ from workflow_engine.doctor.code import judge_code, judge_imports
 from workflow_engine.doctor.postgres import CodeInUse, PostgresFacts, judge_postgres, place
 from workflow_engine.doctor.redis_server import RedisFacts, judge_redis
 from workflow_engine.doctor.workers import judge_workers
-from workflow_engine.node_types import load_node_types
+from workflow_engine.nodes import load_node_types
 
 POSTGRES = PostgresFacts(
     version_number=160_004,

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from workflow_engine.node_types import NodeRegistry, RegisteredFunction, load_node_types
+from workflow_engine.node_types import NodeRegistry, RegisteredFunction
+from workflow_engine.nodes import load_node_types
 from workflow_engine.validation import validate_text
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import workflow_engine.nodes  # noqa: F401  registers with the registry of this process, before tests replace it
-from workflow_engine import node_types
+from workflow_engine import node_types, nodes
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.node_types import (
@@ -22,10 +22,10 @@ from workflow_engine.node_types import (
     RegisteredFunction,
     failure,
     failure_of,
-    load_node_types,
     node,
     success,
 )
+from workflow_engine.nodes import load_node_types
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> NodeRegistry:
     """An empty registry in place of the one of this process."""
     empty = NodeRegistry()
     monkeypatch.setattr(node_types, "registry", empty)
-    return empty
+    monkeypatch.setattr(node_types, "registry", empty)
+    monkeypatch.setattr(nodes, "registry", empty)
 
 
 @pytest.fixture

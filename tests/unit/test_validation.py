@@ -284,7 +284,7 @@ def test_the_published_schema_is_the_one_that_is_made_now() -> None:
     published = Path(workflow_engine.__file__).with_name("workflow.schema.json").read_text()
 
     assert published == schema_text(built_in_types()), (
-        "run python -m workflow_engine.definition_schema > workflow_engine/workflow.schema.json"
+        "run workflow-engine schema > workflow_engine/workflow.schema.json"
     )
 
 

@@ -60,7 +60,7 @@ class Invocation:
 
     def node_types(self) -> NodeRegistry:
         """All node types, the imported ones included. Raises a usage error for a missing module."""
-        from workflow_engine.node_types import load_node_types
+        from workflow_engine.nodes import load_node_types
 
         with importing(), _missing_module_told(self.settings.imports):
             return load_node_types(self.settings.imports)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from workflow_engine.doctor.finding import Finding, ok, problem, warning
 from workflow_engine.doctor.postgres import CodeInUse
-from workflow_engine.node_types import NodeRegistry, load_node_types, registry
+from workflow_engine.node_types import NodeRegistry, registry
+from workflow_engine.nodes import load_node_types
 
 IMPORTABLE = "Can the modules with node types be imported?"
 KNOWN = "Is the code that deployed workflows use known here?"

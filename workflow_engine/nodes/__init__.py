@@ -5,8 +5,15 @@ One module per family. They answer with a `NodeExecutionResult` and never touch 
 
 from __future__ import annotations
 
-from workflow_engine.node_types import registry
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+
+from workflow_engine.node_types import NodeRegistry, NodeType, registry
 from workflow_engine.nodes import condition, function, merge, python, switch, triggers
+
+ENTRY_POINT_GROUP = "workflow_engine.nodes"
+"""Packages list modules or `NodeType` objects here; loading one registers its node types."""
 
 BUILT_IN = (
     *triggers.NODE_TYPES,
@@ -20,4 +27,16 @@ BUILT_IN = (
 for node_type in BUILT_IN:
     registry.add(node_type)
 
-__all__ = ["BUILT_IN"]
+
+def load_node_types(imports: Sequence[str] = ()) -> NodeRegistry:
+    """Import the node types of installed packages and of the given modules, each once; all that are known."""
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        loaded = entry_point.load()
+        if isinstance(loaded, NodeType):
+            registry.add(loaded)
+    for module in imports:
+        importlib.import_module(module)
+    return registry
+
+
+__all__ = ["BUILT_IN", "load_node_types"]
