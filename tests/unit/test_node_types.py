@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import workflow_engine.nodes  # noqa: F401  registers with the registry of this process, before tests replace it
 from workflow_engine import node_types, nodes
 from workflow_engine.context import ExecutionContext
 from workflow_engine.errors import UnknownNodeType
@@ -33,8 +32,8 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> NodeRegistry:
     """An empty registry in place of the one of this process."""
     empty = NodeRegistry()
     monkeypatch.setattr(node_types, "registry", empty)
-    monkeypatch.setattr(node_types, "registry", empty)
     monkeypatch.setattr(nodes, "registry", empty)
+    return empty
 
 
 @pytest.fixture
