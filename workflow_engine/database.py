@@ -29,6 +29,7 @@ from workflow_engine.settings import Settings
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
+INSUFFICIENT_PRIVILEGE = "42501"
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -78,7 +79,10 @@ def engine_errors() -> Iterator[None]:
     except DataError as error:
         raise InvalidValue("data", f"Postgres refuses it: {_first_line(error)}") from error
     except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
+        code = getattr(error.orig, "pgcode", None)
+        if code == INSUFFICIENT_PRIVILEGE:
+            raise DatabaseUnavailable(f"Postgres refuses this user: {_first_line(error)}") from error
+        if code in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
             raise DatabaseOutdated(
                 f"the tables are not those of this release ({_first_line(error)}); "
                 "run `workflow-engine db upgrade`"
