@@ -22,7 +22,11 @@ from workflow_engine.errors import EmbeddedServerFailed
 
 ORDERS = 20
 PATIENCE = 60.0
-COMMAND_LINE = "from workflow_engine.cli import main; main()"
+# Whatever runs the tests in the background may have had the signals ignored.
+COMMAND_LINE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from workflow_engine.cli import main; main()"
+)
 
 
 class RunningDemo:

@@ -45,10 +45,10 @@ OUT_OF_STOCK = '{"orderId": 8, "stock": 0}'
 
 @pytest.fixture(autouse=True)
 def _this_process_uses_the_servers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str, redis_url: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings
 ) -> Iterator[None]:
-    monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_URL", database_url)
-    monkeypatch.setenv("WORKFLOW_ENGINE_REDIS_URL", redis_url)
+    monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("WORKFLOW_ENGINE_REDIS_URL", settings.redis_url)
     monkeypatch.chdir(tmp_path)
     get_settings.cache_clear()
     Path("shop.yaml").write_text(SHOP)

@@ -220,7 +220,9 @@ def test_a_server_outlasts_the_thread_that_started_it() -> None:
 
 
 APPLICATION = """
-import sys, time
+import signal, sys, time
+for ignored in (signal.SIGHUP, signal.SIGINT):  # by whatever runs the tests in the background
+    signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
 from workflow_engine.embedded import EmbeddedServers
 servers = EmbeddedServers().start()
 print(servers.postgres.pid, servers.redis.pid, flush=True)
@@ -310,8 +312,8 @@ def test_programs_in_a_private_folder_are_copied_to_where_nobody_may_run_them(
 def test_a_machine_without_programs_is_told_both_ways_out(
     server: type[EmbeddedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workflow_engine.embedded.system_installations", lambda kind: [])
-    monkeypatch.setattr("workflow_engine.embedded.wheel_installations", lambda kind: [])
+    monkeypatch.setattr("workflow_engine.embedded.servers.system_installations", lambda kind: [])
+    monkeypatch.setattr("workflow_engine.embedded.servers.wheel_installations", lambda kind: [])
 
     with pytest.raises(EmbeddedServerFailed) as failure:
         server().start()
@@ -351,7 +353,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(monkeypatch: pytest.MonkeyP
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         ports = iter([squatter.getsockname()[1], *range(20_000, 20_010)])
-        monkeypatch.setattr("workflow_engine.embedded._free_port", lambda: next(ports))
+        monkeypatch.setattr("workflow_engine.embedded.servers._free_port", lambda: next(ports))
 
         with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as client:
             assert client.ping()
