@@ -339,7 +339,7 @@ def test_doctor_asks_the_servers_and_misses_the_worker() -> None:
 
 
 def test_doctor_tells_of_tables_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_SCHEMA", "elsewhere")
+    monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_SCHEMA", "nowhere")
     get_settings.cache_clear()
 
     assert findings(status=1)["Postgres: Are the migrations current?"]["severity"] == "problem"
