@@ -15,9 +15,10 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import bootsteps
 from celery.signals import task_failure, worker_shutdown
 
-from workflow_engine.dispatch import TASK_NAME
+from workflow_engine.dispatch import TASK_NAME, HopMessage
 from workflow_engine.engine import Engine
-from workflow_engine.recovery import LostNode, Recovery
+from workflow_engine.recovery import LostNode
+from workflow_engine.timekeeping import Timekeeping
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,21 @@ class Timekeeper(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
 
 
 def _serve(app: Any) -> None:
-    recovery = Recovery(Engine.assemble(app=app))
-    while (lost := _lost.get()) is not None:
+    timekeeping = Timekeeping(Engine.assemble(app=app))
+    pause = 0.0
+    while True:
         try:
-            recovery.process_lost(lost)
+            try:
+                lost = _lost.get(timeout=pause)
+            except queue.Empty:
+                pause = timekeeping.round()
+                continue
+            if lost is None:
+                return
+            timekeeping.recover(lost)
         except Exception:
-            log.exception("Execution %s could not be recovered after its process was lost", lost.execution_id)
+            log.exception("The timekeeper stumbled and goes on")
+            pause = 1.0
 
 
 @task_failure.connect(weak=False)
@@ -72,4 +82,4 @@ def _notice_lost_process(
     if getattr(sender, "name", None) == TASK_NAME and isinstance(
         exception, (WorkerLostError, TimeLimitExceeded)
     ):
-        _lost.put(LostNode(kwargs["execution_id"], kwargs["seq"], task_id))
+        _lost.put(LostNode(HopMessage(**kwargs), task_id))

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
         DefinitionUnreadable,
         ExecutionNotFound,
         IdempotencyConflict,
+        IllegalMove,
         InvalidValue,
+        NodeNotFound,
         Problem,
         TriggerDataInvalid,
+        VersionDiffers,
         WaitTimeout,
         WorkflowEngineError,
         WorkflowNotFound,
     )
+    from workflow_engine.events import SentEvent
     from workflow_engine.execution_queries import Execution, NodeExecution
     from workflow_engine.execution_records import StartedExecution
     from workflow_engine.node_types import (
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
         success,
         waiting,
     )
+    from workflow_engine.operator_moves import ExecutionEvent
+    from workflow_engine.operators import Move, Operation
     from workflow_engine.settings import Settings, get_settings
     from workflow_engine.states import ExecutionStatus, NodeStatus
 
@@ -50,6 +56,10 @@ __all__ = [
     "StartedExecution",
     "Execution",
     "NodeExecution",
+    "ExecutionEvent",
+    "Move",
+    "Operation",
+    "SentEvent",
     "ExecutionStatus",
     "NodeStatus",
     # definitions
@@ -81,6 +91,9 @@ __all__ = [
     "WorkflowNotFound",
     "ExecutionNotFound",
     "IdempotencyConflict",
+    "IllegalMove",
+    "NodeNotFound",
+    "VersionDiffers",
     "WaitTimeout",
     "BackingServiceUnavailable",
 ]
@@ -93,12 +106,15 @@ _HOMES = {
     "deployments": "Deployment",
     "errors": (
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
-        "IdempotencyConflict InvalidValue Problem TriggerDataInvalid WaitTimeout WorkflowEngineError "
-        "WorkflowNotFound"
+        "IdempotencyConflict IllegalMove InvalidValue NodeNotFound Problem TriggerDataInvalid VersionDiffers "
+        "WaitTimeout WorkflowEngineError WorkflowNotFound"
     ),
+    "events": "SentEvent",
     "execution_queries": "Execution NodeExecution",
     "execution_records": "StartedExecution",
     "node_types": "NodeExecutionResult NodeExecutor NodeType failure node registry success waiting",
+    "operator_moves": "ExecutionEvent",
+    "operators": "Move Operation",
     "settings": "Settings get_settings",
     "states": "ExecutionStatus NodeStatus",
 }

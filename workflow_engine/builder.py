@@ -152,6 +152,49 @@ class WorkflowBuilder:
             id, "logic/merge", _given(join=join, strategy=strategy) or None, (ORDINARY,), options
         )
 
+    def delay(
+        self,
+        id: str,
+        *,
+        duration: float | str | None = None,
+        unit: Literal["milliseconds", "seconds", "minutes", "hours", "days", "weeks"] | None = None,
+        until: str | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """A wait: `duration` counted in `unit`, or `until` a time in ISO 8601; both may be expressions."""
+        config = _given(duration=duration, unit=unit, until=until)
+        return self._add(id, "logic/delay", config, (ORDINARY,), options)
+
+    def wait_events(
+        self,
+        id: str,
+        events: Sequence[str | Mapping[str, Any]],
+        *,
+        correlation_id: str | None = None,
+        strategy: Literal["all", "any", "required_only", "custom"] | None = None,
+        condition: str | None = None,
+        wait_timeout: float | str | None = None,
+        on_timeout: Literal["fail", "continue", "continue_with_partial"] | None = None,
+        output: Mapping[str, Any] | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """A wait for events, each a name or `{"name": …, "required": …, "timeout": …}`.
+
+        `wait_timeout` is the `timeout` of the config: the seconds to wait in all.
+        """
+        config = {
+            "events": [{"name": each} if isinstance(each, str) else dict(each) for each in events],
+            **_given(
+                correlationId=correlation_id,
+                strategy=strategy,
+                condition=condition,
+                timeout=wait_timeout,
+                onTimeout=on_timeout,
+                output=output,
+            ),
+        }
+        return self._add(id, "logic/wait-events", config, (ORDINARY,), options)
+
     def function(self, id: str, expression: Any, **options: Unpack[NodeOptions]) -> BuiltNode:
         """A value computed by an expression, or by a structure with expressions in it."""
         return self._add(id, "action/function", {"expression": expression}, (ORDINARY,), options)

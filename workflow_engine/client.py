@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from workflow_engine.context import ExecutionContext
@@ -13,11 +14,16 @@ from workflow_engine.definition import Workflow
 from workflow_engine.deployments import DeployedVersion, DeployedWorkflow, Deployment
 from workflow_engine.engine import Engine
 from workflow_engine.errors import InvalidValue, TriggerDataInvalid, WaitTimeout, WorkflowNotFound
+from workflow_engine.events import Events, SentEvent
 from workflow_engine.execution_queries import Execution, NodeExecution, checked_id
 from workflow_engine.execution_records import NewExecution, StartedExecution, new_execution_id
 from workflow_engine.graph import Graph
 from workflow_engine.json_values import check_size, encode, normalise
 from workflow_engine.nodes.triggers import check_trigger_data
+from workflow_engine.operator_moves import ExecutionEvent
+from workflow_engine.operators import Move, Operation, Operators
+from workflow_engine.retention import Purged, Retention
+from workflow_engine.schedules import ScheduledTrigger
 from workflow_engine.settings import Settings
 from workflow_engine.states import ExecutionStatus
 from workflow_engine.validation import validate
@@ -38,6 +44,15 @@ class WorkflowClient:
         self, settings: Settings | None = None, *, app: Any = None, engine: Engine | None = None
     ) -> None:
         self._engine = engine or Engine.assemble(settings, app=app)
+        self._events = Events(self._engine.state.engine, self._engine.settings)
+        self._operators = Operators(
+            self._engine.state.engine,
+            self._engine.cache,
+            self._engine.settings,
+            locks=self._engine.locks,
+            plans=self._engine.plans,
+            executor=self._engine.executor,
+        )
 
     def deploy(self, definition: Workflow | Mapping[str, Any]) -> Deployment:
         """Make a definition the current version of its workflow. Raises `DefinitionInvalid`."""
@@ -87,8 +102,45 @@ class WorkflowClient:
                 priority=priority,
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint.hexdigest(),
+                timeout=plan.workflow.settings.timeout,
             )
         )
+
+    def send_event(
+        self,
+        correlation_id: str | None = None,
+        name: str = "",
+        payload: Any = None,
+        *,
+        execution_id: str | None = None,
+        event_id: str | None = None,
+        actor: str | None = None,
+    ) -> SentEvent:
+        """Send an event to whatever waits for it: by correlation id, or in one execution.
+
+        An event that nothing waits for yet is kept for `event_retention`. With an `event_id` it is safe to
+        send it again. `actor` says who sent it. The answer tells what became of it.
+
+        Raises `InvalidValue` and `ExecutionNotFound`; nothing is stored then.
+        """
+        sent = self._events.send(
+            name,
+            payload,
+            correlation_id=correlation_id,
+            execution_id=None if execution_id is None else checked_id(execution_id),
+            event_id=event_id,
+            actor=actor,
+        )
+        self._engine.executor.wake(sent.woken)
+        return sent
+
+    def purge(self, older_than: float, *, dry_run: bool = False) -> Purged:
+        """Remove executions that ended more than `older_than` seconds ago, and events kept for too long.
+
+        In batches, each a transaction of its own; `dry_run` only counts.
+        """
+        retention = Retention(self._engine.state.engine, self._engine.settings)
+        return retention.count(older_than) if dry_run else retention.purge(older_than)
 
     def get(self, execution_id: str) -> Execution:
         """An execution as it is now, with its result if it has completed. Raises `ExecutionNotFound`."""
@@ -134,6 +186,77 @@ class WorkflowClient:
             self._engine.queries.get(execution_id)
         return rows
 
+    def pause(self, execution_id: str, *, reason: str | None = None, actor: str | None = None) -> Move:
+        """Start no further node of an execution until it is resumed; one that runs may end.
+
+        Like all moves of an operator it is recorded with who (`actor`) and why (`reason`). They raise
+        `ExecutionNotFound`, and `IllegalMove` where the execution's status does not allow them.
+        """
+        return self._operators.pause(execution_id, reason=reason, actor=actor)
+
+    def resume(self, execution_id: str, *, reason: str | None = None, actor: str | None = None) -> Move:
+        """Let a paused execution go on; timers that came due meanwhile fire now."""
+        return self._operators.resume(execution_id, reason=reason, actor=actor)
+
+    def cancel(self, execution_id: str, *, reason: str | None = None, actor: str | None = None) -> Move:
+        """End an execution at once; the result of a node that runs is refused."""
+        return self._operators.cancel(execution_id, reason=reason, actor=actor)
+
+    def retry(
+        self,
+        execution_id: str,
+        *,
+        version: int | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> Move:
+        """Let a failed execution go on from the node that failed, with the same idempotency key.
+
+        `version` is that of the workflow to go on with, its own if left out. Raises `VersionDiffers` if
+        what has been done does not fit it.
+        """
+        return self._operators.retry(execution_id, version=version, reason=reason, actor=actor)
+
+    def rerun(
+        self,
+        execution_id: str,
+        from_node: str,
+        *,
+        version: int | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> Move:
+        """Run a node of an execution and all that follows it again, with new idempotency keys.
+
+        What they did before stays in the journal, superseded. Raises `NodeNotFound`, `VersionDiffers`.
+        """
+        return self._operators.rerun(execution_id, from_node, version=version, reason=reason, actor=actor)
+
+    def candidates(
+        self,
+        operation: Operation,
+        *,
+        workflow_id: str | None = None,
+        statuses: Sequence[ExecutionStatus] = (),
+        older_than: float | None = None,
+    ) -> Sequence[str]:
+        """Ids of the executions that an operation is possible for; `older_than` is in seconds."""
+        return self._operators.candidates(
+            operation, workflow_id=workflow_id, statuses=statuses, older_than=older_than
+        )
+
+    def events(self, execution_id: str) -> Sequence[ExecutionEvent]:
+        """What operators did to an execution, and the events sent to it. Raises `ExecutionNotFound`."""
+        return self._operators.events(execution_id)
+
+    def history(self, execution_id: str) -> Sequence[NodeExecution | ExecutionEvent]:
+        """Events and journal as one, in the order of time. Raises `ExecutionNotFound`."""
+        entries: list[NodeExecution | ExecutionEvent] = [
+            *self.journal(execution_id),
+            *self.events(execution_id),
+        ]
+        return sorted(entries, key=lambda entry: (happened_at(entry), entry.seq or 0))
+
     def context(self, execution_id: str) -> ExecutionContext:
         """All that an execution has gathered so far. Raises `ExecutionNotFound`."""
         return self._engine.cache.load_context(checked_id(execution_id))
@@ -145,6 +268,10 @@ class WorkflowClient:
     def workflows(self) -> Sequence[DeployedWorkflow]:
         """All deployed workflows."""
         return self._engine.deployments.workflows()
+
+    def schedules(self) -> Sequence[ScheduledTrigger]:
+        """The scheduled triggers of all deployed workflows, with when each is due."""
+        return self._engine.schedules.list()
 
     def _checked_data(self, workflow_id: str, trigger: str, config: Mapping[str, Any], data: Any) -> bytes:
         value = normalise({} if data is None else data, "data")
@@ -168,6 +295,14 @@ class WorkflowClient:
     def _result(self, execution_id: str, ends: Sequence[str]) -> Any:
         outputs = self._engine.queries.outputs(execution_id, ends)
         return outputs.get(ends[0]) if len(ends) == 1 else outputs
+
+
+def happened_at(entry: NodeExecution | ExecutionEvent) -> datetime:
+    """When a journal row was committed, or an event recorded."""
+    if isinstance(entry, ExecutionEvent):
+        return entry.created_at
+    took = timedelta(milliseconds=entry.duration_ms or 0)
+    return entry.completed_at or entry.started_at + took  # a node that waits has not completed
 
 
 def _chosen_trigger(workflow_id: str, graph: Graph, wanted: str | None) -> str:

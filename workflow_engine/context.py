@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 class LazyMapping(Mapping[str, Any]):
@@ -41,6 +41,17 @@ class LazyMapping(Mapping[str, Any]):
         return True
 
 
+@dataclass(frozen=True)
+class Wake:
+    """Why a waiting node goes on."""
+
+    reason: Literal["time", "events", "timeout"]
+    events: Mapping[str, Any] = field(default_factory=dict)
+    """The payloads that arrived, by event name; of several with one name the first."""
+    waited: float = 0.0
+    """Seconds since the first wait of this visit began, by the database's clock."""
+
+
 @dataclass
 class ExecutionContext:
     """An execution as one of its nodes sees it."""
@@ -58,6 +69,8 @@ class ExecutionContext:
     idempotency_key: str = ""
     """`execution id : node id : visit`; the same over retries and crashes of one visit."""
     attempt: int = 1
+    wake: Wake | None = None
+    """Why the node goes on, after a wait; None when it begins."""
     arrivals: tuple[str, ...] = ()
     """For a node with several incoming edges: the sources that led here, in the order they did."""
 

@@ -1,7 +1,8 @@
 """ExecutionContextCache: the context of active executions in Redis, in front of the truth in Postgres.
 
 A cached context is one hash: `seq`, `fence`, `walk`, `variables`, `identity` (the ids and metadata that
-never change), `output:{node id}` for every output and `path:{seq}` for every step. `size` is its number
+never change), `current` (the node committed last), `output:{node id}` for every output and `path:{seq}` for
+every step. `size` is its number
 of fields, so that a context that lost a part is seen to be missing; `mark` is the claim under which a
 node is being run. A hop reads and writes only what it needs of it, however long the execution is.
 """
@@ -154,6 +155,12 @@ class ExecutionContextCache:
         with redis_errors():
             return bool(self._finish(keys=self._keys(claim.execution_id), args=[claim.value, "", ""]))
 
+    def mark_of(self, execution_id: str) -> bytes | None:
+        """The claim of whoever runs a node, or vanished while it did; None if nobody has left a mark."""
+        with redis_errors():
+            mark = self._client.hget(self._settings.context_key(execution_id), "mark")
+        return mark if isinstance(mark, bytes) else None
+
     def remove_from_cache(self, execution_id: str) -> None:
         """Delete the cached context; the next node rebuilds it from Postgres."""
         with redis_errors():
@@ -249,10 +256,19 @@ class ExecutionContextCache:
 
 
 def step_fields(
-    committed: int, node_id: str, fence: str, walk: bytes, output: bytes | None, variables: bytes | None
+    committed: int,
+    node_id: str,
+    fence: str,
+    walk: bytes,
+    output: bytes | None,
+    variables: bytes | None,
+    *,
+    begins_visit: bool = True,
 ) -> dict[bytes, Any]:
-    """The fields of a cached context that one commit changes."""
-    changed: dict[bytes, Any] = {b"fence": fence, b"walk": walk, PATH + str(committed).encode(): node_id}
+    """The fields of a cached context that one commit changes. A visit stands in the path once."""
+    changed: dict[bytes, Any] = {b"fence": fence, b"walk": walk, b"current": node_id}
+    if begins_visit:
+        changed[PATH + str(committed).encode()] = node_id
     if output is not None:
         changed[OUTPUT + node_id.encode()] = output
     if variables is not None:
@@ -286,6 +302,7 @@ def context_fields(snapshot: Snapshot, walk: bytes) -> dict[bytes, Any]:
         b"walk": walk,
         b"variables": orjson.dumps(variables),
         b"identity": orjson.dumps(identity),
+        b"current": snapshot.journal[-1].entry.node_id,
         **fields,
     }
 
@@ -310,13 +327,13 @@ def rebuilt_context(snapshot: Snapshot, walk: bytes, needs: Sequence[str]) -> Ca
 def _context_of(execution_id: str, fields: Mapping[bytes, Any]) -> ExecutionContext:
     identity = orjson.loads(fields[b"identity"])
     steps = sorted((int(name[len(PATH) :]), value) for name, value in fields.items() if name.startswith(PATH))
-    path = [node_id.decode() if isinstance(node_id, bytes) else node_id for _, node_id in steps]
+    path = [_text(node_id) for _, node_id in steps]
     return ExecutionContext(
         execution_id=execution_id,
         workflow_id=identity["workflowId"],
         trigger_id=identity["triggerId"],
         trigger_node_id=identity["triggerNodeId"],
-        current_node_id=path[-1],
+        current_node_id=_text(fields[b"current"]),
         node_outputs={
             name[len(OUTPUT) :].decode(): orjson.loads(value)
             for name, value in fields.items()
@@ -325,6 +342,10 @@ def _context_of(execution_id: str, fields: Mapping[bytes, Any]) -> ExecutionCont
         variables=orjson.loads(fields[b"variables"]),
         metadata={**identity["metadata"], "executionPath": path},
     )
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _wait_for_message(pubsub: redis.client.PubSub, seconds: float) -> None:

@@ -9,6 +9,7 @@ kept: null is not the same as left out, 30 does not become 30.0, a default that 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,9 @@ ERROR = "error"
 NODE_ID_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,99}$"
 WORKFLOW_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"
 QUEUE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+
+LONGEST_RETRY_WAIT = 8 * 7 * 24 * 3600 * 1000
+"""Milliseconds between two attempts: eight weeks."""
 
 UNSTORABLE = "unstorable"
 """pydantic's error type for data that is not JSON; the error's input is that data."""
@@ -71,9 +75,41 @@ def _handle_name(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
+def _status_as_text(value: Any) -> Any:
+    """YAML reads an unquoted 503 as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _names_an_error(name: str) -> str:
+    if not re.fullmatch(r"[1-5](\d\d|xx)|[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+        raise ValueError(
+            f"{name!r:.60} names no error; write an exception class or error type such as TimeoutError, "
+            "or an HTTP status such as 503 or 5xx"
+        )
+    return name
+
+
+def _at_most_eight_weeks(milliseconds: int) -> int:
+    if milliseconds > LONGEST_RETRY_WAIT:
+        raise ValueError(f"a wait is at most 8 weeks, {LONGEST_RETRY_WAIT} ms, not {milliseconds}")
+    return milliseconds
+
+
 Text = Annotated[str, AfterValidator(_storable_text)]
 
 Whole = Annotated[int, Field(le=LARGEST_INTEGER)]
+
+RetryWait = Annotated[
+    int,
+    Field(ge=0, json_schema_extra={"maximum": LONGEST_RETRY_WAIT}),
+    AfterValidator(_at_most_eight_weeks),
+]
+"""Milliseconds between two attempts."""
+
+ErrorName = Annotated[
+    Text, AfterValidator(_names_an_error), BeforeValidator(_status_as_text, json_schema_input_type=str | int)
+]
+"""An exception class or an HTTP status, as `retryOn` names errors."""
 
 _KeptAsWritten = (WrapValidator(_as_written), PlainSerializer(lambda number: number))
 
@@ -104,23 +140,29 @@ class DefinitionPart(BaseModel):
     )
 
 
+_ERROR_NAMES = "by exception class (base classes count), error type or HTTP status such as 503 or 5xx"
+
+
 class Retry(DefinitionPart):
     """How often and when a failed node is tried again. Times are in milliseconds."""
 
     max_attempts: Whole = Field(3, ge=1, description="attempts in all, the first one included")
-    wait_duration: Whole = Field(1000, ge=0, description="wait before the second attempt, in ms")
+    wait_duration: RetryWait = Field(1000, description="wait before the second attempt, in ms; 0: at once")
     exponential_backoff: bool = Field(True, description="whether each wait is longer than the one before")
     multiplier: Factor = Field(2.0, description="how many times longer each wait is than the one before")
-    max_wait_duration: Whole | None = Field(None, ge=0, description="ceiling of one wait, in ms")
-    jitter: bool = Field(False, description="whether waits are spread at random, so that retries do not meet")
-    schedule: Annotated[tuple[Whole, ...], Strict(False)] | None = Field(
-        None, description="the waits themselves, in ms; replaces the formula"
+    max_wait_duration: RetryWait | None = Field(None, description="ceiling of one wait, in ms")
+    jitter: bool = Field(
+        False,
+        description="whether up to half of each wait is left out at random, so that retries do not meet",
     )
-    retry_on: Annotated[tuple[Text, ...], Strict(False)] = Field(
-        (), description="only these errors are tried again; empty: all"
+    schedule: Annotated[tuple[RetryWait, ...], Strict(False)] | None = Field(
+        None, min_length=1, description="the waits themselves, in ms, which replace the formula; up to weeks"
     )
-    ignore_exceptions: Annotated[tuple[Text, ...], Strict(False)] = Field(
-        (), description="these errors are never tried again"
+    retry_on: Annotated[tuple[ErrorName, ...], Strict(False)] = Field(
+        (), description=f"only these errors are tried again, {_ERROR_NAMES}; empty: all"
+    )
+    ignore_exceptions: Annotated[tuple[ErrorName, ...], Strict(False)] = Field(
+        (), description=f"these errors are never tried again, {_ERROR_NAMES}"
     )
 
 

@@ -17,12 +17,14 @@ from sqlalchemy import Connection, Engine
 from workflow_engine.database import autocommit, transaction
 from workflow_engine.definition import Node, Workflow
 from workflow_engine.errors import WorkflowNotFound
+from workflow_engine.nodes import scheduler
+from workflow_engine.schedules import next_due
 from workflow_engine.settings import Settings
 
 LOCK = """
 INSERT INTO {s}.workflows (id, name, current_version) VALUES (%(id)s, %(name)s, 0)
 ON CONFLICT (id) DO UPDATE SET updated_at = now()
-RETURNING current_version
+RETURNING current_version, clock_timestamp()
 """
 
 FIND_VERSION = """
@@ -40,15 +42,24 @@ MAKE_CURRENT = "UPDATE {s}.workflows SET name = %(name)s, current_version = %(ve
 
 SET_TRIGGERS = """
 WITH wanted AS (
-    SELECT * FROM jsonb_to_recordset(%(triggers)s::jsonb) AS t(node_id text, sub_type text, config jsonb)
+    SELECT * FROM jsonb_to_recordset(%(triggers)s::jsonb)
+        AS t(node_id text, sub_type text, config jsonb, next_due timestamptz)
 ), gone AS (
-    UPDATE {s}.triggers SET active = false, updated_at = now()
+    UPDATE {s}.triggers SET active = false, next_due = NULL, claimed_until = NULL, updated_at = now()
     WHERE workflow_id = %(id)s AND active AND node_id NOT IN (SELECT node_id FROM wanted)
 )
-INSERT INTO {s}.triggers (workflow_id, node_id, sub_type, config)
-SELECT %(id)s, node_id, sub_type, config FROM wanted
+INSERT INTO {s}.triggers AS t (workflow_id, node_id, sub_type, config, next_due)
+SELECT %(id)s, node_id, sub_type, config, next_due FROM wanted
 ON CONFLICT (workflow_id, node_id) DO UPDATE
-SET sub_type = excluded.sub_type, config = excluded.config, active = true, updated_at = now()
+SET sub_type = excluded.sub_type, config = excluded.config, active = true, updated_at = now(),
+    claimed_until = NULL,
+    -- A schedule that stays as it is keeps the times it has yet to make up for.
+    next_due = CASE WHEN t.active AND t.sub_type = excluded.sub_type
+        AND (t.config->'cron', t.config->'timezone', t.config->'start', t.config->'end')
+        IS NOT DISTINCT FROM
+            (excluded.config->'cron', excluded.config->'timezone',
+             excluded.config->'start', excluded.config->'end')
+        THEN t.next_due ELSE excluded.next_due END
 """
 
 VERSION = """
@@ -120,18 +131,20 @@ class Deployments:
             "name": workflow.name,
             "definition": orjson.dumps(workflow.to_dict()).decode(),
             "content_hash": workflow.content_hash(),
-            "triggers": _trigger_rows(workflow.nodes),
         }
         with transaction(self._engine) as connection:
             # Taking the workflow's row first makes two deployments at once wait for each other.
-            current = self._one(connection, LOCK, parameters)
+            current, now = connection.exec_driver_sql(LOCK.format(s=self._schema), parameters).one()
             known = self._one(connection, FIND_VERSION, parameters)
             version = known if known is not None else self._one(connection, ADD_VERSION, parameters)
             if version != current:
                 connection.exec_driver_sql(
                     MAKE_CURRENT.format(s=self._schema), {**parameters, "version": version}
                 )
-                connection.exec_driver_sql(SET_TRIGGERS.format(s=self._schema), parameters)
+                connection.exec_driver_sql(
+                    SET_TRIGGERS.format(s=self._schema),
+                    {**parameters, "triggers": _trigger_rows(workflow.nodes, now)},
+                )
         return Deployment(workflow.id, version, is_new=known is None, was_current=version == current)
 
     def version(self, workflow_id: str, version: int | None = None) -> DeployedVersion:
@@ -169,10 +182,21 @@ class Deployments:
         return connection.exec_driver_sql(statement.format(s=self._schema), parameters).scalar_one_or_none()
 
 
-def _trigger_rows(nodes: Iterable[Node]) -> str:
+def _trigger_rows(nodes: Iterable[Node], now: datetime) -> str:
     rows = [
-        {"node_id": node.id, "sub_type": node.sub_type, "config": node.config}
+        {
+            "node_id": node.id,
+            "sub_type": node.sub_type,
+            "config": node.config,
+            "next_due": _first_due(node, now),
+        }
         for node in nodes
         if node.type == "trigger"
     ]
     return orjson.dumps(rows).decode()
+
+
+def _first_due(node: Node, now: datetime) -> datetime | None:
+    if node.kind != scheduler.NODE_TYPE.kind:
+        return None
+    return next_due(scheduler.SchedulerConfig.model_validate(node.config), now)

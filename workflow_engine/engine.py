@@ -16,9 +16,12 @@ from workflow_engine.executor import WorkflowExecutor
 from workflow_engine.lock import DistributedLockService
 from workflow_engine.node_types import NodeRegistry
 from workflow_engine.nodes import load_node_types
+from workflow_engine.overdue import Overdue
 from workflow_engine.plan import Plans
 from workflow_engine.redis_connection import connect_redis
+from workflow_engine.schedules import Schedules
 from workflow_engine.settings import Settings, get_settings
+from workflow_engine.waits import Waits
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Engine:
     locks: DistributedLockService
     plans: Plans
     dispatcher: Dispatcher
+    waits: Waits
+    overdue: Overdue
+    schedules: Schedules
     executor: WorkflowExecutor
 
     @classmethod
@@ -50,6 +56,7 @@ class Engine:
         state = ExecutionStateService(database, settings)
         cache = ExecutionContextCache(redis, state, settings)
         locks = DistributedLockService(redis, settings)
+        waits = Waits(database, settings)
         plans = Plans(state.load_definition, registry)
         dispatcher = dispatcher or CeleryDispatcher(app or producer_app(settings))
         return cls(
@@ -62,7 +69,10 @@ class Engine:
             locks=locks,
             plans=plans,
             dispatcher=dispatcher,
-            executor=WorkflowExecutor(state, cache, locks, dispatcher, plans, settings),
+            waits=waits,
+            overdue=Overdue(database, settings),
+            schedules=Schedules(database, settings),
+            executor=WorkflowExecutor(state, cache, locks, dispatcher, plans, waits, settings),
         )
 
 

@@ -10,9 +10,12 @@
     ├── NotFound
     │   ├── WorkflowNotFound
     │   ├── ExecutionNotFound
+    │   ├── NodeNotFound              an execution has no such node, or has not come to it
     │   └── UnknownNodeType           no code is registered for this type on this machine
     ├── IdempotencyConflict           the same key was used before with other data
     ├── IllegalMove                   an execution cannot go from its status to the one asked for
+    ├── ExecutionMoved                an execution moves too fast for what was asked of it
+    ├── VersionDiffers                what an execution has done does not fit another version
     ├── WaitTimeout                   the execution was not finished in the time given to wait
     ├── GivenBack                     a message has to come again later; the worker backs off
     ├── BackingServiceUnavailable     Postgres, Redis or the broker cannot be reached
@@ -127,6 +130,15 @@ class ExecutionNotFound(NotFound):
         )
 
 
+class NodeNotFound(NotFound):
+    """An execution's workflow has no such node, or the execution has not come to it."""
+
+    def __init__(self, execution_id: str, node_id: str, message: str) -> None:
+        self.execution_id = execution_id
+        self.node_id = node_id
+        super().__init__(message)
+
+
 class UnknownNodeType(NotFound):
     """The code behind a node type, or a function it names, is not registered in this process."""
 
@@ -151,11 +163,40 @@ class IdempotencyConflict(WorkflowEngineError):
 class IllegalMove(WorkflowEngineError):
     """An execution cannot be moved from where it stands to the status asked for."""
 
-    def __init__(self, execution_id: str, status: str, wanted: str) -> None:
+    def __init__(
+        self, execution_id: str, status: str, wanted: str, possible_from: Sequence[str] = ()
+    ) -> None:
         self.execution_id = execution_id
         self.status = status
         self.wanted = wanted
-        super().__init__(f"execution {execution_id} is {status} and cannot become {wanted}")
+        self.possible_from = tuple(possible_from)
+        refusal = (
+            f"{wanted} is possible only from {', '.join(possible_from)}"
+            if possible_from
+            else f"cannot become {wanted}"
+        )
+        super().__init__(f"execution {execution_id} is {status} and {refusal}")
+
+
+class ExecutionMoved(WorkflowEngineError):
+    """An execution moved on, again and again, between being read and being written; nothing was changed."""
+
+    def __init__(self, execution_id: str, operation: str) -> None:
+        self.execution_id = execution_id
+        super().__init__(
+            f"execution {execution_id} moves too fast for a {operation}; pause it first, then try again"
+        )
+
+
+class VersionDiffers(WorkflowEngineError):
+    """What an execution has done does not fit another version of its workflow; `problems` says where."""
+
+    def __init__(self, execution_id: str, version: int, problems: Sequence[Problem]) -> None:
+        self.execution_id = execution_id
+        self.version = version
+        self.problems = tuple(problems)
+        details = "; ".join(str(problem) for problem in self.problems)
+        super().__init__(f"execution {execution_id} cannot go on with version {version}: {details}")
 
 
 class WaitTimeout(WorkflowEngineError):

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from workflow_engine.database import autocommit
 from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.settings import Settings
-from workflow_engine.states import ExecutionStatus, NodeStatus
+from workflow_engine.states import ExecutionStatus, NodeStatus, SupersededFor
 
 EXECUTION_COLUMNS = """
     e.id::text, e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status, e.seq,
@@ -43,7 +43,8 @@ GROUP BY status
 
 JOURNAL = """
 SELECT seq, node_id, label, type, sub_type, visit, attempt, status, handles, variables, superseded_by,
-    input_data, output_data, error, error_details, worker, started_at, completed_at, duration_ms
+    input_data, output_data, error, error_details, worker, started_at, completed_at, duration_ms,
+    superseded_for
 FROM {s}.node_executions WHERE execution_id = %(id)s ORDER BY seq
 """
 
@@ -104,6 +105,7 @@ class NodeExecution:
     started_at: datetime
     completed_at: datetime | None
     duration_ms: int | None
+    superseded_for: SupersededFor | None = None
 
 
 class ExecutionQueries:
@@ -172,4 +174,5 @@ def _execution(row: Any) -> Execution:
 def _node_execution(row: Any) -> NodeExecution:
     columns = list(row)
     columns[7], columns[8] = NodeStatus(columns[7]), tuple(columns[8])
+    columns[-1] = SupersededFor(columns[-1]) if columns[-1] else None
     return NodeExecution(*columns)

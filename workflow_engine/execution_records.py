@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from workflow_engine.states import ExecutionStatus, NodeStatus
+from workflow_engine.states import ExecutionStatus, NodeStatus, WaitStatus, WaitType
 from workflow_engine.walk import JournalEntry
 
 FORMAT = 1
@@ -49,6 +49,8 @@ class NewExecution:
     idempotency_key: str | None = None
     fingerprint: str = ""
     parent_execution_id: str | None = None
+    timeout: float | None = None
+    """Seconds the execution may take."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -59,6 +61,46 @@ class StartedExecution:
     id: str
     is_new: bool
     """False if the idempotency key had already started this execution."""
+
+
+@dataclass(frozen=True)
+class NewWait:
+    """A wait state that a commit opens. Times are relative or absolute; the database's clock decides."""
+
+    type: WaitType
+    resume_at: datetime | None = None
+    resume_in: float | None = None
+    """Seconds from the commit on."""
+    expires_in: float | None = None
+    correlation_id: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WokenWait:
+    """A wait state that is over, and what its node is told."""
+
+    type: WaitType
+    reason: Literal["time", "events", "timeout"]
+    received_events: Mapping[str, Any]
+    waited: float
+    """Seconds since the first wait of this visit began."""
+
+    @property
+    def status_when_resumed(self) -> WaitStatus:
+        return WaitStatus.TIMEOUT if self.reason == "timeout" else WaitStatus.COMPLETED
+
+
+@dataclass(frozen=True)
+class DueWait:
+    """A wait whose node has to be enqueued."""
+
+    execution_id: str
+    workflow_id: str
+    version: int
+    node_id: str
+    seq: int
+    priority: int | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +130,12 @@ class NodeCommit:
     duration_ms: float = 0.0
     context: Mapping[str, Any] | None = None
     """The context to persist, when the execution comes to rest with this commit."""
+    retry_details: Mapping[str, Any] | None = None
+    opens: NewWait | None = None
+    closes: tuple[str, ...] = ()
+    """Nodes whose waits are over with this commit: the one that was woken, and those cancelled."""
+    woken_status: WaitStatus | None = None
+    """How the wait of this commit's own node ended."""
 
 
 @dataclass(frozen=True)
@@ -129,4 +177,5 @@ class Snapshot:
     losses: int
     """How often a process was lost while it ran a node on top of the present `seq`."""
     metadata: Mapping[str, Any]
+    visits: Mapping[str, int]
     journal: tuple[JournalRow, ...]

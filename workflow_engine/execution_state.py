@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from workflow_engine.database import autocommit, to_jsonb
+from workflow_engine.database import autocommit, to_jsonb, transaction
 from workflow_engine.errors import ExecutionNotFound, IdempotencyConflict, IllegalMove
+from workflow_engine.events import lock_events, take_kept
 from workflow_engine.execution_records import (
     FORMAT,
     CommitAnswer,
@@ -25,7 +27,7 @@ from workflow_engine.execution_records import (
     StartedExecution,
 )
 from workflow_engine.settings import Settings
-from workflow_engine.states import FINISHED, LEGAL_MOVES, ExecutionStatus, NodeStatus
+from workflow_engine.states import FINISHED, LEGAL_MOVES, ExecutionStatus, NodeStatus, WaitType
 from workflow_engine.walk import JournalEntry
 
 CREATE = """
@@ -33,7 +35,7 @@ WITH start AS ({source}),
 execution AS (
     INSERT INTO {s}.executions (
         id, workflow_id, workflow_version, trigger_id, trigger_node_id, fence, seq, format, context,
-        trigger_data, metadata, priority, idempotency_key, parent_execution_id)
+        trigger_data, metadata, priority, idempotency_key, parent_execution_id, expires_at)
     SELECT id, %(workflow_id)s, %(version)s, %(trigger_id)s, %(trigger_node_id)s, %(token)s, 1, %(format)s,
         jsonb_build_object(
             'executionId', id, 'workflowId', %(workflow_id)s, 'triggerId', %(trigger_id)s,
@@ -41,7 +43,8 @@ execution AS (
             'variables', %(variables)s::jsonb,
             'metadata', %(metadata)s::jsonb || jsonb_build_object('startedAt', {now})),
         %(data)s::jsonb, %(metadata)s::jsonb || jsonb_build_object('startedAt', {now}),
-        %(priority)s, %(idempotency_key)s, %(parent_execution_id)s
+        %(priority)s, %(idempotency_key)s, %(parent_execution_id)s,
+        now() + %(timeout)s * interval '1 second'
     FROM start
     RETURNING id
 )
@@ -91,31 +94,59 @@ WITH moved AS (
 ), journalled AS (
     INSERT INTO {s}.node_executions (
         execution_id, seq, node_id, label, type, sub_type, visit, attempt, status, handles, variables, token,
-        input_data, output_data, error, error_details, worker, started_at, completed_at, duration_ms)
+        input_data, output_data, error, error_details, retry_details, worker, started_at, completed_at,
+        duration_ms)
     SELECT %(execution_id)s, seq, %(node_id)s, %(label)s, %(type)s, %(sub_type)s, %(visit)s, %(attempt)s,
         %(status)s, %(handles)s, %(variables)s::jsonb, %(token)s, %(input_data)s::jsonb, %(output)s::jsonb,
-        %(error)s, %(error_details)s::jsonb, %(worker)s, now() - %(duration)s::interval, now(),
-        %(duration_ms)s
+        %(error)s, %(error_details)s::jsonb, %(retry_details)s::jsonb, %(worker)s,
+        now() - %(duration)s::interval, CASE WHEN %(is_final)s THEN now() END, %(duration_ms)s
     FROM moved
-)
+){waits}
 SELECT true, seq, status, fence::text, attention, updated_at FROM moved
 UNION ALL
 SELECT false, seq, status, fence::text, attention, updated_at FROM {s}.executions
 WHERE id = %(execution_id)s AND NOT EXISTS (SELECT FROM moved)
 """
 
+COMMIT_WAITS = """, closed AS (
+    UPDATE {s}.execution_wait_states w SET
+        status = CASE WHEN w.node_id = %(node_id)s THEN %(woken_status)s ELSE 'CANCELLED' END,
+        resumed_at = now(), resumed_by = %(worker)s
+    FROM moved
+    WHERE w.execution_id = %(execution_id)s AND w.node_id = ANY(%(closes)s)
+        AND w.status IN ('WAITING', 'RESUMING')
+    RETURNING w.id
+), opened AS (
+    INSERT INTO {s}.execution_wait_states (
+        execution_id, node_id, seq, visit, wait_type, correlation_id, resume_at, expires_at, details)
+    SELECT %(execution_id)s, %(node_id)s, moved.seq, %(visit)s, %(wait_type)s, %(correlation_id)s,
+        coalesce(%(resume_at)s::timestamptz, now() + %(resume_in)s::interval),
+        now() + %(expires_in)s::interval, %(wait_details)s::jsonb
+    -- Counting the closed waits first closes the one before this: a node has but one open wait.
+    FROM moved, (SELECT count(*) FROM closed) AS closed_first
+    WHERE %(wait_type)s IS NOT NULL
+)"""
+
 MOVE = """
-UPDATE {s}.executions SET
-    status = %(status)s,
-    fence = CASE WHEN %(is_finished)s THEN gen_random_uuid() ELSE fence END,
-    started_at = CASE WHEN %(status)s IN ('RUNNING', 'COMPLETED') THEN coalesce(started_at, now())
-        ELSE started_at END,
-    completed_at = CASE WHEN %(is_finished)s THEN now() END,
-    duration_ms = CASE WHEN %(is_finished)s THEN
-        (extract(epoch FROM now() - coalesce(started_at, now())) * 1000)::bigint END,
-    error = CASE WHEN %(status)s = 'FAILED' THEN coalesce(%(error)s, 'no reason was given') END,
-    updated_at = now()
-WHERE id = %(execution_id)s AND status = ANY(%(sources)s)
+WITH moved AS (
+    UPDATE {s}.executions SET
+        status = %(status)s,
+        fence = CASE WHEN %(is_finished)s THEN gen_random_uuid() ELSE fence END,
+        started_at = CASE WHEN %(status)s IN ('RUNNING', 'COMPLETED') THEN coalesce(started_at, now())
+            ELSE started_at END,
+        completed_at = CASE WHEN %(is_finished)s THEN now() END,
+        duration_ms = CASE WHEN %(is_finished)s THEN
+            (extract(epoch FROM now() - coalesce(started_at, now())) * 1000)::bigint END,
+        error = CASE WHEN %(status)s = 'FAILED' THEN coalesce(%(error)s, 'no reason was given') END,
+        updated_at = now()
+    WHERE id = %(execution_id)s AND status = ANY(%(sources)s)
+    RETURNING id
+), closed AS (
+    UPDATE {s}.execution_wait_states w SET status = 'CANCELLED', resumed_at = now()
+    FROM moved
+    WHERE %(is_finished)s AND w.execution_id = moved.id AND w.status IN ('WAITING', 'RESUMING')
+)
+SELECT id FROM moved
 """
 
 STATUS = "SELECT status FROM {s}.executions WHERE id = %(execution_id)s"
@@ -128,8 +159,11 @@ WHERE id = %(execution_id)s AND fence = %(fence)s
 SNAPSHOT = """
 SELECT e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status, e.fence::text,
     e.seq, e.format, e.priority, CASE WHEN e.losses_seq = e.seq THEN e.losses ELSE 0 END, e.metadata,
+    (SELECT coalesce(jsonb_object_agg(node_id, visit), '{{}}') FROM (
+        SELECT node_id, max(visit) + 1 AS visit FROM {s}.node_executions
+        WHERE execution_id = %(execution_id)s AND superseded_for = 'RERUN' GROUP BY node_id) AS rerun),
     n.seq, n.node_id, n.visit, n.attempt, n.status, n.handles, n.output_data::text, n.variables,
-    n.retry_details IS NOT NULL
+    coalesce((n.retry_details->>'waitMs')::bigint > 0, false)
 FROM {s}.executions e JOIN {s}.node_executions n ON n.execution_id = e.id AND n.superseded_by IS NULL
 WHERE e.id = %(execution_id)s
 ORDER BY n.seq
@@ -163,6 +197,7 @@ class ExecutionStateService:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
         self._schema = settings.database_schema
+        self._claim_lease = settings.claim_lease
 
     def create_execution(self, new: NewExecution) -> StartedExecution:
         """Write an execution and its trigger's journal row, in one statement.
@@ -188,6 +223,7 @@ class ExecutionStateService:
             "idempotency_key": new.idempotency_key,
             "fingerprint": new.fingerprint,
             "parent_execution_id": new.parent_execution_id,
+            "timeout": new.timeout,
         }
         with autocommit(self.engine) as connection:
             statement = CREATE.format(source=source.format(s=self._schema), s=self._schema, now=NOW_AS_TEXT)
@@ -209,36 +245,16 @@ class ExecutionStateService:
         One statement, safe to repeat: when the first answer was lost, the second finds the fence to
         be its own token and is accepted. Raises `InvalidValue` for content that Postgres refuses.
         """
-        is_failed = commit.execution_status is ExecutionStatus.FAILED
-        row = self._first(
-            COMMIT,
-            execution_id=commit.execution_id,
-            fence=commit.fence,
-            token=commit.token,
-            execution_status=commit.execution_status.value,
-            is_finished=commit.execution_status.is_finished,
-            is_final=commit.status.is_final,
-            node_id=commit.node_id,
-            label=commit.label,
-            type=commit.type,
-            sub_type=commit.sub_type,
-            visit=commit.visit,
-            attempt=commit.attempt,
-            status=commit.status.value,
-            handles=list(commit.handles),
-            variables=to_jsonb(commit.variables),
-            input_data=to_jsonb(commit.input_data),
-            output=to_jsonb(commit.output),
-            error=commit.error,
-            error_details=to_jsonb(commit.error_details),
-            execution_error=to_jsonb(
-                {"nodeId": commit.node_id, **(commit.error_details or {})} if is_failed else None
-            ),
-            worker=commit.worker,
-            duration=_interval(commit.duration_ms),
-            duration_ms=round(commit.duration_ms),
-            context=to_jsonb(commit.context),
-        )
+        if commit.opens is not None and commit.opens.type is WaitType.EVENTS:
+            return self._commit_waiting_for_events(commit)
+        with autocommit(self.engine) as connection:
+            return self._commit(connection, commit)
+
+    def _commit(self, connection: Connection, commit: NodeCommit) -> CommitAnswer:
+        has_waits = commit.opens is not None or bool(commit.closes)
+        statement = COMMIT.replace("{waits}", COMMIT_WAITS if has_waits else "").format(s=self._schema)
+        parameters = _commit_parameters(commit) | (_wait_parameters(commit) if has_waits else {})
+        row = connection.exec_driver_sql(statement, parameters).first()
         if row is None:
             raise ExecutionNotFound(commit.execution_id)
         moved, seq, status, fence, attention, committed_at = row
@@ -250,6 +266,18 @@ class ExecutionStateService:
             attention=attention,
             committed_at=committed_at,
         )
+
+    def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitAnswer:
+        """Commit under the lock that senders of events take too, and look for events that came early."""
+        correlation_id = commit.opens.correlation_id if commit.opens else None
+        with transaction(self.engine) as connection:
+            lock_events(connection, commit.execution_id, correlation_id or "")
+            answer = self._commit(connection, commit)
+            if answer.accepted and take_kept(
+                connection, self._schema, commit.execution_id, commit.node_id, self._claim_lease
+            ):
+                return replace(answer, attention=True)
+            return answer
 
     def update_execution_status(
         self, execution_id: str, status: ExecutionStatus, *, error: str | None = None
@@ -268,8 +296,8 @@ class ExecutionStateService:
             "error": error,
         }
         with autocommit(self.engine) as connection:
-            moved = connection.exec_driver_sql(MOVE.format(s=self._schema), parameters).rowcount
-        if not moved:
+            moved = connection.exec_driver_sql(MOVE.format(s=self._schema), parameters).first()
+        if moved is None:
             raise IllegalMove(execution_id, self.status_of(execution_id).value, status.value)
 
     def status_of(self, execution_id: str) -> ExecutionStatus:
@@ -313,7 +341,8 @@ class ExecutionStateService:
             priority=first[8],
             losses=first[9],
             metadata=first[10],
-            journal=tuple(_journal_row(row[11:]) for row in rows),
+            visits=first[11],
+            journal=tuple(_journal_row(row[12:]) for row in rows),
         )
 
     def load_output(self, execution_id: str, node_id: str) -> bytes | None:
@@ -344,6 +373,59 @@ class ExecutionStateService:
 
 def _interval(milliseconds: float) -> str:
     return f"{milliseconds:.3f} milliseconds"
+
+
+def _commit_parameters(commit: NodeCommit) -> dict[str, Any]:
+    is_failed = commit.execution_status is ExecutionStatus.FAILED
+    return {
+        "execution_id": commit.execution_id,
+        "fence": commit.fence,
+        "token": commit.token,
+        "execution_status": commit.execution_status.value,
+        "is_finished": commit.execution_status.is_finished,
+        "is_final": commit.status.is_final,
+        "node_id": commit.node_id,
+        "label": commit.label,
+        "type": commit.type,
+        "sub_type": commit.sub_type,
+        "visit": commit.visit,
+        "attempt": commit.attempt,
+        "status": commit.status.value,
+        "handles": list(commit.handles),
+        "variables": to_jsonb(commit.variables),
+        "input_data": to_jsonb(commit.input_data),
+        "output": to_jsonb(commit.output),
+        "error": commit.error,
+        "error_details": to_jsonb(commit.error_details),
+        "execution_error": to_jsonb(
+            {"nodeId": commit.node_id, **(commit.error_details or {})} if is_failed else None
+        ),
+        "retry_details": to_jsonb(commit.retry_details),
+        "worker": commit.worker,
+        "duration": _interval(commit.duration_ms),
+        "duration_ms": round(commit.duration_ms),
+        "context": to_jsonb(commit.context),
+    }
+
+
+def _wait_parameters(commit: NodeCommit) -> dict[str, Any]:
+    opens = commit.opens
+    in_ms = {
+        name: None if seconds is None else _interval(seconds * 1000)
+        for name, seconds in (
+            ("resume_in", opens.resume_in if opens else None),
+            ("expires_in", opens.expires_in if opens else None),
+        )
+    }
+    return {
+        "closes": list(commit.closes),
+        "woken_status": commit.woken_status.value if commit.woken_status else "CANCELLED",
+        "wait_type": opens.type.value if opens else None,
+        "resume_at": opens.resume_at if opens else None,
+        "correlation_id": opens.correlation_id if opens else None,
+        "wait_details": to_jsonb(dict(opens.details)) if opens else "{}",
+        **in_ms,
+    }
 
 
 def _journal_row(columns: Sequence[Any]) -> JournalRow:

@@ -7,8 +7,10 @@ decides in the third; the others can fail or be repeated at any point without lo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 from workflow_engine.context import ExecutionContext, LazyMapping
 from workflow_engine.context_cache import (
@@ -27,6 +29,7 @@ from workflow_engine.errors import (
     BrokerUnavailable,
     CacheUnavailable,
     DatabaseOutdated,
+    DatabaseUnavailable,
     ExecutionNotFound,
     GivenBack,
     InvalidValue,
@@ -34,7 +37,14 @@ from workflow_engine.errors import (
     WorkflowNotFound,
 )
 from workflow_engine.execution_queries import checked_id
-from workflow_engine.execution_records import FORMAT, CommitAnswer, NewExecution, Snapshot, StartedExecution
+from workflow_engine.execution_records import (
+    FORMAT,
+    CommitAnswer,
+    DueWait,
+    NewExecution,
+    Snapshot,
+    StartedExecution,
+)
 from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.hop import Hop
 from workflow_engine.json_values import decode, encode
@@ -45,6 +55,7 @@ from workflow_engine.patience import repeated
 from workflow_engine.plan import Plans, WorkflowPlan
 from workflow_engine.settings import Settings
 from workflow_engine.states import ExecutionStatus
+from workflow_engine.waits import Waits
 from workflow_engine.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -56,7 +67,10 @@ BROKER_PATIENCE = 30.0
 """Seconds a worker tries to enqueue the next node, with the commit behind it and the lock released."""
 
 
-NOT_DUE = "the node is not due"
+LEAVING = 0.05
+"""Seconds within which a worker that has committed a node has surely unlocked its execution."""
+
+NOT_DUE = "the node is neither due nor woken"
 
 
 class NotEntered(Exception):
@@ -73,6 +87,7 @@ class WorkflowExecutor:
         locks: DistributedLockService,
         dispatcher: Dispatcher,
         plans: Plans,
+        waits: Waits,
         settings: Settings,
     ) -> None:
         self._state = state
@@ -80,6 +95,7 @@ class WorkflowExecutor:
         self._locks = locks
         self._dispatcher = dispatcher
         self._plans = plans
+        self._waits = waits
         self._settings = settings
 
     def execute_workflow(self, new: NewExecution) -> StartedExecution:
@@ -91,7 +107,7 @@ class WorkflowExecutor:
         if started.is_new:
             workflow = self._plans.get(new.workflow_id, new.version)
             walk = Walk.start(workflow.graph, new.trigger_node_id)
-            self._publish_due(started.id, workflow, walk, seq=1, priority=new.priority)
+            self._go_on(started.id, workflow, walk, 1, new.priority)
         elif self._state.status_of(started.id) is ExecutionStatus.PENDING:
             # The start that used this key before may have ended between its commit and its message.
             self.resume_execution(started.id)
@@ -104,10 +120,20 @@ class WorkflowExecutor:
         again later: a server cannot be reached, migrations have to be applied first, or the node needs a
         newer worker.
         """
+        self._hop(message, task_id, self._run)
+
+    def fail_node(self, message: HopMessage, error: NodeError) -> None:
+        """Fail the present attempt of a node whose process could not do so itself.
+
+        It goes through the same steps as running the node, and raises the same.
+        """
+        self._hop(message, "", lambda hop: hop.failed_attempt(error))
+
+    def _hop(self, message: HopMessage, task_id: str, run: Callable[[Hop], Outcome]) -> None:
         try:
             hop = self._enter(message, task_id)
             with self._released_on_error(hop.claim):
-                outcome = self._run(hop)
+                outcome = run(hop)
                 outcome, walk, answer = self._commit(hop, outcome)
             self._leave(hop, outcome, walk, answer)
             self._enqueue(hop, walk, answer)
@@ -134,8 +160,23 @@ class WorkflowExecutor:
             walk = _replayed(workflow, snapshot)
             self._cache.remove_from_cache(execution_id)
         # Only now, or the message could arrive while we still hold the lock.
-        self._publish_due(execution_id, workflow, walk, snapshot.seq, AHEAD_OF_THE_QUEUE)
+        self._go_on(execution_id, workflow, walk, snapshot.seq, AHEAD_OF_THE_QUEUE)
         return True
+
+    def wake(self, due: Sequence[DueWait]) -> None:
+        """Enqueue nodes whose waits are over and were claimed. Raises `BrokerUnavailable`."""
+        dispatches = []
+        for wait in due:
+            try:
+                workflow = self._plans.get(wait.workflow_id, wait.version)
+            except (WorkflowNotFound, ValueError) as error:
+                # One definition that only a newer worker can read must not keep all others waiting.
+                log.warning("Execution %s is left to another worker: %s", wait.execution_id, error)
+                continue
+            dispatches.append(
+                self._dispatch(wait.execution_id, workflow, wait.node_id, wait.seq, wait.priority)
+            )
+        self._dispatcher.publish(dispatches)
 
     # 1 enter: lock and read
 
@@ -145,6 +186,12 @@ class WorkflowExecutor:
         claim = self._locks.new_claim(message.execution_id, task_id)
         with self._released_on_error(claim):  # the script may have run though its answer was lost
             entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
+            if isinstance(entered, Held):
+                # The holder's commit enqueues a woken node for which this message would be dropped, unless it
+                # has been made already: then the holder is about to unlock.
+                self._waits.ask_attention(checked_id(message.execution_id), node.id)
+                time.sleep(LEAVING)
+                entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
         if isinstance(entered, Late):
             raise NotEntered(NOT_DUE)
         if isinstance(entered, Held):
@@ -157,9 +204,13 @@ class WorkflowExecutor:
                 cached, losses = entered, self._losses(entered)
             _check_version(message, cached.identity["workflowId"], cached.identity["version"])
             walk = Walk.from_json(cached.walk)
-            if node.id not in walk.due:
+            woken = self._waits.woken(message.execution_id, node.id) if node.id in walk.waiting else None
+            if woken is None and node.id not in walk.due:
+                # The message for the node that is due may have met our lock, and been dropped.
+                self._locks.release_lock(claim)
+                self._go_on(message.execution_id, workflow, walk, cached.seq, cached.identity["priority"])
                 raise NotEntered(NOT_DUE)
-        return Hop(claim, workflow, node, cached, walk, losses)
+        return Hop(claim, workflow, node, cached, walk, losses, woken)
 
     def _node_of(self, message: HopMessage) -> tuple[WorkflowPlan, Node]:
         try:
@@ -183,10 +234,10 @@ class WorkflowExecutor:
         walk = _replayed(workflow, snapshot)
         encoded = walk.to_json()
         self._cache.cache_context(claim, snapshot, encoded)
-        if node.id not in walk.due:
+        if node.id not in walk.due and node.id not in walk.waiting:
             # The message for the node that is due may have met our lock, and been dropped.
             self._locks.release_lock(claim)
-            self._publish_due(message.execution_id, workflow, walk, snapshot.seq, AHEAD_OF_THE_QUEUE)
+            self._go_on(message.execution_id, workflow, walk, snapshot.seq, AHEAD_OF_THE_QUEUE)
             raise NotEntered(NOT_DUE)
         return rebuilt_context(snapshot, encoded, workflow.needs(node.id)), snapshot.losses
 
@@ -226,6 +277,7 @@ class WorkflowExecutor:
             ),
             idempotency_key=hop.idempotency_key,
             attempt=hop.attempt,
+            wake=hop.wake,
             arrivals=hop.walk.arrivals(hop.workflow.graph, hop.node.id),
         )
 
@@ -239,8 +291,8 @@ class WorkflowExecutor:
             return self._offer(hop, hop.failed(NodeError(type(refusal).__name__, str(refusal))))
 
     def _offer(self, hop: Hop, outcome: Outcome) -> tuple[Outcome, Walk, CommitAnswer]:
-        walk = hop.walk_after(outcome)
-        commit = hop.commit_of(outcome, walk)
+        walk, step = hop.walk_after(outcome)
+        commit = hop.commit_of(outcome, walk, step)
         answer = repeated(
             lambda: self._state.update_execution(commit),
             self._settings.commit_patience,
@@ -268,7 +320,13 @@ class WorkflowExecutor:
         elif answer.accepted and answer.status is not ExecutionStatus.PAUSED:
             variables = encode(hop.variables_after(outcome)) if outcome.variables else None
             changed = step_fields(
-                answer.seq, hop.node.id, answer.fence, walk.to_json(), outcome.output, variables
+                answer.seq,
+                hop.node.id,
+                answer.fence,
+                walk.to_json(),
+                outcome.output,
+                variables,
+                begins_visit=hop.begins_visit,
             )
             self._cache.update_context(hop.claim, hop.cached.seq, answer.seq, changed)
         else:
@@ -285,43 +343,77 @@ class WorkflowExecutor:
                 execution_id,
             )
             self.resume_execution(execution_id)
-        elif answer.status is ExecutionStatus.RUNNING:
-            self._publish_due(
-                execution_id, hop.workflow, walk, answer.seq, hop.cached.identity["priority"], answer
+        elif answer.status in (ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
+            woken = self._woken(execution_id) if answer.attention else []
+            self._publish(
+                execution_id,
+                hop.workflow,
+                [*walk.due[:1], *woken],
+                answer.seq,
+                hop.cached.identity["priority"],
+                answer.committed_at,
             )
 
-    def _publish_due(
+    def _go_on(
+        self, execution_id: str, workflow: WorkflowPlan, walk: Walk, seq: int, priority: int | None
+    ) -> None:
+        """Publish the first node in line and those that were woken; without any left, it is completed."""
+        if walk.is_finished:
+            self._state.update_execution_status(execution_id, ExecutionStatus.COMPLETED)
+            with suppress(CacheUnavailable):
+                self._cache.announce_finished(execution_id, ExecutionStatus.COMPLETED.value)
+            return
+        woken = self._woken(execution_id) if walk.waiting else []
+        self._publish(execution_id, workflow, [*walk.due[:1], *woken], seq, priority)
+
+    def _woken(self, execution_id: str) -> list[str]:
+        """The nodes that were woken; none if nobody can tell: they are claimed again, what is due is not."""
+        try:
+            return self._waits.take_attention(execution_id)
+        except DatabaseUnavailable as error:
+            log.warning("The woken nodes of execution %s have to wait: %s", execution_id, error)
+            return []
+
+    def _publish(
         self,
         execution_id: str,
         workflow: WorkflowPlan,
-        walk: Walk,
+        node_ids: Sequence[str],
         seq: int,
         priority: int | None,
-        answer: CommitAnswer | None = None,
+        committed_at: datetime | None = None,
     ) -> None:
-        """Publish the first node in line; an execution without any has nothing left to do."""
-        if not walk.due:
-            if walk.is_finished:
-                self._state.update_execution_status(execution_id, ExecutionStatus.COMPLETED)
-                with suppress(CacheUnavailable):
-                    self._cache.announce_finished(execution_id, ExecutionStatus.COMPLETED.value)
-            return
-        node = workflow.graph.nodes[walk.due[0]]
-        chosen = next(p for p in (node.priority, priority, self._settings.node_priority) if p is not None)
-        dispatch = Dispatch(
-            HopMessage(execution_id, workflow.workflow.id, workflow.version, node.id, seq),
-            queue=node.queue or self._settings.queue,
-            priority=chosen,
-            committed_at=answer.committed_at if answer else None,
-        )
+        """Hand messages for these nodes to the broker; after a commit, for as long as it takes."""
+        dispatches = [
+            self._dispatch(execution_id, workflow, node_id, seq, priority, committed_at)
+            for node_id in node_ids
+        ]
         try:
             repeated(
-                lambda: self._dispatcher.publish([dispatch]),
-                BROKER_PATIENCE if answer else 0,
-                f"enqueue node {node.id} of execution {execution_id}",
+                lambda: self._dispatcher.publish(dispatches),
+                BROKER_PATIENCE if committed_at else 0,
+                f"enqueue {', '.join(node_ids)} of execution {execution_id}",
             )
         except BrokerUnavailable as error:
             log.error("Execution %s stands still until it is resumed: %s", execution_id, error)
+
+    def _dispatch(
+        self,
+        execution_id: str,
+        workflow: WorkflowPlan,
+        node_id: str,
+        seq: int,
+        priority: int | None,
+        committed_at: datetime | None = None,
+    ) -> Dispatch:
+        node = workflow.graph.nodes[node_id]
+        priorities = (node.priority, priority, self._settings.node_priority)
+        return Dispatch(
+            HopMessage(execution_id, workflow.workflow.id, workflow.version, node_id, seq),
+            queue=node.queue or self._settings.queue,
+            priority=next(number for number in priorities if number is not None),
+            committed_at=committed_at,
+        )
 
     # Locks are given up whatever happens
 
@@ -362,7 +454,9 @@ def _may_move(snapshot: Snapshot) -> bool:
 
 
 def _replayed(workflow: WorkflowPlan, snapshot: Snapshot) -> Walk:
-    return Walk.replay(workflow.graph, snapshot.trigger_node_id, [row.entry for row in snapshot.journal])
+    return Walk.replay(
+        workflow.graph, snapshot.trigger_node_id, [row.entry for row in snapshot.journal], snapshot.visits
+    )
 
 
 def _log_dropped(message: HopMessage, reason: Exception) -> None:

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_engine.context import Wake
 from workflow_engine.context_cache import CachedContext
 from workflow_engine.definition import Node
-from workflow_engine.execution_records import NodeCommit
+from workflow_engine.execution_records import NewWait, NodeCommit, WokenWait
 from workflow_engine.json_values import decode, encode
 from workflow_engine.lock import Claim
-from workflow_engine.node_run import Outcome, failed
+from workflow_engine.node_run import Outcome, failed, failed_attempt
 from workflow_engine.node_types import NodeError
 from workflow_engine.plan import WorkflowPlan
-from workflow_engine.states import ExecutionStatus
-from workflow_engine.walk import Walk
+from workflow_engine.states import ExecutionStatus, NodeStatus, WaitType
+from workflow_engine.walk import Step, Walk
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Hop:
     walk: Walk
     losses: int
     """How often a process was lost while it ran this node."""
+    woken: WokenWait | None = None
+    """The wait that is over, if the node goes on after one."""
 
     @property
     def execution_id(self) -> str:
@@ -49,24 +52,44 @@ class Hop:
         """The same over retries and crashes of one visit."""
         return f"{self.execution_id}:{self.node.id}:{self.walk.visit(self.node.id)}"
 
+    def failed_attempt(self, error: NodeError) -> Outcome:
+        """The outcome if this attempt fails without an answer; its `retry` may have another one."""
+        return failed_attempt(self.node, self.workflow.graph, error, self.attempt)
+
     def failed(self, error: NodeError) -> Outcome:
         """The outcome if this node fails without having run to its end."""
         return failed(self.node, self.workflow.graph, error, self.attempt)
 
-    def walk_after(self, outcome: Outcome) -> Walk:
+    @property
+    def wake(self) -> Wake | None:
+        """What the node is told of its wait; a retry is a new beginning and is told nothing."""
+        if self.woken is None or self.woken.type is WaitType.RETRY:
+            return None
+        return Wake(self.woken.reason, self.woken.received_events, self.woken.waited)
+
+    @property
+    def begins_visit(self) -> bool:
+        """Whether this is the first that the journal hears of the present visit of the node."""
+        return self.woken is None and self.attempt == 1
+
+    def walk_after(self, outcome: Outcome) -> tuple[Walk, Step]:
         """Where the execution stands after the outcome; the hop's own walk stays as it is."""
-        walk = Walk.from_json(self.cached.walk)
+        walk, node_id = Walk.from_json(self.cached.walk), self.node.id
+        if outcome.status is NodeStatus.WAITING:
+            return walk, walk.hold(node_id)
+        if outcome.status is NodeStatus.RETRYING and outcome.is_held:
+            return walk, walk.hold(node_id, self.attempt + 1)
+        if outcome.status is NodeStatus.RETRYING:
+            return walk, walk.retry(node_id, self.attempt + 1)
         if outcome.ends_execution:
-            walk.end()
-        else:
-            walk.advance(self.workflow.graph, self.node.id, outcome.handles)
-        return walk
+            return walk, walk.end(node_id)
+        return walk, walk.advance(self.workflow.graph, node_id, outcome.handles)
 
     def variables_after(self, outcome: Outcome) -> Mapping[str, Any]:
         return {**decode(self.cached.variables), **outcome.variables}
 
-    def commit_of(self, outcome: Outcome, walk: Walk) -> NodeCommit:
-        """The journal row of the outcome, and the status of the execution after it."""
+    def commit_of(self, outcome: Outcome, walk: Walk, step: Step) -> NodeCommit:
+        """The journal row of the outcome, the waits it opens and closes, and the status after it."""
         node, error, status = self.node, outcome.error, _status_after(walk, outcome)
         return NodeCommit(
             execution_id=self.execution_id,
@@ -89,7 +112,16 @@ class Hop:
             worker=f"{socket.gethostname()}:{os.getpid()}",
             duration_ms=outcome.duration_ms,
             context=self._resting_context(outcome) if status is not ExecutionStatus.RUNNING else None,
+            retry_details=self._retry_details(outcome),
+            opens=_new_wait(outcome, self.attempt),
+            closes=(*step.cancelled, *((node.id,) if self.woken else ())),
+            woken_status=self.woken.status_when_resumed if self.woken else None,
         )
+
+    def _retry_details(self, outcome: Outcome) -> Mapping[str, Any] | None:
+        if outcome.status is not NodeStatus.RETRYING:
+            return None
+        return {"nextAttempt": self.attempt + 1, "waitMs": outcome.retry_in_ms}
 
     def _resting_context(self, outcome: Outcome) -> Mapping[str, Any]:
         """The context to persist when the execution comes to rest; outputs and path are the journal."""
@@ -103,6 +135,22 @@ class Hop:
             "variables": self.variables_after(outcome),
             "metadata": identity["metadata"],
         }
+
+
+def _new_wait(outcome: Outcome, attempt: int) -> NewWait | None:
+    details = {"attempt": attempt}
+    if outcome.retry_in_ms:
+        return NewWait(WaitType.RETRY, resume_in=outcome.retry_in_ms / 1000, details=details)
+    if (wait := outcome.wait) is None:
+        return None
+    if not wait.events:
+        return NewWait(WaitType.DELAY, resume_at=wait.until, resume_in=wait.seconds, details=details)
+    return NewWait(
+        WaitType.EVENTS,
+        expires_in=wait.timeout,
+        correlation_id=wait.correlation_id,
+        details={**details, "events": wait.events, "required": wait.required},
+    )
 
 
 def _status_after(walk: Walk, outcome: Outcome) -> ExecutionStatus:

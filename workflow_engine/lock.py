@@ -126,12 +126,15 @@ class DistributedLockService:
 
     def held_by(self, execution_id: str) -> tuple[bytes, Holder] | None:
         """The lock's value and what it says, or None if the lock is free."""
+        value = self.value_of(execution_id)
+        holder = Holder.from_value(value) if value is not None else None
+        return (value, holder) if value is not None and holder is not None else None
+
+    def value_of(self, execution_id: str) -> bytes | None:
+        """The claim that holds the lock, or None if it is free."""
         with redis_errors():
             value = self._client.get(self._settings.lock_key(execution_id))
-        if not isinstance(value, bytes):
-            return None
-        holder = Holder.from_value(value)
-        return (value, holder) if holder else None
+        return value if isinstance(value, bytes) else None
 
     def hold(self, claim: Claim) -> None:
         """Renew this claim from now on; it was taken by the script that enters a node."""

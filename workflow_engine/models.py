@@ -28,7 +28,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import TextClause
 
-from workflow_engine.states import ACTIVE, FINAL, FINISHED, ExecutionStatus, NodeStatus, WaitStatus, WaitType
+from workflow_engine.states import (
+    ACTIVE,
+    FINAL,
+    FINISHED,
+    ExecutionStatus,
+    NodeStatus,
+    SupersededFor,
+    WaitStatus,
+    WaitType,
+)
 
 NOW = text("now()")
 
@@ -74,9 +83,13 @@ def tables(schema: str) -> MetaData:
         Column("config", JSONB, nullable=False),
         # False once the current version of the workflow has no such trigger any more.
         Column("active", Boolean, nullable=False, server_default=text("true")),
+        # Of a schedule: its first due time that has not been fired, and until when somebody is at it.
+        Column("next_due", timestamp),
+        Column("claimed_until", timestamp),
         Column("created_at", timestamp, nullable=False, server_default=NOW),
         Column("updated_at", timestamp, nullable=False, server_default=NOW),
         UniqueConstraint("workflow_id", "node_id", name="triggers_node"),
+        Index("triggers_due", "next_due", postgresql_where=text("active AND next_due IS NOT NULL")),
     )
     Table(
         "idempotency_keys",
@@ -111,6 +124,7 @@ def tables(schema: str) -> MetaData:
         Column("idempotency_key", Text),
         Column("parent_execution_id", Uuid),
         Column("format", SmallInteger, nullable=False),
+        Column("expires_at", timestamp),
         Column("started_at", timestamp),
         Column("completed_at", timestamp),
         Column("duration_ms", BigInteger),
@@ -132,6 +146,11 @@ def tables(schema: str) -> MetaData:
             "status NOT IN ('RUNNING', 'COMPLETED') OR started_at IS NOT NULL", name="executions_started"
         ),
         Index("executions_by_workflow", "workflow_id", "id"),
+        Index(
+            "executions_expiring",
+            "expires_at",
+            postgresql_where=text(f"expires_at IS NOT NULL AND NOT ({one_of('status', FINISHED).text})"),
+        ),
         Index("executions_active", "id", postgresql_where=one_of("status", ACTIVE)),
         Index(
             "executions_by_parent",
@@ -158,6 +177,7 @@ def tables(schema: str) -> MetaData:
         Column("variables", JSONB),
         Column("token", Uuid, nullable=False),
         Column("superseded_by", Integer),
+        Column("superseded_for", Text),
         Column("input_data", JSONB),
         Column("output_data", JSONB),
         Column("error", Text),
@@ -172,6 +192,13 @@ def tables(schema: str) -> MetaData:
         ),
         CheckConstraint("seq > 0 AND visit > 0 AND attempt > 0", name="node_executions_counts"),
         CheckConstraint("superseded_by IS NULL OR superseded_by > seq", name="node_executions_superseded"),
+        CheckConstraint(
+            text(
+                "(superseded_by IS NULL) = (superseded_for IS NULL) AND "
+                f"({one_of('superseded_for', SupersededFor).text})"
+            ),
+            name="node_executions_superseded_for",
+        ),
         CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="node_executions_error"),
         CheckConstraint(
             "status NOT IN ('COMPLETED', 'FAILED') OR completed_at IS NOT NULL",
@@ -212,6 +239,7 @@ def tables(schema: str) -> MetaData:
         CheckConstraint(
             "wait_type NOT IN ('DELAY', 'RETRY') OR resume_at IS NOT NULL", name="execution_wait_states_time"
         ),
+        Index("execution_wait_states_by_execution", "execution_id"),
         Index(
             "execution_wait_states_open",
             "execution_id",
@@ -222,13 +250,18 @@ def tables(schema: str) -> MetaData:
         ),
         Index(
             "execution_wait_states_due",
-            "resume_at",
-            postgresql_where=text("status = 'WAITING' AND resume_at IS NOT NULL"),
+            text("LEAST(resume_at, expires_at)"),
+            postgresql_where=text("status = 'WAITING'"),
+        ),
+        Index(
+            "execution_wait_states_claimed",
+            "claimed_until",
+            postgresql_where=text("status = 'RESUMING'"),
         ),
         Index(
             "execution_wait_states_correlation",
             "correlation_id",
-            postgresql_where=text("status = 'WAITING' AND correlation_id IS NOT NULL"),
+            postgresql_where=text("status IN ('WAITING', 'RESUMING') AND correlation_id IS NOT NULL"),
         ),
     )
     Table(
@@ -241,6 +274,10 @@ def tables(schema: str) -> MetaData:
         Column("name", Text),
         Column("correlation_id", Text),
         Column("payload", JSONB),
+        # Given by the sender: the same id twice is one event.
+        Column("event_id", Text),
+        # When a wait took it; seq is that of the wait. An EVENT without it is kept for a wait to come.
+        Column("consumed_at", timestamp),
         Column("seq", Integer),
         Column("actor", Text),
         Column("reason", Text),
@@ -251,10 +288,12 @@ def tables(schema: str) -> MetaData:
         Index(
             "execution_events_by_execution", "execution_id", postgresql_where=text("execution_id IS NOT NULL")
         ),
+        Index("execution_events_id", "event_id", unique=True, postgresql_where=text("event_id IS NOT NULL")),
         Index(
-            "execution_events_correlation",
+            "execution_events_kept",
             "correlation_id",
-            postgresql_where=text("correlation_id IS NOT NULL"),
+            "created_at",
+            postgresql_where=text("type = 'EVENT' AND consumed_at IS NULL"),
         ),
     )
     return metadata

@@ -24,12 +24,24 @@ from workflow_engine.errors import (
 from workflow_engine.expressions import Scope
 from workflow_engine.graph import Graph
 from workflow_engine.json_values import check_size, encode, normalise, storable_text
-from workflow_engine.node_types import NodeError, NodeExecutionResult, failure, failure_of
+from workflow_engine.node_types import (
+    NodeError,
+    NodeExecutionResult,
+    ResumableExecutor,
+    Wait,
+    failure,
+    failure_of,
+)
 from workflow_engine.plan import NodePlan
+from workflow_engine.retry import is_retryable, next_wait_ms
 from workflow_engine.secret_values import Secrets
 from workflow_engine.states import NodeStatus
+from workflow_engine.time_limits import NodeTimedOut, limited_to
 
-ANSWERS = "a JSON value, success(…) or failure(…)"
+TIMEOUT = "TIMEOUT"
+"""The type of the error of a node that ran too long."""
+
+ANSWERS = "a JSON value, success(…), failure(…) or waiting(…)"
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,16 @@ class Outcome:
     variables: Mapping[str, Any] = field(default_factory=dict)
     input_data: bytes | None = None
     error: NodeError | None = None
+    wait: Wait | None = None
+    """What a waiting node waits for."""
+    retry_in_ms: int | None = None
+    """For a failed attempt that is followed by another: how long that waits."""
     duration_ms: float = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the node stays in the walk, to go on when a wait is over."""
+        return self.wait is not None or bool(self.retry_in_ms)
 
     @property
     def ends_execution(self) -> bool:
@@ -62,7 +83,7 @@ def run_node(plan: NodePlan, graph: Graph, context: ExecutionContext, output_lim
     secrets = Secrets()
     input_data: bytes | None = None
     try:
-        node_data = plan.template.evaluate(_scope(context, secrets))
+        node_data = plan.evaluate(_scope(context, secrets))
         # Before the node runs, since what it does to its arguments is not what it was given.
         input_data = _input_data(node_data, secrets, output_limit)
         result = _execute(plan, node_data, context)
@@ -88,11 +109,23 @@ def failed(node: Node, graph: Graph, error: NodeError, attempt: int) -> Outcome:
     return Outcome(NodeStatus.FAILED, handles, encode(told) if handles else None, error=error)
 
 
+def failed_attempt(node: Node, graph: Graph, error: NodeError, attempt: int) -> Outcome:
+    """The outcome of a failure of the node's own doing: another attempt, if its `retry` has one left."""
+    if node.retry is not None and is_retryable(node.retry, error):
+        wait = next_wait_ms(node.retry, attempt)
+        if wait is not None:
+            return Outcome(NodeStatus.RETRYING, error=error, retry_in_ms=wait)
+    return failed(node, graph, error, attempt)
+
+
 def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
     try:
-        result = plan.node_type.executor.execute(plan.node.id, node_data, context)
+        with limited_to(plan.node.timeout):
+            result = _call(plan, node_data, context)
     except (UnknownNodeType, BackingServiceUnavailable):
         raise
+    except NodeTimedOut as error:
+        return failure(TIMEOUT, str(error))
     except SystemExit as error:
         if _ordered_by_signal(error):
             raise
@@ -103,11 +136,16 @@ def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeE
         return failure(
             "INVALID_RESULT", f"the executor answered {type(result).__name__}; it may answer {ANSWERS}"
         )
-    if result.kind == "waiting":
-        return failure("NOT_IN_THIS_RELEASE", f"waiting is not in this release; a node may answer {ANSWERS}")
     if (problem := _misshapen(result)) is not None:
         return failure("INVALID_RESULT", problem)
     return result
+
+
+def _call(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+    executor = plan.node_type.executor
+    if context.wake is not None and isinstance(executor, ResumableExecutor):
+        return executor.resume(plan.node.id, node_data, context, context.wake)
+    return executor.execute(plan.node.id, node_data, context)
 
 
 def _misshapen(result: NodeExecutionResult) -> str | None:
@@ -116,6 +154,8 @@ def _misshapen(result: NodeExecutionResult) -> str | None:
         return f"variables must be an object of names and values, not {type(result.variables).__name__}"
     if result.kind == "failure" and not isinstance(result.error, NodeError):
         return "a failure needs an error; answer failure(type, message)"
+    if result.kind == "waiting" and not isinstance(result.wait, Wait):
+        return "a waiting node needs to say for what; answer waiting(…)"
     if result.error is not None and not isinstance(result.error.details, Mapping):
         return f"the details of a failure must be an object, not {type(result.error.details).__name__}"
     return None
@@ -140,7 +180,9 @@ def _outcome(
 ) -> Outcome:
     if result.error is not None:
         error = _storable_error(result.error, secrets)
-        return failed(plan.node, graph, error, context.attempt)
+        return failed_attempt(plan.node, graph, error, context.attempt)
+    if result.wait is not None:
+        return Outcome(NodeStatus.WAITING, wait=result.wait)
     handles = () if result.handle is None else (result.handle,)
     known = plan.node_type.handles(plan.config)
     if any(handle not in known for handle in handles):
@@ -178,7 +220,7 @@ def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:
     """The error without secrets or what Postgres cannot hold. Raises `InvalidValue` for its details."""
     details = secrets.mask(normalise(dict(error.details), "error details"))
     message = secrets.mask(storable_text(str(error.message)))
-    return NodeError(storable_text(str(error.type)), message, details)
+    return dataclasses.replace(error, type=storable_text(str(error.type)), message=message, details=details)
 
 
 def _scope(context: ExecutionContext, secrets: Secrets) -> Scope:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from workflow_engine.context import ExecutionContext
+from workflow_engine.context import ExecutionContext, Wake
 from workflow_engine.definition import FUNCTION_NAME_ATTRIBUTE, ORDINARY
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.json_values import storable_text
@@ -34,6 +35,9 @@ class NodeError:
     type: str
     message: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    """Dotted names of the exception's class and its bases, which retries may name; not stored."""
+    http_status: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,34 @@ class Wait:
     """What a waiting node waits for: a time, or named events by correlation id."""
 
     until: datetime | None = None
+    """A point in time, with its zone."""
+    seconds: float | None = None
+    """A time from now on, by the database's clock."""
     events: tuple[str, ...] = ()
+    required: Literal["all", "any"] | tuple[str, ...] = "all"
+    """Which of the events wake the node."""
     correlation_id: str | None = None
+    timeout: float | None = None
+    """Seconds after which the node is woken without the events."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a wait that nothing would end, or that nobody could keep."""
+        ways = [self.until is not None, self.seconds is not None, bool(self.events)]
+        if sum(ways) != 1:
+            raise ValueError("wait for one of these: until a time, for some seconds, or for events")
+        if self.until is not None and (not isinstance(self.until, datetime) or self.until.tzinfo is None):
+            raise ValueError(f"until must be a datetime with its zone, not {self.until!r:.60}")
+        for name, seconds in (("seconds", self.seconds), ("timeout", self.timeout)):
+            if seconds is not None and not (isinstance(seconds, int | float) and math.isfinite(seconds)):
+                raise ValueError(f"{name} must be a number of seconds, not {seconds!r:.60}")
+        if self.events and not self.correlation_id:
+            raise ValueError("events are found by a correlation_id; give one")
+        if isinstance(self.required, str) and self.required not in ("all", "any"):
+            raise ValueError(f"required is 'all', 'any' or the names of events, not {self.required!r:.60}")
+        required = () if isinstance(self.required, str) else self.required
+        for text in (*self.events, *required, *filter(None, [self.correlation_id])):
+            if not isinstance(text, str) or storable_text(text) != text:
+                raise ValueError(f"names of events and correlation ids are text, not {text!r:.60}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +106,25 @@ def failure_of(error: BaseException) -> NodeExecutionResult:
     if len(trace) > LONGEST_TRACEBACK:
         # Cut between lines, or a secret cut in two would no longer be known as one.
         trace = trace[-LONGEST_TRACEBACK:].partition("\n")[2]
-    return failure(type(error).__name__, _text_of(error) or type(error).__name__, {"traceback": trace})
+    name = type(error).__name__
+    classes = tuple(f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__[:-1])
+    told = NodeError(
+        name,
+        _text_of(error) or name,
+        {"traceback": trace},
+        classes,
+        _http_status_of(error),
+    )
+    return NodeExecutionResult("failure", error=told)
+
+
+def _http_status_of(error: BaseException) -> int | None:
+    """The status that HTTP libraries tell with `error.response.status_code`."""
+    try:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+    except Exception:  # noqa: BLE001 - what looks like an attribute may be code that raises
+        return None
+    return status if isinstance(status, int) else None
 
 
 def _text_of(error: BaseException) -> str:
@@ -87,10 +135,24 @@ def _text_of(error: BaseException) -> str:
 
 
 def waiting(
-    *, until: datetime | None = None, events: Sequence[str] = (), correlation_id: str | None = None
+    *,
+    until: datetime | None = None,
+    seconds: float | None = None,
+    events: Sequence[str] = (),
+    required: Literal["all", "any"] | Sequence[str] = "all",
+    correlation_id: str | None = None,
+    timeout: float | None = None,
 ) -> NodeExecutionResult:
-    """The node goes on later: at a time, or when named events have arrived."""
-    return NodeExecutionResult("waiting", wait=Wait(until, tuple(events), correlation_id))
+    """The node goes on later: at a time (`until`), in some `seconds`, or when events have arrived.
+
+    It holds no worker meanwhile. On whatever worker it goes on, its `resume` is called, or a function
+    once more, with `context.wake`. Raises ValueError for a wait that nothing would end.
+    """
+    if isinstance(events, str):
+        raise ValueError(f"events are a list of names; write [{events!r:.60}]")
+    chosen: Any = required if isinstance(required, str) else tuple(required)
+    wait = Wait(until, seconds, tuple(events), chosen, correlation_id, timeout)
+    return NodeExecutionResult("waiting", wait=wait)
 
 
 class NodeExecutor(Protocol):
@@ -102,6 +164,17 @@ class NodeExecutor(Protocol):
         `node_data` is the node's config after its expressions were evaluated. An exception counts as
         the node's failure.
         """
+        ...
+
+
+@runtime_checkable
+class ResumableExecutor(NodeExecutor, Protocol):
+    """The code behind a node type that may answer `waiting(…)`."""
+
+    def resume(
+        self, node_id: str, node_data: Any, context: ExecutionContext, wake: Wake
+    ) -> NodeExecutionResult:
+        """Go on after a wait, on any worker; like `execute`, and it may answer `waiting(…)` again."""
         ...
 
 
@@ -154,8 +227,6 @@ class NodeType:
 
 
 KNOWN_KINDS_OF_LATER_RELEASES = (
-    "logic/delay",
-    "logic/wait-events",
     "logic/loop",
     "logic/sub-workflow",
     "action/celery-task",

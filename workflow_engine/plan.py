@@ -13,7 +13,7 @@ from typing import Any
 
 from workflow_engine.definition import Node, Workflow
 from workflow_engine.errors import UnknownNodeType, WorkflowNotFound
-from workflow_engine.expressions import Template, compile_template
+from workflow_engine.expressions import Scope, Template, compile_template
 from workflow_engine.graph import Graph
 from workflow_engine.node_types import NodeRegistry, NodeType
 
@@ -31,6 +31,12 @@ class NodePlan:
     template: Template
     needs: tuple[str, ...]
     """Ids of the nodes whose outputs are fetched on entering this one."""
+
+    def evaluate(self, scope: Scope) -> Any:
+        """The config that the executor is given: expressions evaluated, verbatim keys as written."""
+        evaluated = self.template.evaluate(scope)
+        verbatim = self.node_type.verbatim
+        return {**evaluated, **{key: self.config[key] for key in self.config if key in verbatim}}
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from workflow_engine.model_problems import shown
 from workflow_engine.problem_paths import at
 
 NOT_IN_THIS_RELEASE: dict[str, dict[str, tuple[Any, ...]]] = {
-    "node": {"retry": (), "timeout": (), "onCrash": ()},
-    "settings": {"concurrency": (1,), "hops": ("spread",), "timeout": ()},
+    "node": {"onCrash": ()},
+    "settings": {"concurrency": (1,), "hops": ("spread",)},
 }
 """By part of a definition: keys, and the values that are accepted already."""
 

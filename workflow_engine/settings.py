@@ -56,8 +56,21 @@ class Settings(BaseSettings):
     unknown_type_patience: float = Field(
         600, ge=0, description="seconds a node of a type unknown here waits for a newer worker, then it fails"
     )
+    claim_lease: float = Field(
+        30,
+        gt=0,
+        description="seconds after which a wait that is over, but whose node did not go on, is woken again",
+    )
     max_recoveries: int = Field(
         3, ge=0, description="how often a node is run again after its process died; then it fails"
+    )
+    schedule_grace: float = Field(
+        60, ge=60, description="seconds after which a scheduled time that was not fired counts as missed"
+    )
+    event_retention: float = Field(
+        604_800,
+        gt=0,
+        description="seconds an event that nothing waits for is kept; `purge` removes older ones",
     )
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated modules that register node types with @node"

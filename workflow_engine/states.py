@@ -47,6 +47,13 @@ class NodeStatus(StrEnum):
         return self in FINAL
 
 
+class SupersededFor(StrEnum):
+    """Why a journal row counts no longer."""
+
+    RETRY = "RETRY"  # the visit it belongs to goes on
+    RERUN = "RERUN"  # a new visit of its node takes its place
+
+
 class WaitType(StrEnum):
     DELAY = "DELAY"
     EVENTS = "EVENTS"

@@ -10,12 +10,13 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from celery.signals import task_postrun
 
-from workflow_engine import ExecutionContext, node
+from workflow_engine import ExecutionContext, node, waiting
 
 FOLDER_VARIABLE = "ACCEPTANCE_FOLDER"
 FOLDER = Path(os.environ.get(FOLDER_VARIABLE, os.devnull))
@@ -95,3 +96,30 @@ def too_large() -> str:
 def kills_its_process(context: ExecutionContext) -> None:
     _write_down_run(context)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@node("test.sleeps")
+def sleeps() -> None:
+    time.sleep(60)
+
+
+@node("test.ignores_signals")
+def ignores_signals() -> None:
+    """What is raised inside does not end it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(Exception):
+            time.sleep(60)
+
+
+@node("test.holds_the_interpreter")
+def holds_the_interpreter() -> None:
+    """Stays in C code, in which no Python signal handler can run."""
+    sum(range(10**12))
+
+
+@node("test.waits")
+def waits(context: ExecutionContext, seconds: float) -> Any:
+    """Waits once, and answers why it went on."""
+    _write_down_run(context)
+    return waiting(seconds=seconds) if context.wake is None else context.wake.reason

@@ -65,7 +65,9 @@ def test_a_late_message_of_an_execution_that_goes_on_is_dropped(fleet: Fleet) ->
 
     fleet.deliver(execution_id, "late-in-the-middle", "first", seq=1)
 
-    line = f"Dropped the message for node first of execution {execution_id}: the node is not due."
+    line = (
+        f"Dropped the message for node first of execution {execution_id}: the node is neither due nor woken."
+    )
     poll(lambda: fleet.lines(line), 5, "the message is dropped")
     fleet.deliver(execution_id, "late-in-the-middle", "last", seq=2)
     fleet.completed(execution_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -106,6 +107,32 @@ def sql(engine: Engine) -> Callable[..., list[tuple[object, ...]]]:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     return run
+
+
+@pytest.fixture
+def time_passes(sql: Callable[..., Any]) -> Callable[[float], None]:
+    """Lets seconds pass for the waits in the database, so that no test has to sleep."""
+
+    def by(seconds: float) -> None:
+        earlier = ", ".join(
+            f"{time} = {time} - %(seconds)s * interval '1 second'"
+            for time in ("resume_at", "expires_at", "claimed_until", "created_at")
+        )
+        sql(f"UPDATE execution_wait_states SET {earlier.replace('%(seconds)s', str(float(seconds)))}")
+
+    return by
+
+
+@pytest.fixture
+def wake_due(engine: Engine) -> Callable[[], list[str]]:
+    """Plays the timekeeper of a worker; gives the nodes that it woke."""
+
+    def wake() -> list[str]:
+        due = engine.waits.claim_due()
+        engine.executor.wake(due)
+        return [wait.node_id for wait in due]
+
+    return wake
 
 
 @pytest.fixture

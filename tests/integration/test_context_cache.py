@@ -168,6 +168,7 @@ def test_leaving_brings_the_context_up_to_the_journal_and_may_be_repeated(
         assert changed == {
             b"seq": b"3",
             b"fence": b"fence-3",
+            b"current": b"second",
             b"walk": b'{"due":["third"]}',
             b"variables": b'{"currency":"CHF"}',
             b"output:second": b"2",

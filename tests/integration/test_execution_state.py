@@ -336,6 +336,7 @@ IMPOSSIBLE = {
     "UPDATE node_executions SET completed_at = NULL": "node_executions_completed",
     "UPDATE node_executions SET status = 'FAILED'": "node_executions_error",
     "UPDATE node_executions SET superseded_by = seq": "node_executions_superseded",
+    "UPDATE node_executions SET superseded_by = 9": "node_executions_superseded_for",
     "UPDATE node_executions SET visit = 0": "node_executions_counts",
 }
 
@@ -358,9 +359,11 @@ def refusing_constraint(engine: Engine, statement: str, *parameters: Any) -> str
 
 SECOND_ROW = """
 INSERT INTO node_executions
-    (execution_id, seq, visit, status, superseded_by, node_id, type, sub_type, token, started_at,
-     completed_at)
-VALUES (%s, %s, %s, %s, %s, 'charge', 'action', 'function', gen_random_uuid(), now(), now())
+    (execution_id, seq, visit, status, superseded_by, superseded_for, node_id, type, sub_type, token,
+     started_at, completed_at)
+SELECT id::uuid, seq, visit, status, superseded_by, CASE WHEN superseded_by IS NOT NULL THEN 'RERUN' END,
+    'charge', 'action', 'function', gen_random_uuid(), now(), now()
+FROM (VALUES (%s, %s, %s, %s, %s::int)) AS row (id, seq, visit, status, superseded_by)
 """
 
 

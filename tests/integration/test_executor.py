@@ -14,6 +14,7 @@ from three_nodes import WHOLE_JOURNAL, calls, first, journal, second, start_thre
 from workflow_engine import ExecutionStatus, WorkflowClient
 from workflow_engine.engine import Engine
 from workflow_engine.errors import GivenBack
+from workflow_engine.executor import NOT_DUE
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,7 @@ def test_a_late_message_for_a_finished_node_is_dropped_in_one_line(
 
     engine.executor.continue_execution(late)
 
-    assert said() == [f"Dropped the message for node first of execution {execution}: the node is not due."]
+    assert said() == [f"Dropped the message for node first of execution {execution}: {NOT_DUE}."]
     assert broker.messages == [due]
     assert calls == ["first"]
 
@@ -154,7 +155,7 @@ def test_a_message_for_a_finished_execution_is_dropped_and_leaves_nothing_in_red
         ({"execution_id": str(uuid.UUID(int=7))}, f"no execution has the id '{uuid.UUID(int=7)}'"),
         ({"execution_id": "no uuid"}, "no execution has the id 'no uuid'"),
         ({"node_id": "nobody"}, "the workflow has no such node"),
-        ({"node_id": "third"}, "the node is not due"),
+        ({"node_id": "third"}, NOT_DUE),
         ({"version": 9}, "version 9 of workflow 'line' is not deployed"),
         ({"workflow": "nothing"}, "version 1 of workflow 'nothing' is not deployed"),
         ({"version": 2}, "the execution runs version 1 of 'line'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -45,6 +46,13 @@ def raises(error: BaseException) -> Callable[[], Any]:
 def returns(answer: Any) -> Callable[[], Any]:
     def work() -> Any:
         return answer
+
+    return work
+
+
+def waits(**arguments: Any) -> Callable[[], Any]:
+    def work() -> Any:
+        return waiting(**arguments)
 
     return work
 
@@ -101,7 +109,42 @@ BAD_NODES: dict[str, tuple[Callable[[], Any], str, str]] = {
         "InvalidValue",
         "output: ",
     ),
-    "waits": (returns(waiting()), "NOT_IN_THIS_RELEASE", "waiting is not in this release"),
+    "waits for nothing": (
+        waits(),
+        "ValueError",
+        "wait for one of these: until a time, for some seconds, or for events",
+    ),
+    "waits for a time without a zone": (
+        waits(until=datetime(2026, 1, 1)),
+        "ValueError",
+        "until must be a datetime with its zone, not datetime.datetime(2026, 1, 1",
+    ),
+    "waits for what is no number": (
+        waits(seconds="5"),
+        "ValueError",
+        "seconds must be a number of seconds, not '5'",
+    ),
+    "waits for ever and a day": (
+        waits(seconds=float("inf")),
+        "ValueError",
+        "seconds must be a number of seconds, not inf",
+    ),
+    "waits longer than Postgres can count": (waits(seconds=1e300), "InvalidValue", "data: "),
+    "waits for events that nobody can send": (
+        waits(events=["paid"]),
+        "ValueError",
+        "events are found by a correlation_id; give one",
+    ),
+    "waits for letters": (
+        waits(events="paid", correlation_id="c-1"),
+        "ValueError",
+        "events are a list of names; write ['paid']",
+    ),
+    "waits for what Postgres cannot hold": (
+        waits(events=["paid"], correlation_id="c\x00"),
+        "ValueError",
+        "names of events and correlation ids are text, not 'c\\x00'",
+    ),
     "leaves by an unknown handle": (
         returns(success(1, handle="nowhere")),
         "INVALID_RESULT",

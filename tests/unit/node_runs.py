@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_engine.context import ExecutionContext
+from workflow_engine.context import ExecutionContext, Wake
 from workflow_engine.errors import Problem
 from workflow_engine.expressions import Scope, compile_template
 from workflow_engine.model_problems import check_model
-from workflow_engine.node_types import NodeError, NodeExecutionResult, NodeType
+from workflow_engine.node_types import NodeError, NodeExecutionResult, NodeType, ResumableExecutor
 
 
 def problems(node_type: NodeType, config: dict[str, Any]) -> list[Problem]:
@@ -23,6 +23,25 @@ def run(
     arrivals: tuple[str, ...] = (),
 ) -> NodeExecutionResult:
     """What a node with this config answers after these outputs; the execution started at `placed`."""
+    data, context = _prepared(node_type, config, outputs, arrivals)
+    return node_type.executor.execute("n", data, context)
+
+
+def resume(
+    node_type: NodeType, config: dict[str, Any], wake: Wake, outputs: dict[str, Any] | None = None
+) -> NodeExecutionResult:
+    """What a waiting node with this config answers when it is woken."""
+    data, context = _prepared(node_type, config, outputs)
+    assert isinstance(node_type.executor, ResumableExecutor)
+    return node_type.executor.resume("n", data, context, wake)
+
+
+def _prepared(
+    node_type: NodeType,
+    config: dict[str, Any],
+    outputs: dict[str, Any] | None,
+    arrivals: tuple[str, ...] = (),
+) -> tuple[dict[str, Any], ExecutionContext]:
     assert problems(node_type, config) == []
     outputs = {"placed": {}, **(outputs or {})}
     prepared = node_type.prepare(config)
@@ -30,7 +49,7 @@ def run(
     evaluated = {key: value for key, value in prepared.items() if key not in node_type.verbatim}
     data = compile_template(evaluated).evaluate(Scope(node_outputs=outputs, trigger_node_id="placed"))
     context = ExecutionContext("e-1", "shop", "t-1", "placed", "n", outputs, arrivals=arrivals)
-    return node_type.executor.execute("n", {**data, **verbatim}, context)
+    return {**data, **verbatim}, context
 
 
 def error_of(result: NodeExecutionResult) -> NodeError:

@@ -121,6 +121,51 @@ def test_every_sort_of_node_gives_the_same_as_yaml() -> None:
     assert flow.build().content_hash() == written.content_hash()
 
 
+def test_nodes_that_wait_give_the_same_as_yaml() -> None:
+    flow = WorkflowBuilder("waits")
+    start = flow.trigger("start")
+    rest = flow.delay("rest", duration="{{ start.days }}", unit="days")
+    sleep = flow.delay("sleep", until="2030-01-01T09:00:00Z")
+    hear = flow.wait_events(
+        "hear",
+        ["paid", {"name": "rated", "required": False, "timeout": 60}],
+        correlation_id="{{ start.order }}",
+        strategy="required_only",
+        wait_timeout=3600,
+        on_timeout="continue_with_partial",
+        output={"amount": "{{ events.paid.amount }}"},
+        timeout=5,
+    )
+    start >> rest >> sleep >> hear
+
+    written = validate_text(
+        """
+        id: waits
+        nodes:
+          - {id: start, type: trigger, subType: manual}
+          - {id: rest, type: logic, subType: delay, config: {duration: "{{ start.days }}", unit: days}}
+          - {id: sleep, type: logic, subType: delay, config: {until: "2030-01-01T09:00:00Z"}}
+          - id: hear
+            type: logic
+            subType: wait-events
+            timeout: 5
+            config:
+              events: [{name: paid}, {name: rated, required: false, timeout: 60}]
+              correlationId: "{{ start.order }}"
+              strategy: required_only
+              timeout: 3600
+              onTimeout: continue_with_partial
+              output: {amount: "{{ events.paid.amount }}"}
+        edges:
+          - {source: start, target: rest}
+          - {source: rest, target: sleep}
+          - {source: sleep, target: hear}
+        """,
+        REGISTRY,
+    )
+    assert flow.build().content_hash() == written.content_hash()
+
+
 def test_a_node_fans_out_to_several_and_several_join_in_one(flow: WorkflowBuilder, start: BuiltNode) -> None:
     a, b, c, d = merges(flow, "a", "b", "c", "d")
 

@@ -31,7 +31,7 @@ RETRIES = st.fixed_dictionaries(
         "maxAttempts": st.integers(1, 9),
         "multiplier": st.integers(1, 9) | st.floats(1, 9),
         "maxWaitDuration": st.none() | st.integers(0, 9),
-        "schedule": st.none() | st.lists(st.integers(0, 9), max_size=3),
+        "schedule": st.none() | st.lists(st.integers(0, 9), min_size=1, max_size=3),
         "retryOn": st.lists(st.sampled_from(["ValueError", "TIMEOUT"]), max_size=2),
     },
 )

@@ -18,6 +18,7 @@ from workflow_engine.cli.phrases import age, compact_json, duration, printable
 from workflow_engine.execution_records import JournalRow, Snapshot
 from workflow_engine.graph import Graph
 from workflow_engine.lock import Holder
+from workflow_engine.states import SupersededFor
 from workflow_engine.walk import JournalEntry
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -192,6 +193,7 @@ def seen(
         priority=None,
         losses=0,
         metadata={},
+        visits={},
         journal=entries,
     )
     return view_execution(execution, workflow, snapshot, rows, holder)
@@ -242,7 +244,7 @@ def test_after_a_rerun_the_new_visit_is_shown() -> None:
     view = seen(
         ExecutionStatus.RUNNING,
         row(1, "start"),
-        row(2, "check", NodeStatus.COMPLETED, "true", superseded_by=3),
+        row(2, "check", NodeStatus.COMPLETED, "true", superseded_by=3, superseded_for=SupersededFor.RERUN),
         row(4, "check", NodeStatus.COMPLETED, "false", visit=2),
     )
 

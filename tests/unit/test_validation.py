@@ -63,6 +63,15 @@ def test_a_workflow_built_in_python_is_validated_like_any_other() -> None:
         {"onError": "continue"},
         {"onError": "fail"},
         {"retry": None, "timeout": None, "onCrash": None},
+        {"retry": {}},
+        {"retry": {"maxAttempts": 5, "waitDuration": 0, "exponentialBackoff": False}},
+        {
+            "retry": {
+                "schedule": [0, 4_838_400_000],
+                "jitter": True,
+                "retryOn": [503, "5xx", "httpx.ReadTimeout"],
+            }
+        },
         {"label": "Schön ✓", "queue": "payments.eu", "priority": 0},
         {"type": "action", "subType": "function", "config": {"expression": None}},
         {"type": "action", "subType": "shop.charge", "config": {"orderId": "{{ _trigger.orderId }}"}},
@@ -313,7 +322,9 @@ def test_the_schema_accepts_functions_as_actions_and_does_not_depend_on_them() -
         with_node({"id": "two words"}),
         with_node({"subType": "conditon"}),
         with_node({"lable": "x"}),
-        with_node({"retry": {}}),
+        with_node({"retry": {"maxAttempts": 0}}),
+        with_node({"retry": {"schedule": []}}),
+        with_node({"retry": {"waitDuration": 5_000_000_000}}),
         with_node({"config": {"join": "some"}}),
         with_node({"subType": "switch"}),
         with_node({"subType": "switch", "config": {"field": "{{ a }}", "cases": [{"value": 1}]}}),

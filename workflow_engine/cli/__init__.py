@@ -19,15 +19,28 @@ COMMANDS = {
             "definitions", "deploy", "Make definitions the current versions of their workflows."
         ),
         "workflows": ListedCommand("definitions", "workflows", "List the deployed workflows."),
+        "schedules": ListedCommand("schedules", "schedules", "List schedules and when each is due."),
         "schema": ListedCommand("definitions", "schema", "Print the JSON Schema of definitions."),
     },
     "Executions": {
         "start": ListedCommand("executions", "start", "Start an execution of a deployed workflow."),
         "list": ListedCommand("executions", "list_executions", "List executions, the newest first."),
+        "send-event": ListedCommand("events", "send_event", "Send an event to whatever waits for it."),
         "show": ListedCommand("executions", "show", "Draw an execution: its graph and what each node did."),
+    },
+    "Steering": {
+        "pause": ListedCommand(
+            "operators", "pause", "Start no further node of executions until they are resumed."
+        ),
+        "resume": ListedCommand("operators", "resume", "Let paused executions go on."),
+        "cancel": ListedCommand("operators", "cancel", "End executions at once."),
+        "retry": ListedCommand("operators", "retry", "Let failed executions go on from the failed node."),
+        "rerun": ListedCommand("operators", "rerun", "Run a node and all that follows it again."),
+        "events": ListedCommand("operators", "events", "Tell what happened to an execution, and who did it."),
     },
     "Operation": {
         "db": ListedCommand("database", "db", "Create the engine's tables or bring them up to date."),
+        "purge": ListedCommand("retention", "purge", "Remove executions that ended long ago."),
         "doctor": ListedCommand("doctor", "doctor", "Check servers, workers and settings; say what to do."),
         "demo": ListedCommand("demo", "demo", "Run an example on real workers and watch it."),
     },

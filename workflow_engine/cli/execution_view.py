@@ -17,7 +17,7 @@ from workflow_engine.execution_queries import Execution, NodeExecution
 from workflow_engine.execution_records import Snapshot
 from workflow_engine.graph import Graph
 from workflow_engine.lock import Holder
-from workflow_engine.states import NodeStatus
+from workflow_engine.states import NodeStatus, SupersededFor
 from workflow_engine.walk import Walk, node_statuses
 
 
@@ -130,9 +130,9 @@ def _sources(graph: Graph, node_id: str, rows: Mapping[str, NodeExecution]) -> t
 
 
 def _visits_of_reruns(journal: Sequence[NodeExecution]) -> dict[str, int]:
-    """For each node with a superseded visit, the number of the visit that takes its place."""
+    """For each node with a visit superseded by a rerun, the number of the visit that takes its place."""
     visits: dict[str, int] = {}
     for row in journal:
-        if row.superseded_by is not None:
+        if row.superseded_for is SupersededFor.RERUN:
             visits[row.node_id] = max(visits.get(row.node_id, 1), row.visit + 1)
     return visits

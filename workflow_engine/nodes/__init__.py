@@ -10,16 +10,29 @@ import importlib.metadata
 from collections.abc import Sequence
 
 from workflow_engine.node_types import NodeRegistry, NodeType, registry
-from workflow_engine.nodes import condition, function, merge, python, switch, triggers
+from workflow_engine.nodes import (
+    condition,
+    delay,
+    function,
+    merge,
+    python,
+    scheduler,
+    switch,
+    triggers,
+    wait_events,
+)
 
 ENTRY_POINT_GROUP = "workflow_engine.nodes"
 """Packages list modules or `NodeType` objects here; loading one registers its node types."""
 
 BUILT_IN = (
     *triggers.NODE_TYPES,
+    scheduler.NODE_TYPE,
     condition.NODE_TYPE,
     switch.NODE_TYPE,
     merge.NODE_TYPE,
+    delay.NODE_TYPE,
+    wait_events.NODE_TYPE,
     function.NODE_TYPE,
     python.NODE_TYPE,
 )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from workflow_engine.errors import ExpressionError
+from workflow_engine.expressions import check_template
 from workflow_engine.expressions.syntax import compile_source
+from workflow_engine.model_problems import shown
 
 
 def has_expression(value: Any) -> bool:
@@ -57,3 +59,34 @@ Evaluated = Annotated[Any, AfterValidator(evaluated)]
 
 ConstantText = Annotated[str, AfterValidator(_constant)]
 """Text without expressions."""
+
+
+LONGEST_WAIT = 100 * 365 * 86_400
+"""Seconds, a hundred years: what is longer is a mistake in the unit."""
+
+
+def _number_or_expression(value: Any) -> Any:
+    if isinstance(value, str) and whole_expression(value) is not None:
+        return value
+    if isinstance(value, str) and check_template(value):
+        return value  # reported as an expression that does not compile, with every other one
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a number or one expression that is a number, not {shown(value)}")
+    if value < 0:
+        raise ValueError(f"must not be negative, as {shown(value)} is")
+    return value
+
+
+Amount = Annotated[
+    Any, AfterValidator(_number_or_expression), WithJsonSchema({"type": ["number", "string"], "minimum": 0})
+]
+"""A number that is not negative, or one expression that is a number."""
+
+
+def seconds_of(value: Any, what: str, seconds_per_unit: float = 1) -> float:
+    """An evaluated amount of time in seconds. Raises ValueError, in which `what` names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{what}: must be a number, but is {shown(value)}")
+    if abs(value) * seconds_per_unit > LONGEST_WAIT:
+        raise ValueError(f"{what}: {shown(value)} is more than a hundred years")
+    return value * seconds_per_unit

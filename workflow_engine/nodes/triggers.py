@@ -151,6 +151,5 @@ def _trigger(sub_type: str, config_model: type[TriggerConfig], description: str)
 NODE_TYPES = (
     _trigger("manual", TriggerConfig, "Started by a person or a program."),
     _trigger("api-call", TriggerConfig, "Started by a request."),
-    _trigger("scheduler", LaterTriggerConfig, "Started by a schedule."),
     _trigger("event", LaterTriggerConfig, "Started by an event."),
 )

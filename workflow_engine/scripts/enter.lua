@@ -5,8 +5,8 @@
 --       5 node   6.. fields of the context to read besides the fixed ones
 --
 -- Answers
---   {'late'}                               the context is ahead of the message and the node not due: nothing
---                                          was changed. A late message must not hold the lock even for an
+--   {'late'}                               the context is ahead of the message, and the node neither due nor
+--                                          waiting: nothing was changed. A late message must not hold the lock even for an
 --                                          instant, or the message for the node that is due could meet it held.
 --   {'held', holder}                       somebody else holds the lock; nothing was changed
 --   {'missing'}                            the lock is ours; the context is absent, partial or behind the message
@@ -15,9 +15,12 @@
 --
 -- Safe to run again with the same claim: the lock and the mark are then found to be ours.
 
-local function is_due(walk, node)
-  for _, due in ipairs(cjson.decode(walk).due or {}) do
-    if due == node then return true end
+local function may_run(walk, node)
+  local frontier = cjson.decode(walk)
+  for _, line in ipairs({frontier.due or {}, frontier.waiting or {}}) do
+    for _, standing in ipairs(line) do
+      if standing == node then return true end
+    end
   end
   return false
 end
@@ -26,7 +29,7 @@ local fixed = redis.call('HMGET', KEYS[2], 'seq', 'fence', 'walk', 'variables', 
 local seq, size, mark = tonumber(fixed[1]), tonumber(fixed[6]), fixed[7]
 local whole = seq and redis.call('HLEN', KEYS[2]) - (mark and 1 or 0) == size
 local wanted = tonumber(ARGV[4])
-if whole and seq > wanted and not is_due(fixed[3], ARGV[5]) then
+if whole and seq > wanted and not may_run(fixed[3], ARGV[5]) then
   return {'late'}
 end
 

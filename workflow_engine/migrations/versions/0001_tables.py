@@ -74,6 +74,8 @@ def upgrade() -> None:
         sa.Column("sub_type", sa.Text(), nullable=False),
         sa.Column("config", postgresql.JSONB(), nullable=False),
         sa.Column("active", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("next_due", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(
@@ -83,6 +85,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("workflow_id", "node_id", name="triggers_node"),
         schema=schema,
+    )
+    op.create_index(
+        "triggers_due",
+        "triggers",
+        ["next_due"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text("active AND next_due IS NOT NULL"),
     )
     op.create_table(
         "workflow_versions",
@@ -123,6 +133,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("parent_execution_id", sa.Uuid(), nullable=True),
         sa.Column("format", sa.SmallInteger(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("duration_ms", sa.BigInteger(), nullable=True),
@@ -155,6 +166,16 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "70"},
     )
     op.create_index(
+        "executions_expiring",
+        "executions",
+        ["expires_at"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text(
+            "expires_at IS NOT NULL AND NOT (status IN ('CANCELLED', 'COMPLETED', 'FAILED'))"
+        ),
+    )
+    op.create_index(
         "executions_active",
         "executions",
         ["id"],
@@ -181,6 +202,8 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=True),
         sa.Column("correlation_id", sa.Text(), nullable=True),
         sa.Column("payload", postgresql.JSONB(), nullable=True),
+        sa.Column("event_id", sa.Text(), nullable=True),
+        sa.Column("consumed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("seq", sa.Integer(), nullable=True),
         sa.Column("actor", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -201,12 +224,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("execution_id IS NOT NULL"),
     )
     op.create_index(
-        "execution_events_correlation",
+        "execution_events_id",
         "execution_events",
-        ["correlation_id"],
+        ["event_id"],
+        unique=True,
+        schema=schema,
+        postgresql_where=sa.text("event_id IS NOT NULL"),
+    )
+    op.create_index(
+        "execution_events_kept",
+        "execution_events",
+        ["correlation_id", "created_at"],
         unique=False,
         schema=schema,
-        postgresql_where=sa.text("correlation_id IS NOT NULL"),
+        postgresql_where=sa.text("type = 'EVENT' AND consumed_at IS NULL"),
     )
     op.create_table(
         "execution_wait_states",
@@ -246,15 +277,30 @@ def upgrade() -> None:
         ["correlation_id"],
         unique=False,
         schema=schema,
-        postgresql_where=sa.text("status = 'WAITING' AND correlation_id IS NOT NULL"),
+        postgresql_where=sa.text("status IN ('WAITING', 'RESUMING') AND correlation_id IS NOT NULL"),
     )
     op.create_index(
         "execution_wait_states_due",
         "execution_wait_states",
-        ["resume_at"],
+        [sa.text("LEAST(resume_at, expires_at)")],
         unique=False,
         schema=schema,
-        postgresql_where=sa.text("status = 'WAITING' AND resume_at IS NOT NULL"),
+        postgresql_where=sa.text("status = 'WAITING'"),
+    )
+    op.create_index(
+        "execution_wait_states_claimed",
+        "execution_wait_states",
+        ["claimed_until"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text("status = 'RESUMING'"),
+    )
+    op.create_index(
+        "execution_wait_states_by_execution",
+        "execution_wait_states",
+        ["execution_id"],
+        unique=False,
+        schema=schema,
     )
     op.create_index(
         "execution_wait_states_open",
@@ -279,6 +325,7 @@ def upgrade() -> None:
         sa.Column("variables", postgresql.JSONB(), nullable=True),
         sa.Column("token", sa.Uuid(), nullable=False),
         sa.Column("superseded_by", sa.Integer(), nullable=True),
+        sa.Column("superseded_for", sa.Text(), nullable=True),
         sa.Column("input_data", postgresql.JSONB(), nullable=True),
         sa.Column("output_data", postgresql.JSONB(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -299,6 +346,10 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("seq > 0 AND visit > 0 AND attempt > 0", name="node_executions_counts"),
         sa.CheckConstraint("superseded_by IS NULL OR superseded_by > seq", name="node_executions_superseded"),
+        sa.CheckConstraint(
+            "(superseded_by IS NULL) = (superseded_for IS NULL) AND (superseded_for IN ('RERUN', 'RETRY'))",
+            name="node_executions_superseded_for",
+        ),
         sa.ForeignKeyConstraint(["execution_id"], [f"{schema}.executions.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("execution_id", "seq"),
         schema=schema,

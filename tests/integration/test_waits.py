@@ -1,0 +1,744 @@
+"""A waiting node holds no worker, no message and no lock, and goes on anywhere once its wait is over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from fleet_in_process import Broker, Workers, calling, line
+
+from workflow_engine import (
+    ExecutionContext,
+    ExecutionStatus,
+    NodeExecutionResult,
+    NodeStatus,
+    WorkflowBuilder,
+    WorkflowClient,
+    success,
+    waiting,
+)
+from workflow_engine.context import Wake
+from workflow_engine.database import transaction
+from workflow_engine.engine import Engine
+from workflow_engine.errors import DatabaseUnavailable
+from workflow_engine.execution_records import DueWait
+from workflow_engine.node_types import FreeConfig, NodeType, registry
+
+HOUR = 3600.0
+
+TimePasses = Callable[[float], None]
+WakeDue = Callable[[], list[str]]
+Sql = Callable[..., Any]
+
+wakes: list[Wake | None] = []
+"""What each call of a node that waits was told."""
+
+
+@pytest.fixture(autouse=True)
+def _no_wakes_yet() -> None:
+    wakes.clear()
+
+
+def before() -> NodeExecutionResult:
+    return success({"order": 42}, variables={"currency": "EUR"})
+
+
+def cool_off(context: ExecutionContext) -> Any:
+    wakes.append(context.wake)
+    return waiting(seconds=HOUR) if context.wake is None else context.wake.reason
+
+
+def after(context: ExecutionContext) -> list[str]:
+    return [*context.metadata["executionPath"]]
+
+
+@pytest.fixture
+def execution(client: WorkflowClient, workers: Workers) -> str:
+    """An execution that waits for an hour, with a node behind it and one after."""
+    client.deploy(line(before, cool_off, after))
+    execution_id = client.start("line", {"customer": "ä"}).id
+    workers.drain()
+    return execution_id
+
+
+def statuses(client: WorkflowClient, execution: str) -> list[tuple[str, NodeStatus]]:
+    return [(row.node_id, row.status) for row in client.journal(execution)][1:]
+
+
+def waits(sql: Sql) -> list[tuple[str, str, str]]:
+    return list(sql("SELECT node_id, wait_type, status FROM execution_wait_states ORDER BY seq, created_at"))
+
+
+# -- while it waits --------------------------------------------------------------------------------------
+
+
+def test_a_waiting_execution_has_a_row_for_its_wait_and_neither_message_nor_lock(
+    client: WorkflowClient,
+    broker: Broker,
+    redis_client: redis.Redis,
+    engine: Engine,
+    execution: str,
+    sql: Sql,
+) -> None:
+    assert client.get(execution).status is ExecutionStatus.WAITING
+    assert statuses(client, execution) == [
+        ("before", NodeStatus.COMPLETED),
+        ("cool_off", NodeStatus.WAITING),
+    ]
+    assert waits(sql) == [("cool_off", "DELAY", "WAITING")]
+    assert broker.messages == []
+    assert not engine.locks.is_locked(execution)
+    assert [key.decode() for key in redis_client.scan_iter()] == [engine.settings.context_key(execution)]
+
+
+def test_the_context_at_rest_equals_that_before_and_after_the_wait_field_by_field(
+    engine: Engine, second_engine: Engine, execution: str, sql: Sql, redis_client: redis.Redis
+) -> None:
+    cached = engine.cache.load_context(execution).to_dict()
+    redis_client.flushdb()
+    recovered = second_engine.cache.load_context(execution).to_dict()
+    ((at_rest, in_view),) = sql(
+        "SELECT e.context, v.context FROM executions e JOIN execution_contexts v ON v.execution_id = e.id"
+    )
+
+    assert cached == recovered == in_view
+    assert cached["currentNodeId"] == "cool_off"
+    assert cached["nodeOutputs"] == {"start": {"customer": "ä"}, "before": {"order": 42}}
+    assert cached["variables"] == {"currency": "EUR"}
+    assert cached["metadata"]["executionPath"] == ["start", "before", "cool_off"]
+    # At rest everything but what is the journal: outputs and path.
+    del in_view["nodeOutputs"], in_view["metadata"]["executionPath"]
+    assert at_rest == in_view
+
+
+def test_a_wait_that_is_not_over_is_not_claimed(
+    execution: str, time_passes: TimePasses, wake_due: WakeDue
+) -> None:
+    time_passes(HOUR - 1)
+
+    assert wake_due() == []
+
+
+def test_the_next_look_is_due_when_the_first_wait_is_over(engine: Engine, execution: str) -> None:
+    seconds = engine.waits.seconds_to_next()
+
+    assert seconds is not None
+    assert HOUR - 30 < seconds <= HOUR
+
+
+def test_without_a_wait_there_is_no_next_look(engine: Engine) -> None:
+    assert engine.waits.seconds_to_next() is None
+
+
+def test_a_message_for_a_node_whose_wait_is_not_over_is_dropped(
+    engine: Engine, client: WorkflowClient, broker: Broker, execution: str, said: Callable[[], list[str]]
+) -> None:
+    said()
+    seq = client.get(execution).seq
+
+    engine.executor.wake([DueWait(execution, "line", 1, "cool_off", seq, None)])
+    engine.executor.continue_execution(broker.take())
+
+    assert said() == [
+        f"Dropped the message for node cool_off of execution {execution}: the node is neither due nor woken."
+    ]
+    assert wakes == [None]
+    assert broker.messages == []
+    assert not engine.locks.is_locked(execution)
+    assert client.get(execution).status is ExecutionStatus.WAITING
+
+
+# -- going on --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_wiped", [False, True], ids=["cached", "redis wiped"])
+def test_the_node_goes_on_once_its_time_has_come(
+    client: WorkflowClient,
+    workers: Workers,
+    execution: str,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+    redis_client: redis.Redis,
+    sql: Sql,
+    is_wiped: bool,
+) -> None:
+    time_passes(HOUR)
+    if is_wiped:
+        redis_client.flushdb()
+
+    assert wake_due() == ["cool_off"]
+    assert wake_due() == []
+    workers.drain()
+
+    finished = client.get(execution)
+    assert (finished.status, finished.result) == (
+        ExecutionStatus.COMPLETED,
+        ["start", "before", "cool_off"],
+    )
+    assert statuses(client, execution) == [
+        ("before", NodeStatus.COMPLETED),
+        ("cool_off", NodeStatus.WAITING),
+        ("cool_off", NodeStatus.COMPLETED),
+        ("after", NodeStatus.COMPLETED),
+    ]
+    begun, woken = wakes
+    assert begun is None
+    assert woken is not None
+    assert (woken.reason, woken.events) == ("time", {})
+    assert HOUR <= woken.waited < HOUR + 60
+    assert waits(sql) == [("cool_off", "DELAY", "COMPLETED")]
+    assert finished.nodes_executed == 3
+    assert list(redis_client.scan_iter()) == []
+
+
+def test_the_node_goes_on_in_a_process_that_has_never_seen_it(
+    new_engine: Callable[..., Engine],
+    broker: Broker,
+    client: WorkflowClient,
+    execution: str,
+    time_passes: TimePasses,
+    redis_client: redis.Redis,
+) -> None:
+    time_passes(HOUR)
+    redis_client.flushdb()
+    stranger = new_engine()
+
+    stranger.executor.wake(stranger.waits.claim_due())
+    Workers(broker, stranger).drain()
+
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+def test_a_wait_until_a_time_in_any_zone_is_over_at_that_time(
+    client: WorkflowClient, workers: Workers, sql: Sql, wake_due: WakeDue
+) -> None:
+    later = datetime(2100, 1, 1, 9, 30, 0, 250_000, tzinfo=UTC).astimezone()
+
+    def until(context: ExecutionContext) -> Any:
+        return waiting(until=later) if context.wake is None else "done"
+
+    client.deploy(line(until))
+    client.start("line")
+    workers.drain()
+
+    assert sql("SELECT resume_at FROM execution_wait_states") == [(later,)]
+    assert wake_due() == []
+
+
+def test_a_wait_until_a_time_that_is_past_is_over_at_once(
+    client: WorkflowClient, workers: Workers, wake_due: WakeDue
+) -> None:
+    def until(context: ExecutionContext) -> Any:
+        return waiting(until=datetime.now(UTC) - timedelta(days=1)) if context.wake is None else "done"
+
+    client.deploy(line(until))
+    execution = client.start("line").id
+    workers.drain()
+
+    assert wake_due() == ["until"]
+    workers.drain()
+    assert client.get(execution).result == "done"
+
+
+def test_a_node_may_wait_again_with_a_wait_of_its_own_each_time(
+    client: WorkflowClient, workers: Workers, time_passes: TimePasses, wake_due: WakeDue, sql: Sql
+) -> None:
+    def thrice(context: ExecutionContext) -> Any:
+        wakes.append(context.wake)
+        return waiting(seconds=HOUR) if len(wakes) < 4 else [*context.metadata["executionPath"]]
+
+    client.deploy(line(thrice))
+    execution = client.start("line").id
+    workers.drain()
+    for _ in range(3):
+        assert [status for _, _, status in waits(sql)].count("WAITING") == 1
+        time_passes(HOUR)
+        assert wake_due() == ["thrice"]
+        workers.drain()
+
+    finished = client.get(execution)
+    assert (finished.status, finished.result) == (ExecutionStatus.COMPLETED, ["start", "thrice"])
+    assert statuses(client, execution) == [
+        *[("thrice", NodeStatus.WAITING)] * 3,
+        ("thrice", NodeStatus.COMPLETED),
+    ]
+    assert waits(sql) == [("thrice", "DELAY", "COMPLETED")] * 3
+    # Counted from the first wait on, not from the last.
+    assert [round(wake.waited / HOUR) for wake in wakes if wake is not None] == [1, 2, 3]
+
+
+class Stages:
+    """An executor that tells how it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def execute(self, node_id: str, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+        self.calls.append("execute")
+        return waiting(seconds=HOUR)
+
+    def resume(
+        self, node_id: str, node_data: Any, context: ExecutionContext, wake: Wake
+    ) -> NodeExecutionResult:
+        self.calls.append(f"resume after {wake.reason}")
+        return success(node_data["answer"])
+
+
+@pytest.fixture
+def stages() -> Stages:
+    executor = Stages()
+    registry.add(NodeType("action", "test.stages", executor, FreeConfig))
+    return executor
+
+
+def test_an_executor_is_resumed_with_its_config_evaluated_anew(
+    client: WorkflowClient, workers: Workers, time_passes: TimePasses, wake_due: WakeDue, stages: Stages
+) -> None:
+    flow = WorkflowBuilder("stages")
+    flow.trigger("start") >> flow.node("staged", "action/test.stages", {"answer": "{{ start.n }}"})
+    client.deploy(flow.build())
+    execution = client.start("stages", {"n": 7}).id
+    workers.drain()
+    time_passes(HOUR)
+    wake_due()
+    workers.drain()
+
+    assert stages.calls == ["execute", "resume after time"]
+    assert client.get(execution).result == 7
+
+
+def test_a_node_that_fails_after_its_wait_closes_it(
+    client: WorkflowClient, workers: Workers, time_passes: TimePasses, wake_due: WakeDue, sql: Sql
+) -> None:
+    def gives_up(context: ExecutionContext) -> Any:
+        if context.wake is None:
+            return waiting(seconds=HOUR)
+        raise TimeoutError("nobody came")
+
+    client.deploy(line(gives_up))
+    execution = client.start("line").id
+    workers.drain()
+    time_passes(HOUR)
+    wake_due()
+    workers.drain()
+
+    assert client.get(execution).error == "nobody came"
+    assert waits(sql) == [("gives_up", "DELAY", "COMPLETED")]
+
+
+# -- claims ----------------------------------------------------------------------------------------------
+
+
+def test_of_two_timekeepers_one_gets_a_wait(
+    engine: Engine, second_engine: Engine, client: WorkflowClient, workers: Workers, time_passes: TimePasses
+) -> None:
+    client.deploy(line(cool_off))
+    started = {client.start("line").id for _ in range(20)}
+    workers.drain()
+    time_passes(HOUR)
+    claimed: dict[str, list[str]] = {"one": [], "two": []}
+    at_once = threading.Barrier(2)
+
+    def claim(name: str, timekeeper: Engine) -> None:
+        at_once.wait()
+        for _ in range(10):
+            claimed[name] += [wait.execution_id for wait in timekeeper.waits.claim_due(limit=3)]
+
+    threads = [
+        threading.Thread(target=claim, args=pair) for pair in (("one", engine), ("two", second_engine))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(claimed["one"] + claimed["two"]) == sorted(started)
+
+
+def test_a_claim_that_nothing_came_of_is_repeated_later_each_time(
+    engine: Engine, execution: str, time_passes: TimePasses
+) -> None:
+    lease = engine.settings.claim_lease
+    time_passes(HOUR)
+    assert len(engine.waits.claim_due()) == 1
+
+    for expected in (lease, 2 * lease, 4 * lease):
+        time_passes(expected - 1)
+        assert engine.waits.claim_due() == []
+        time_passes(1)
+        assert len(engine.waits.claim_due()) == 1
+
+
+def test_a_claim_whose_message_was_lost_is_claimed_again_and_the_node_goes_on(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    execution: str,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    time_passes(HOUR)
+    wake_due()
+    broker.queue.clear()
+    time_passes(engine.settings.claim_lease)
+
+    assert wake_due() == ["cool_off"]
+    workers.drain()
+
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+def test_a_doubled_wake_message_runs_the_node_once(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    execution: str,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    time_passes(HOUR)
+    wake_due()
+    (message,) = broker.messages
+
+    for _ in range(2):
+        workers.hop()
+        engine.executor.continue_execution(message)
+    workers.drain()
+
+    assert len(wakes) == 2
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+def test_the_waits_of_a_paused_execution_come_due_when_it_is_not_paused_any_more(
+    client: WorkflowClient,
+    engine: Engine,
+    workers: Workers,
+    execution: str,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    engine.state.update_execution_status(execution, ExecutionStatus.PAUSED)
+    time_passes(2 * HOUR)
+
+    assert wake_due() == []
+    assert engine.waits.seconds_to_next() is None  # or every timekeeper would look again and again
+
+    engine.state.update_execution_status(execution, ExecutionStatus.WAITING)
+    assert wake_due() == ["cool_off"]
+    workers.drain()
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+def test_a_wait_that_only_a_newer_worker_can_read_keeps_no_other_waiting(
+    client: WorkflowClient,
+    new_engine: Callable[..., Engine],
+    broker: Broker,
+    workers: Workers,
+    time_passes: TimePasses,
+    sql: Sql,
+    said: Callable[[], list[str]],
+) -> None:
+    client.deploy(line(cool_off, id="newer"))
+    client.deploy(line(cool_off, id="known"))
+    newer, known = client.start("newer").id, client.start("known").id
+    workers.drain()
+    sql(
+        "UPDATE workflow_versions SET definition = definition || '{\"later\": 1}' WHERE workflow_id = 'newer'"
+    )
+    time_passes(HOUR)
+    older_worker = new_engine()
+
+    older_worker.executor.wake(older_worker.waits.claim_due())
+
+    assert [message.execution_id for message in broker.messages] == [known]
+    assert any(f"Execution {newer} is left to another worker" in line for line in said())
+
+
+def test_a_woken_node_goes_on_though_its_process_is_lost(
+    client: WorkflowClient,
+    engine: Engine,
+    workers: Workers,
+    broker: Broker,
+    execution: str,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    time_passes(HOUR)
+    wake_due()
+    broker.queue.clear()
+
+    engine.executor.resume_execution(execution)
+    workers.drain()
+
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+# -- beside other branches -------------------------------------------------------------------------------
+
+
+def test_others_go_on_while_a_node_waits_and_a_join_waits_for_it(
+    client: WorkflowClient,
+    workers: Workers,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+    redis_client: redis.Redis,
+) -> None:
+    flow = WorkflowBuilder("join")
+    flow.trigger("start") >> [calling(flow, cool_off), calling(flow, before)] >> flow.merge("joined")
+    client.deploy(flow.build())
+    execution = client.start("join").id
+    workers.drain()
+
+    assert client.get(execution).status is ExecutionStatus.WAITING
+    assert statuses(client, execution) == [
+        ("cool_off", NodeStatus.WAITING),
+        ("before", NodeStatus.COMPLETED),
+    ]
+    redis_client.flushdb()
+    time_passes(HOUR)
+    wake_due()
+    workers.drain()
+
+    assert client.get(execution).result == {"cool_off": "time", "before": {"order": 42}}
+
+
+def test_the_node_that_was_committed_last_is_the_current_one_wherever_one_asks(
+    client: WorkflowClient,
+    engine: Engine,
+    workers: Workers,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+    sql: Sql,
+) -> None:
+    flow = WorkflowBuilder("current")
+    patient = calling(flow, cool_off)
+    flow.trigger("start") >> [patient, calling(flow, before)]
+    patient >> calling(flow, cool_off_again)
+    client.deploy(flow.build())
+    execution = client.start("current").id
+    workers.drain()
+    time_passes(HOUR)
+    wake_due()
+    workers.hop()
+
+    cached = engine.cache.load_context(execution).to_dict()
+    ((in_view,),) = sql("SELECT context FROM execution_contexts")
+    engine.cache.remove_from_cache(execution)
+
+    assert cached["currentNodeId"] == "cool_off"
+    assert cached == engine.cache.load_context(execution).to_dict() == in_view
+    assert cached["metadata"]["executionPath"] == ["start", "cool_off", "before"]
+
+
+def cool_off_again() -> NodeExecutionResult:
+    return waiting(seconds=HOUR)
+
+
+class LongNodes:
+    """Nodes that run while the test does something in the middle of them."""
+
+    def __init__(self) -> None:
+        self.during: dict[str, Callable[[], None]] = {}
+
+    def called(self, name: str) -> Callable[[], Any]:
+        def node() -> str:
+            self.during.get(name, lambda: None)()
+            return name
+
+        node.__name__ = name
+        return node
+
+
+@pytest.fixture
+def long_nodes() -> LongNodes:
+    return LongNodes()
+
+
+def beside_long_nodes(client: WorkflowClient, long_nodes: LongNodes) -> str:
+    """Start an execution in which one branch waits and another runs two nodes in a row."""
+    flow = WorkflowBuilder("beside")
+    long = calling(flow, long_nodes.called("long"))
+    flow.trigger("start") >> [calling(flow, cool_off), long]
+    long >> calling(flow, long_nodes.called("longer"))
+    client.deploy(flow.build())
+    return client.start("beside").id
+
+
+def test_a_branch_that_was_woken_while_another_ran_goes_on_as_soon_as_that_has_committed(
+    client: WorkflowClient,
+    second_engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    long_nodes: LongNodes,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    execution = beside_long_nodes(client, long_nodes)
+
+    def wake_in_vain() -> None:
+        time_passes(HOUR)
+        assert wake_due() == ["cool_off"]
+        second_engine.executor.continue_execution(broker.take())
+        assert broker.messages == []
+
+    long_nodes.during["long"] = wake_in_vain
+    workers.hop()
+    workers.hop()
+
+    assert [message.node_id for message in broker.messages] == ["longer", "cool_off"]
+    workers.drain()
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+    assert len(wakes) == 2
+
+
+def test_a_woken_branch_is_not_forgotten_when_the_next_node_takes_the_lock_first(
+    client: WorkflowClient,
+    engine: Engine,
+    second_engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    long_nodes: LongNodes,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    execution = beside_long_nodes(client, long_nodes)
+
+    def serve_wake_message() -> None:
+        second_engine.executor.continue_execution(broker.take())
+        assert broker.messages == []
+
+    def wake_in_vain() -> None:
+        time_passes(HOUR)
+        wake_due()
+        serve_wake_message()
+
+    long_nodes.during = {"long": wake_in_vain, "longer": serve_wake_message}
+    workers.hop()
+    workers.hop()
+    workers.hop()
+
+    # Twice its message met the lock held; no claim has run out meanwhile.
+    assert [message.node_id for message in broker.messages] == ["cool_off"]
+    workers.drain()
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+def test_what_is_claimed_while_attention_is_taken_is_not_missed(
+    client: WorkflowClient, engine: Engine, execution: str, time_passes: TimePasses, sql: Sql
+) -> None:
+    time_passes(HOUR)
+    sql("UPDATE executions SET attention = true")
+    taken: list[str] = []
+    taker = threading.Thread(target=lambda: taken.extend(engine.waits.take_attention(execution)))
+
+    with transaction(engine.state.engine) as claimer:
+        claimer.exec_driver_sql("UPDATE execution_wait_states SET status = 'RESUMING', claimed_until = now()")
+        claimer.exec_driver_sql("UPDATE executions SET attention = true")
+        taker.start()
+        while not sql("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            pass
+    taker.join()
+
+    assert taken == ["cool_off"]
+
+
+def test_a_message_for_a_wait_that_is_not_over_turns_away_no_message_for_a_node_that_is_due(
+    client: WorkflowClient,
+    engine: Engine,
+    second_engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    long_nodes: LongNodes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    execution = beside_long_nodes(client, long_nodes)
+    workers.hop()
+    (due,) = broker.messages
+    broker.queue.clear()
+    asked = engine.waits.woken
+
+    def woken(execution_id: str, node_id: str) -> Any:
+        second_engine.executor.continue_execution(due)  # it meets the lock, and is dropped
+        return asked(execution_id, node_id)
+
+    monkeypatch.setattr(engine.waits, "woken", woken)
+    seq = client.get(execution).seq
+    engine.executor.wake([DueWait(execution, "beside", 1, "cool_off", seq, None)])
+    engine.executor.continue_execution(broker.take())
+
+    assert [message.node_id for message in broker.messages] == ["long"]
+
+
+def test_what_is_due_goes_on_though_the_woken_cannot_be_asked_for(
+    client: WorkflowClient,
+    engine: Engine,
+    second_engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    long_nodes: LongNodes,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(execution_id: str) -> list[str]:
+        raise DatabaseUnavailable("Postgres is away")
+
+    execution = beside_long_nodes(client, long_nodes)
+    workers.hop()
+    time_passes(HOUR)
+    wake_due()
+    for worker in (engine, second_engine):
+        monkeypatch.setattr(worker.waits, "take_attention", away)
+    workers.hop()
+
+    assert [message.node_id for message in broker.messages] == ["cool_off", "longer"]
+    assert client.get(execution).status is ExecutionStatus.RUNNING
+
+
+def test_the_failure_of_one_branch_cancels_the_waits_of_the_others(
+    client: WorkflowClient, workers: Workers, time_passes: TimePasses, wake_due: WakeDue, sql: Sql
+) -> None:
+    def fails() -> None:
+        raise ValueError("declined")
+
+    flow = WorkflowBuilder("failing")
+    flow.trigger("start") >> [calling(flow, cool_off), calling(flow, fails)]
+    client.deploy(flow.build())
+    execution = client.start("failing").id
+    workers.drain()
+
+    assert client.get(execution).status is ExecutionStatus.FAILED
+    assert waits(sql) == [("cool_off", "DELAY", "CANCELLED")]
+    time_passes(HOUR)
+    assert wake_due() == []
+
+
+def test_an_execution_that_is_ended_from_outside_leaves_no_open_wait(
+    engine: Engine, execution: str, sql: Sql
+) -> None:
+    engine.state.update_execution_status(execution, ExecutionStatus.CANCELLED)
+
+    assert waits(sql) == [("cool_off", "DELAY", "CANCELLED")]
+    assert engine.waits.seconds_to_next() is None
+
+
+def test_a_merge_of_any_branch_cancels_the_waits_that_it_has_overtaken(
+    client: WorkflowClient, workers: Workers, time_passes: TimePasses, wake_due: WakeDue, sql: Sql
+) -> None:
+    flow = WorkflowBuilder("race")
+    flow.trigger("start") >> [calling(flow, cool_off), calling(flow, before)] >> flow.merge("won", join="any")
+    client.deploy(flow.build())
+    execution = client.start("race").id
+    workers.drain()
+
+    assert client.get(execution).result == {"order": 42}
+    assert waits(sql) == [("cool_off", "DELAY", "CANCELLED")]
+    time_passes(HOUR)
+    assert wake_due() == []
+    assert len(wakes) == 1
