@@ -1,7 +1,7 @@
-"""The timekeeper: a thread in every worker's main process that looks after executions which cannot move.
+"""The timekeeper: a thread in every worker's main process that serves what no node execution can.
 
-For now it serves the worker's own lost processes: an execution whose process was killed goes on at once,
-on any worker, without waiting for its lock to expire.
+Round after round it wakes waits that are over, fires schedules and ends overdue executions. In between it
+brings back executions whose process this worker has lost, without waiting for their locks to expire.
 """
 
 from __future__ import annotations
