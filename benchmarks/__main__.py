@@ -1,0 +1,52 @@
+"""`python -m benchmarks [NAME…]`: measures, prints, and writes the documents' figures anew.
+
+A full run fails if a target is missed. With --quick everything is small and nothing is judged or written:
+it only shows, within a minute, that the benchmarks run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from benchmarks import waiting
+from benchmarks.fleet import BenchmarkFailed, Fleet
+from benchmarks.machine import described
+from benchmarks.report import DOCUMENT, printed, without_targets, write_into
+from workflow_engine.errors import WorkflowEngineError
+from workflow_engine.settings import ENVIRONMENT_PREFIX
+
+BENCHMARKS = {"waiting": waiting.measure}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+@click.option("--quick", is_flag=True, help="A minute at most: small numbers, no target, nothing written.")
+def main(names: tuple[str, ...], quick: bool) -> None:
+    """Measure what the documents say about performance: the benchmarks named, or all."""
+    # What a developer has set for the engine or for Celery is not meant for this.
+    for name in [name for name in os.environ if name.startswith((ENVIRONMENT_PREFIX, "CELERY_"))]:
+        del os.environ[name]
+    missed = []
+    for name in names or BENCHMARKS:
+        click.echo(f"{name}{' (quick)' if quick else ''}", err=True)
+        try:
+            with Fleet() as fleet:
+                section = BENCHMARKS[name](fleet, quick)
+                machine = described(fleet)
+        except (BenchmarkFailed, WorkflowEngineError) as failure:
+            sys.exit(f"{name}: {failure}")
+        if quick:
+            section = without_targets(section)
+        else:
+            write_into(DOCUMENT, name, section, machine)
+        click.echo(printed(section, machine))
+        missed += [f"{name}: {figure.name}" for figure in section.figures if figure.is_missed]
+    if missed:
+        sys.exit("Targets missed: " + "; ".join(missed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The messages that reach the broker, as Redis itself tells of them: when, from which client, for which node.
+
+Neither the sender's clock nor the receiver's: Redis reports each command, with its time, while it runs it
+(MONITOR). That slows it down a little, so figures taken this way are on the safe side.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import redis
+
+COMMAND = re.compile(r'(?P<time>[\d.]+) \[\d+ (?P<host>[^ ]*):(?P<port>\d+)\] "(?P<name>\w+)"')
+SHADOW = re.compile(r'\\"shadow\\": \\"[^/]+/(?P<node>[^\\]+)\\"')
+ROOT_ID = re.compile(r'\\"root_id\\": \\"(?P<execution>[^\\]+)\\"')
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message for a node; `time` in seconds since the epoch, `port` is that of its sender."""
+
+    time: float
+    port: int
+    node_id: str
+    execution_id: str
+
+
+class BrokerLog:
+    """Listens from `with BrokerLog(url)` on until its end; `messages` then has what was published."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(url, socket_timeout=None)
+        self._marker = secrets.token_hex(8)
+        self._lines: list[str] = []
+        self.messages: Sequence[Message] = ()
+
+    def __enter__(self) -> Self:
+        self._connection = self._redis.connection_pool.get_connection()
+        self._connection.send_command("MONITOR")  # type: ignore[no-untyped-call]
+        self._connection.read_response()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._redis.echo(self._marker)  # the last that the listener has to hear
+        self._thread.join(30)
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+        self._redis.close()
+        self.messages = [message for line in self._lines if (message := _message(line)) is not None]
+
+    def _listen(self) -> None:
+        while True:
+            line = self._connection.read_response(disable_decoding=True).decode(errors="replace")
+            if self._marker in line:
+                return
+            self._lines.append(line)
+
+
+def _message(line: str) -> Message | None:
+    command = COMMAND.match(line)
+    if command is None or command["name"].upper() != "LPUSH":
+        return None
+    node, execution = SHADOW.search(line), ROOT_ID.search(line)
+    if node is None or execution is None:
+        return None  # not a node: workers talk to each other too
+    return Message(float(command["time"]), int(command["port"]), node["node"], execution["execution"])

@@ -1,0 +1,62 @@
+"""Processor time of a process and of all it has forked, as the operating system counts it.
+
+Told apart are a process' first thread, its other threads, and its children: of a Celery worker these are the
+event loop of its main process, the timekeeper, and the pool.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+# On Linux, what guests used is in `user` too.
+NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")
+
+
+def of_the_machine() -> float:
+    """Seconds for which its cores have been busy, with whatever."""
+    times = psutil.cpu_times()
+    return float(sum(times) - sum(getattr(times, idle, 0) for idle in NOT_BUSY))
+
+
+@dataclass(frozen=True)
+class ProcessorTime:
+    """Seconds of processor time."""
+
+    first_thread: float
+    other_threads: float
+    children: float
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessorTime:
+        """What a process and its children have used so far, those that have ended included."""
+        process = psutil.Process(pid)
+        threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+        first = threads.pop(pid)
+        own = process.cpu_times()
+        children = own.children_user + own.children_system
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                children += times.user + times.system
+        return cls(first, sum(threads.values()), children)
+
+    @property
+    def total(self) -> float:
+        return self.first_thread + self.other_threads + self.children
+
+    def __add__(self, other: ProcessorTime) -> ProcessorTime:
+        return ProcessorTime(
+            self.first_thread + other.first_thread,
+            self.other_threads + other.other_threads,
+            self.children + other.children,
+        )
+
+    def __sub__(self, other: ProcessorTime) -> ProcessorTime:
+        return ProcessorTime(
+            self.first_thread - other.first_thread,
+            self.other_threads - other.other_threads,
+            self.children - other.children,
+        )

@@ -1,0 +1,93 @@
+"""What a benchmark has found: a table with its targets, for the terminal and for the documents.
+
+In a document a section stands between two comments that name its benchmark, so that a run replaces exactly
+what it has measured and the prose around it stays.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+
+
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of a table; `is_met` is None for what is told without a target."""
+
+    name: str
+    value: str
+    target: str = ""
+    is_met: bool | None = None
+
+    @property
+    def is_missed(self) -> bool:
+        return self.is_met is False
+
+
+@dataclass(frozen=True)
+class Section:
+    """The figures of one benchmark, and how they came about in sentences of their own."""
+
+    figures: Sequence[Figure]
+    method: str
+
+
+def without_targets(section: Section) -> Section:
+    """The same figures, judged by nobody."""
+    return Section([Figure(figure.name, figure.value) for figure in section.figures], section.method)
+
+
+def at_most(name: str, value: float, limit: float, unit: str) -> Figure:
+    """A figure that must not exceed its limit."""
+    return Figure(name, f"{value:.2f} {unit}", f"at most {limit:g} {unit}", value <= limit)
+
+
+def exactly(name: str, value: int, target: int) -> Figure:
+    """A count that has to be this one."""
+    return Figure(name, f"{value:,}", f"{target:,}", value == target)
+
+
+def table(figures: Sequence[Figure]) -> list[str]:
+    """The lines of a Markdown table, its columns aligned to be read as they stand."""
+    rows = [("", "measured", "target")]
+    for figure in figures:
+        missed = "**missed** " if figure.is_missed else ""
+        rows.append((figure.name, figure.value, f"{missed}{figure.target}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:<{widths[2]}} |".rstrip() for row in rows
+    ]
+    return [
+        lines[0],
+        f"|{'-' * (widths[0] + 2)}|{'-' * (widths[1] + 1)}:|{'-' * (widths[2] + 2)}|",
+        *lines[1:],
+    ]
+
+
+def printed(section: Section, machine: str) -> str:
+    """A section as Markdown."""
+    paragraphs = ("", *textwrap.wrap(section.method, WIDTH), "", *textwrap.wrap(machine, WIDTH))
+    return "\n".join([*table(section.figures), *paragraphs])
+
+
+def write_into(document: Path, name: str, section: Section, machine: str) -> None:
+    """Put a section between the comments that bear its name.
+
+    Raises ValueError if the document has no such place.
+    """
+    begin, end = f"<!-- {name}: written by `make bench` -->", f"<!-- end of {name} -->"
+    place = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    new, count = place.subn(
+        lambda _: f"{begin}\n\n{printed(section, machine)}\n\n{end}", document.read_text()
+    )
+    if count != 1:
+        raise ValueError(f"{document} has {count} places for {name}, which begin with {begin}")
+    document.write_text(new)

@@ -1,0 +1,281 @@
+"""What waiting costs: thousands of executions that wait for times and events, and a thousand waking at once.
+
+All of them are started through the client and walked into their waits by the workers. Then the workers are
+watched while nothing is due; and when a thousand timers end in the same instant, at the broker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psutil
+
+from benchmarks.broker_log import BrokerLog, Message
+from benchmarks.fleet import BenchmarkFailed, Fleet, tell
+from benchmarks.history import copy_execution
+from benchmarks.processor_time import ProcessorTime, of_the_machine
+from benchmarks.report import Figure, Section, at_most, exactly
+from workflow_engine import ExecutionStatus, Workflow, WorkflowBuilder
+from workflow_engine.database import autocommit
+
+PROCESSOR_LIMIT = 2.0
+"""Percent of one core, for all processes of both workers."""
+PUBLISH_LIMIT = 2.0
+"""Seconds from the instant that all timers are due to the last message."""
+
+SETTLING = 5.0
+"""Seconds in which pools and caches come to rest after the starts, and Postgres counts what it has done."""
+
+WORKERS = ("worker1", "worker2")
+TIMER, EVENT, BURST = "timer", "event", "burst"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many of what, and for how long; times in seconds."""
+
+    finished: int
+    waiting: int
+    """On timers; and as many on events."""
+    watched: float
+    at_once: int
+
+
+FULL = Size(finished=100_000, waiting=10_000, watched=60, at_once=1_000)
+QUICK = Size(finished=1_000, waiting=100, watched=3, at_once=300)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What workers and servers have used by a time; of a difference, what they used in between."""
+
+    seconds: float
+    workers: ProcessorTime
+    postgres: ProcessorTime
+    redis: ProcessorTime
+    machine: float
+    transactions: int
+
+    @classmethod
+    def now(cls, fleet: Fleet, pids: Mapping[str, int]) -> Usage:
+        statement = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        ((transactions,),) = _rows(fleet, statement)
+        return cls(
+            seconds=time.monotonic(),
+            workers=sum(map(ProcessorTime.of, pids.values()), start=ProcessorTime(0, 0, 0)),
+            postgres=ProcessorTime.of(fleet.servers.postgres.pid),
+            redis=ProcessorTime.of(fleet.servers.redis.pid),
+            machine=of_the_machine(),
+            transactions=transactions,
+        )
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        return Usage(
+            self.seconds - earlier.seconds,
+            self.workers - earlier.workers,
+            self.postgres - earlier.postgres,
+            self.redis - earlier.redis,
+            self.machine - earlier.machine,
+            self.transactions - earlier.transactions,
+        )
+
+    @property
+    def others(self) -> float:
+        """Processor time of what does not belong to the benchmark: how quiet the machine was."""
+        return self.machine - self.workers.total - self.postgres.total - self.redis.total
+
+    def percent(self, processor_seconds: float) -> float:
+        """Of one core."""
+        return 100 * processor_seconds / self.seconds
+
+
+def measure(fleet: Fleet, quick: bool = False) -> Section:
+    """The figures of waiting, on two workers of two processes each."""
+    size = QUICK if quick else FULL
+    for workflow in (_timer(TIMER), _timer(BURST), _event()):
+        fleet.client.deploy(workflow)
+    pids = fleet.start_workers(*WORKERS)
+    _make_history(fleet, size)
+    seconds_each = _open_waits(fleet, size)
+    at_rest = _counts(fleet, size)
+    tell(f"nothing is due: watching the workers for {size.watched:g} s")
+    watched = _watch(fleet, pids, size.watched)
+    burst = _burst(fleet, pids, size, ahead=3 + 2 * seconds_each * size.at_once)
+    return Section([*at_rest, *_cost(watched), *burst], _method(size))
+
+
+def _timer(workflow_id: str) -> Workflow:
+    flow = WorkflowBuilder(workflow_id)
+    asked = flow.trigger("asked")
+    asked >> flow.delay("pause", until="{{ asked.until }}") >> flow.function("done", "{{ asked.until }}")
+    return flow.build()
+
+
+def _event() -> Workflow:
+    flow = WorkflowBuilder(EVENT)
+    asked = flow.trigger("asked")
+    paid = flow.wait_events("paid", ["paid"], correlation_id="{{ asked.order }}")
+    asked >> paid >> flow.function("done", "{{ paid.paid }}")
+    return flow.build()
+
+
+# -- executions that wait ----------------------------------------------------------------------------------
+
+
+def _make_history(fleet: Fleet, size: Size) -> None:
+    tell(f"{size.finished:,} finished executions, copied in bulk from one that ran")
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    original = fleet.client.start(TIMER, {"until": soon.isoformat()})
+    fleet.client.wait(original.id, timeout=20)
+    copy_execution(fleet, original.id, size.finished - 1)
+
+
+def _open_waits(fleet: Fleet, size: Size) -> float:
+    """Start the executions that are to wait; how many seconds each took until it did."""
+    tell(f"starting 2 x {size.waiting:,} executions, which the workers walk into their waits")
+    begin = time.monotonic()
+    in_a_week = (datetime.now(UTC) + timedelta(days=7)).isoformat()
+    for number in range(size.waiting):
+        fleet.client.start(TIMER, {"until": in_a_week})
+        fleet.client.start(EVENT, {"order": f"order-{number}"})
+    for workflow_id in (TIMER, EVENT):
+        _wait_until_waiting(fleet, workflow_id, size.waiting, patience=600)
+    seconds = time.monotonic() - begin
+    tell(f"all of them wait, {seconds:.0f} s after the first was started")
+    return seconds / (2 * size.waiting)
+
+
+def _wait_until_waiting(fleet: Fleet, workflow_id: str, number: int, patience: float) -> None:
+    fleet.wait_until(
+        lambda: fleet.client.count(workflow_id).get(ExecutionStatus.WAITING, 0) == number,
+        patience,
+        f"{number:,} executions of {workflow_id!r} wait",
+    )
+
+
+def _counts(fleet: Fleet, size: Size) -> list[Figure]:
+    open_waits = dict(
+        _rows(
+            fleet,
+            "SELECT wait_type, count(*) FROM execution_wait_states WHERE status = 'WAITING' GROUP BY 1",
+        )
+    )
+    # Every list in Redis is a queue of the broker.
+    queues = fleet.redis.scan_iter(count=1000, _type="list")
+    return [
+        exactly("executions waiting for a time, as rows", open_waits.get("DELAY", 0), size.waiting),
+        exactly("executions waiting for an event, as rows", open_waits.get("EVENTS", 0), size.waiting),
+        exactly("messages for them in the broker", sum(fleet.redis.llen(queue) for queue in queues), 0),
+        exactly("locks held", sum(1 for _ in fleet.redis.scan_iter("lock:*", count=1000)), 0),
+    ]
+
+
+# -- while nothing is due ----------------------------------------------------------------------------------
+
+
+def _watch(fleet: Fleet, pids: Mapping[str, int], seconds: float) -> Usage:
+    time.sleep(min(SETTLING, seconds))
+    before = Usage.now(fleet, pids)
+    time.sleep(seconds)
+    return Usage.now(fleet, pids) - before
+
+
+def _cost(watched: Usage) -> list[Figure]:
+    def told(name: str, processor_seconds: float) -> Figure:
+        return Figure(name, f"{watched.percent(processor_seconds):.2f} %")
+
+    return [
+        at_most(
+            "processor time of both workers, of one core",
+            watched.percent(watched.workers.total),
+            PROCESSOR_LIMIT,
+            "%",
+        ),
+        told("- their main processes' event loops (Celery)", watched.workers.first_thread),
+        told("- their timekeepers", watched.workers.other_threads),
+        told("- their pools", watched.workers.children),
+        told("processor time of Postgres, autovacuum included", watched.postgres.total),
+        told("processor time of Redis", watched.redis.total),
+        told("processor time of all else on the machine", watched.others),
+        Figure("transactions in Postgres", f"{watched.transactions / watched.seconds:.1f} /s"),
+    ]
+
+
+# -- all at once -------------------------------------------------------------------------------------------
+
+
+def _burst(fleet: Fleet, pids: Mapping[str, int], size: Size, ahead: float) -> list[Figure]:
+    """Wake executions that are started now and whose timers are all due `ahead` seconds from now."""
+    due = datetime.now(UTC) + timedelta(seconds=ahead)
+    tell(f"starting {size.at_once:,} executions whose timers are all due at {due:%H:%M:%S.%f}")
+    for _ in range(size.at_once):
+        fleet.client.start(BURST, {"until": due.isoformat()})
+    _wait_until_waiting(fleet, BURST, size.at_once, patience=(due - datetime.now(UTC)).total_seconds())
+    with BrokerLog(fleet.settings.redis_url) as log:
+        # Nobody asks anything while they wake.
+        time.sleep((due - datetime.now(UTC)).total_seconds() + 2 * PUBLISH_LIMIT)
+        fleet.wait_until(
+            lambda: fleet.client.count(BURST).get(ExecutionStatus.COMPLETED, 0) == size.at_once,
+            60,
+            "all executions whose timers were due together have completed",
+        )
+    woken = [message for message in log.messages if message.node_id == "pause"]
+    ((last_completed,),) = _rows(
+        fleet, f"SELECT max(completed_at) FROM executions WHERE workflow_id = '{BURST}'"
+    )
+    return _of_burst(woken, _workers_by_port(pids), due, last_completed, size)
+
+
+def _of_burst(
+    woken: list[Message], workers: Mapping[int, str], due: datetime, last_completed: datetime, size: Size
+) -> list[Figure]:
+    if not woken:
+        raise BenchmarkFailed("no message of a timer was seen at the broker")
+    by_execution = Counter(message.execution_id for message in woken)
+    by_worker = Counter(workers.get(message.port, "unknown") for message in woken)
+    delays = sorted(message.time - due.timestamp() for message in woken)
+    name = f"{size.at_once:,} timers due in the same instant"
+    return [
+        exactly(f"{name}: published", len(by_execution), size.at_once),
+        exactly("- published more than once", len(woken) - len(by_execution), 0),
+        Figure(
+            "- by each worker",
+            " + ".join(f"{by_worker[worker]:,}" for worker in WORKERS),
+            "both take part",
+            all(by_worker[worker] for worker in WORKERS) and set(by_worker) == set(WORKERS),
+        ),
+        Figure("- the first published after", f"{delays[0]:.2f} s", "not before", delays[0] >= 0),
+        Figure("- half of them after", f"{delays[len(delays) // 2]:.2f} s"),
+        at_most("- the last after", delays[-1], PUBLISH_LIMIT, "s"),
+        Figure("- all executions completed after", f"{(last_completed - due).total_seconds():.2f} s"),
+    ]
+
+
+def _workers_by_port(pids: Mapping[str, int]) -> dict[int, str]:
+    """The worker whose main process speaks from each port: its timekeeper is in there."""
+    return {
+        connection.laddr.port: name
+        for name, pid in pids.items()
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.laddr
+    }
+
+
+def _rows(fleet: Fleet, statement: str) -> Any:
+    with autocommit(fleet.engine.state.engine) as connection:
+        return connection.exec_driver_sql(statement).all()
+
+
+def _method(size: Size) -> str:
+    return (
+        f"Two workers of two processes, with Celery's defaults. 2 x {size.waiting:,} executions were started "
+        "through the client and walked into their waits by the workers, in tables that also hold "
+        f"{size.finished:,} finished executions (copied in bulk from one that ran). The workers were then "
+        f"watched for {size.watched:g} s, all their processes. The times of the messages are those at which "
+        "Redis took them."
+    )

@@ -1,0 +1,81 @@
+"""Messages that are published together travel together, and survive what a single one survives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+import redis
+from wire import Wire, read_redis_commands
+
+from workflow_engine import Settings
+from workflow_engine.dispatch import CeleryDispatcher, Dispatch, HopMessage, producer_app
+from workflow_engine.embedded import EmbeddedRedis
+from workflow_engine.errors import BrokerUnavailable
+
+MANY = [Dispatch(HopMessage(str(uuid4()), "order", 1, "ship", 2), "workflow", 3) for _ in range(100)]
+QUEUE = "workflow\x06\x163"
+"""As kombu names the queue of priority 3."""
+
+
+@pytest.fixture
+def own_redis() -> Iterator[EmbeddedRedis]:
+    """A broker that the test may kill."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+def dispatcher_to(url: str) -> CeleryDispatcher:
+    return CeleryDispatcher(producer_app(Settings(redis_url=url)))
+
+
+def waiting_at(url: str) -> int:
+    with redis.Redis.from_url(url) as client:
+        return int(client.llen(QUEUE))  # type: ignore[arg-type]
+
+
+def test_of_a_hundred_messages_none_waits_for_the_one_before(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    wire = Wire(redis_url, read_redis_commands)
+    dispatcher = dispatcher_to(wire.url)
+    dispatcher.publish(MANY[:1])  # connects
+
+    with wire.recorded() as traffic:
+        dispatcher.publish(MANY)
+
+    assert traffic.names == ["LPUSH"] * 100
+    assert traffic.round_trips < 50, "Redis begins to answer while the last of them are still being sent"
+    assert redis_client.llen(QUEUE) == 101
+    wire.close()
+
+
+def test_messages_published_together_arrive_though_the_broker_was_restarted_in_between(
+    own_redis: EmbeddedRedis,
+) -> None:
+    dispatcher = dispatcher_to(own_redis.url)
+    dispatcher.publish(MANY)
+    own_redis.kill()
+    own_redis.restart()
+    assert waiting_at(own_redis.url) == 0
+
+    dispatcher.publish(MANY)
+
+    assert waiting_at(own_redis.url) >= 100
+
+
+@pytest.mark.parametrize("number", [1, 100])
+def test_a_broker_that_is_away_is_told_as_such_however_many_messages_it_is_to_take(
+    own_redis: EmbeddedRedis, number: int
+) -> None:
+    dispatcher = dispatcher_to(own_redis.url)
+    dispatcher.publish(MANY[:number])
+    own_redis.kill()
+
+    with pytest.raises(BrokerUnavailable):
+        dispatcher.publish(MANY[:number])
+
+    own_redis.restart()
+    dispatcher.publish(MANY[:number])
+    assert waiting_at(own_redis.url) >= number

@@ -1,0 +1,56 @@
+"""Figures stand in a document between two comments, and a run replaces those that it has measured."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import Figure, Section, at_most, exactly, printed, table, without_targets, write_into
+
+DOCUMENT = """Before.
+<!-- speed: written by `make bench` -->
+old
+<!-- end of speed -->
+Between.
+<!-- size: written by `make bench` -->
+<!-- end of size -->
+"""
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "performance.md"
+    path.write_text(DOCUMENT)
+    return path
+
+
+def test_a_run_replaces_its_own_section_and_nothing_else(document: Path) -> None:
+    section = Section([Figure("hops", r"1,000 \1/s")], "One worker.")
+
+    for _ in range(2):
+        write_into(document, "speed", section, "A machine.")
+
+    begin, _, rest = document.read_text().partition("written by `make bench` -->\n")
+    written, _, after = rest.partition("<!-- end of speed -->\n")
+    assert begin == "Before.\n<!-- speed: "
+    assert written.strip() == printed(section, "A machine.")
+    assert after == DOCUMENT.partition("<!-- end of speed -->\n")[2]
+
+
+def test_a_document_without_a_place_for_the_figures_is_refused(document: Path) -> None:
+    with pytest.raises(ValueError, match="0 places for cost"):
+        write_into(document, "cost", Section([], ""), "")
+
+
+def test_a_target_is_missed_above_its_limit_and_beside_its_count() -> None:
+    assert not at_most("delay", 2.0, 2, "s").is_missed
+    assert at_most("delay", 2.01, 2, "s").is_missed
+    assert not exactly("messages", 0, 0).is_missed
+    assert exactly("messages", 1, 0).is_missed
+    assert not Figure("told", "1").is_missed
+
+
+def test_a_missed_target_stands_out_in_the_table_and_is_gone_where_nothing_is_judged() -> None:
+    section = Section([at_most("delay", 3, 2, "s")], "")
+
+    assert "| delay |   3.00 s | **missed** at most 2 s |" in table(section.figures)
+    assert "missed" not in printed(without_targets(section), "")
