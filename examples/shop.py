@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+import zlib
 from decimal import Decimal
 from typing import Any
 
@@ -28,10 +29,19 @@ def validate(items: list[dict[str, Any]], total: float) -> Any:
     }
 
 
+class ProviderBusy(ConnectionError):
+    """The payment provider has no time right now; asking again later helps."""
+
+
 @node("shop.charge")
-def charge(amount: float, currency: str, method: str, context: ExecutionContext) -> dict[str, Any]:
+def charge(
+    order_id: str, amount: float, currency: str, method: str, context: ExecutionContext
+) -> dict[str, Any]:
     """Take the payment. By the key a provider would know a second request and not charge twice."""
     _call_service(milliseconds=(20, 80))
+    # One order in eight has to ask again: always the same ones, whoever runs the node.
+    if context.attempt == 1 and zlib.crc32(order_id.encode()) % 8 == 0:
+        raise ProviderBusy("the provider is busy")
     receipt = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:12]
     return {"receipt": f"pay_{receipt}", "amount": amount, "currency": currency, "method": method}
 

@@ -101,7 +101,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_order_completes_on_several_processes_and_nothing_is_left_behind_but_what_was_there(
+def test_every_order_waits_retries_and_completes_and_nothing_is_left_behind_but_what_was_there(
     scratch: Path, database_url: str
 ) -> None:
     running = RunningDemo(scratch, ORDERS, WORKFLOW_ENGINE_DATABASE_URL=database_url)
@@ -118,6 +118,18 @@ def test_every_order_completes_on_several_processes_and_nothing_is_left_behind_b
         assert cursor.fetchall() == [("COMPLETED", ORDERS)]
         cursor.execute("SELECT count(DISTINCT worker) FROM node_executions GROUP BY execution_id")
         assert max(processes for (processes,) in cursor.fetchall()) > 1
+        cursor.execute("SELECT wait_type, count(*) FROM execution_wait_states GROUP BY wait_type")
+        waits = dict(cursor.fetchall())
+        assert waits["EVENTS"] == ORDERS
+        assert waits["DELAY"] >= 1, "an order waited for the supplier"
+        assert waits["RETRY"] >= 1, "a payment was tried again"
+        cursor.execute(
+            "SELECT count(*) FROM execution_events e JOIN node_executions n USING (execution_id, seq) "
+            "WHERE e.created_at < n.started_at"
+        )
+        assert cursor.fetchall()[0][0] >= 1, "a payment was confirmed before it was waited for"
+    assert f"waited {ORDERS} times for a payment" in running.text
+    assert "the provider is busy" in running.text, "the way of an order shows an attempt that failed"
 
 
 @pytest.mark.parametrize(

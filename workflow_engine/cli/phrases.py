@@ -10,7 +10,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from workflow_engine.states import ExecutionStatus, NodeStatus
+from workflow_engine.execution_queries import NodeWait
+from workflow_engine.states import ExecutionStatus, NodeStatus, WaitStatus, WaitType
 
 STATUS_STYLES: dict[str, str] = {
     ExecutionStatus.PENDING: "blue",
@@ -58,6 +59,22 @@ def age(moment: datetime, now: datetime | None = None) -> str:
 def instant(moment: datetime) -> str:
     """`2026-01-01 10:00:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def awaited(wait: NodeWait) -> str:
+    """What a node waits for: `until …`, `for paid, rated with 'order-7' until …, received shipped`."""
+    if wait.type is WaitType.RETRY and wait.resume_at:
+        return f"next attempt {instant(wait.resume_at)}"
+    is_open = wait.status is WaitStatus.WAITING
+    missing = [name for name in wait.events if not (is_open and name in wait.received)]
+    parts = [f"for {printable(', '.join(missing))}"] if missing else []
+    parts += [f"with {printable(repr(wait.correlation_id))}"] if wait.correlation_id else []
+    end = wait.resume_at or wait.expires_at
+    parts += [f"until {instant(end)}"] if end else []
+    text = " ".join(parts)
+    if is_open and wait.received:
+        text += f", received {printable(', '.join(wait.received))}"
+    return f"{text} (over)" if wait.status is WaitStatus.RESUMING else text
 
 
 def counted(number: int, noun: str) -> str:

@@ -19,6 +19,7 @@ from rich.console import Console
 from workflow_engine.client import WorkflowClient
 from workflow_engine.definition import Workflow
 from workflow_engine.demo.example import NODES, Example
+from workflow_engine.demo.payments import PaymentProvider
 from workflow_engine.demo.processes import DemoFailed, Interrupted, Interruption
 from workflow_engine.demo.progress import Progress, executions_since
 from workflow_engine.demo.screen import (
@@ -81,7 +82,7 @@ class Demonstration:
         client = WorkflowClient(stage.settings)
         workflow = self._deploy(client, example)
         self._screen.say(f"Flower shows every node as a task: {stage.flower}/tasks")
-        progress = Progress(client, workflow.id, example.orders(orders))
+        progress = Progress(client, workflow.id, example.orders(orders), PaymentProvider(client))
         self._follow(progress, workflow, stage)
         completed = self._summarise(progress, stage)
         self._tell_how_to_go_on(progress, stage, stays_up=stays_up)
@@ -101,6 +102,7 @@ class Demonstration:
         with self._screen.live():
             while not progress.is_complete:
                 progress.start_orders()
+                progress.provider.confirm()
                 if progress.look():
                     last_moved = time.monotonic()
                 elif time.monotonic() - last_moved > STALL_PATIENCE:
@@ -121,9 +123,11 @@ class Demonstration:
         say("")
         for status, count in totals.items():
             say(f"{count} of {len(progress.orders)} executions {status} in Postgres", style="bold")
+        say(_waits_and_retries(progress))
         say(
             f"An execution took {percentile(durations, 0.5):.0f} ms (p50), {percentile(durations, 0.95):.0f} "
-            f"ms (p95). {progress.nodes:,} nodes ran in {progress.seconds:.1f} s, on these processes:\n"
+            f"ms (p95), waits included.\n"
+            f"{progress.nodes:,} nodes ran in {progress.seconds:.1f} s, on these processes:\n"
         )
         self._screen.show_table(processes_table(progress, name_of))
         for failed in [execution for execution in ended if execution.status is ExecutionStatus.FAILED][:3]:
@@ -158,6 +162,15 @@ class Demonstration:
                 raise
 
 
+def _waits_and_retries(progress: Progress) -> str:
+    waits, early = progress.waits, progress.provider.answers["kept"]
+    return (
+        f"Nodes waited {waits['wait-events']} times for a payment and {waits['delay']} times for the "
+        f"supplier, and held no worker.\n{early} payments were confirmed before anything waited for them. "
+        f"{progress.retries} attempts failed and were made again."
+    )
+
+
 def _commands(stage: Stage, execution_id: str) -> list[str]:
     """Lines to copy into a shell: the way to the servers, and what to ask there."""
     settings = {
@@ -172,6 +185,7 @@ def _commands(stage: Stage, execution_id: str) -> list[str]:
     return [
         *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
         f"{program} show {execution_id}",
+        f"{program} events {execution_id}",
         f"{program} list",
         f'psql "${ENVIRONMENT_PREFIX}DATABASE_URL" -c "{count}"',
     ]

@@ -41,9 +41,12 @@ class Example:
         return definition
 
     def orders(self, count: int) -> list[dict[str, Any]]:
-        """The first orders of the file, which begins again when it is not long enough."""
+        """The first orders of the file, which begins again, with other ids, when it is not long enough."""
         lines = (self.folder / ORDERS).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in islice(cycle(lines), count)]
+        orders = [json.loads(line) for line in islice(cycle(lines), count)]
+        for i in range(len(lines), count):
+            orders[i]["orderId"] += f"-{i // len(lines) + 1}"
+        return orders
 
 
 def _candidates() -> Iterator[Path]:

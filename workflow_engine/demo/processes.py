@@ -108,6 +108,10 @@ class Processes:
                 preexec_fn=functools.partial(_end_with, os.getpid()),  # noqa: PLW1509 - it takes no lock
             )
 
+    def pid(self, name: str) -> int:
+        """The process id of a program that was started under this name."""
+        return self._running[name].pid
+
     def check(self) -> None:
         """Raises DemoFailed, with its last words, if one has ended by itself."""
         for name, process in self._running.items():

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workflow_engine.client import WorkflowClient
+from workflow_engine.demo.payments import PaymentProvider
 from workflow_engine.execution_queries import Execution, NodeExecution
-from workflow_engine.states import ExecutionStatus
+from workflow_engine.states import ExecutionStatus, NodeStatus
 
 ORDERS_PER_SECOND = 20.0
 PAGE = 100
@@ -27,6 +28,7 @@ class Progress:
     client: WorkflowClient
     workflow_id: str
     orders: Sequence[dict[str, Any]]
+    provider: PaymentProvider
     started: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The order of every execution started, by execution id."""
     executions: dict[str, Execution] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Progress:
         """Start an execution for every order that has come in by now."""
         arrived = min(len(self.orders), 1 + int((time.monotonic() - self.began) * ORDERS_PER_SECOND))
         for order in self.orders[len(self.started) : arrived]:
+            self.provider.take_prepayment(order)
             self.started[self.client.start(self.workflow_id, order).id] = order
 
     def look(self) -> bool:
@@ -50,6 +53,8 @@ class Progress:
             for execution in executions_since(self.client, self.workflow_id, min(moving)):
                 if execution.id in self.started:
                     self.executions[execution.id] = execution
+                    if execution.status is ExecutionStatus.WAITING:
+                        self.provider.collect(self.started[execution.id])
         for id in moving:
             if id in self.executions and self.executions[id].is_finished:
                 self.journals[id] = self.client.journal(id)
@@ -71,13 +76,24 @@ class Progress:
 
     @property
     def most_travelled(self) -> str:
-        """The execution that was run by the most processes, of these the one with the most nodes."""
+        """An execution with a node that was tried again, of these the one that most processes have run."""
 
-        def travels(id: str) -> tuple[int, int]:
+        def travels(id: str) -> tuple[bool, int, int]:
             journal = self.journals[id]
-            return len({row.worker for row in journal}), len(journal)
+            is_retried = any(row.status is NodeStatus.RETRYING for row in journal)
+            return is_retried, len({row.worker for row in journal}), len(journal)
 
         return max(self.journals, key=travels)
+
+    @property
+    def waits(self) -> Counter[str]:
+        """How often a node of each sub type, such as `delay`, has waited."""
+        return Counter(row.sub_type for row in self.rows if row.status is NodeStatus.WAITING)
+
+    @property
+    def retries(self) -> int:
+        """How many attempts have failed and were followed by another."""
+        return sum(row.status is NodeStatus.RETRYING for row in self.rows)
 
     @property
     def rows(self) -> Iterator[NodeExecution]:

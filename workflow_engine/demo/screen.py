@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import quote
 
@@ -11,11 +11,15 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from workflow_engine.definition import Workflow
 from workflow_engine.demo.progress import Progress
 from workflow_engine.execution_queries import Execution, NodeExecution
-from workflow_engine.states import ExecutionStatus
+from workflow_engine.states import ExecutionStatus, NodeStatus
+
+RUNS = {"Done": NodeStatus.COMPLETED, "Waited": NodeStatus.WAITING, "Retried": NodeStatus.RETRYING}
+"""What may have become of the run of a node, by the heading of its column."""
 
 LINE_INTERVAL = 2.0
 """Seconds between two lines where there is no terminal to draw a table on."""
@@ -73,30 +77,39 @@ def _picture(progress: Progress, workflow: Workflow, name_of: NameOf) -> Rendera
 
 
 def _nodes(progress: Progress, workflow: Workflow, name_of: NameOf) -> Table:
-    """Each node of the workflow with how often it has run, its mean duration and each worker's share."""
+    """Each node of the workflow with what became of its runs, their mean duration and each worker's share."""
     ran: dict[str, list[NodeExecution]] = defaultdict(list)
     for row in progress.rows:
         ran[row.node_id].append(row)
-    shares = {id: Counter(worker_of(row, name_of) for row in rows if row.worker) for id, rows in ran.items()}
+    shares = {id: Counter(worker_of(row, name_of) for row in _done(rows)) for id, rows in ran.items()}
     workers = sorted({worker for share in shares.values() for worker in share})
     table = Table("Node", "Label", box=None, pad_edge=False)
-    for heading in ("Ran", "Mean", *workers):
+    for heading in (*RUNS, "Mean", *workers):
         table.add_column(heading, justify="right")
     for node in workflow.nodes:
         rows, share = ran[node.id], shares.get(node.id, Counter())
-        counts = [str(share[worker] or "") for worker in workers]
-        table.add_row(node.id, node.label, str(len(rows) or ""), _mean_ms(rows), *counts)
+        became = Counter(row.status for row in rows)
+        counts = [str(became[status] or "") for status in RUNS.values()]
+        shares_of_it = [str(share[worker] or "") for worker in workers]
+        table.add_row(node.id, node.label, *counts, _mean_ms(_done(rows)), *shares_of_it)
     return table
 
 
+def _done(rows: Iterable[NodeExecution]) -> list[NodeExecution]:
+    """The rows of nodes that a worker has finished: not those that wait or will be tried again."""
+    return [row for row in rows if row.worker and row.status.is_final]
+
+
 def _mean_ms(rows: Sequence[NodeExecution]) -> str:
-    durations = [duration_ms(row) for row in rows if row.worker]
+    durations = [duration_ms(row) for row in rows]
     return f"{sum(durations) / len(durations):.1f} ms" if durations else ""
 
 
 def duration_ms(row: NodeExecution) -> float:
-    """Of one node, with the fractions that its column leaves out."""
-    return (row.completed_at - row.started_at).total_seconds() * 1000 if row.completed_at else 0.0
+    """Of one run of a node, with the fractions that its column leaves out where the run was the last one."""
+    if row.completed_at is None:
+        return float(row.duration_ms or 0)
+    return (row.completed_at - row.started_at).total_seconds() * 1000
 
 
 def worker_of(row: NodeExecution, name_of: NameOf) -> str:
@@ -116,8 +129,8 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
 
 
 def processes_table(progress: Progress, name_of: NameOf) -> Table:
-    """How many nodes each process has run."""
-    ran = Counter(name_of(row.worker) for row in progress.rows if row.worker)
+    """How many nodes each process has finished."""
+    ran = Counter(name_of(row.worker or "") for row in _done(progress.rows))
     table = Table("Process", box=None, pad_edge=False)
     table.add_column("Nodes", justify="right")
     for process, count in sorted(ran.items()):
@@ -126,14 +139,20 @@ def processes_table(progress: Progress, name_of: NameOf) -> Table:
 
 
 def path_table(journal: Sequence[NodeExecution], name_of: NameOf) -> Table:
-    """The way of one execution: each node with who ran it, how long it took and how it went on."""
-    table = Table("", "Node", "Label", "Status", "Leaves by", "Process", box=None, pad_edge=False)
-    table.add_column("Time", justify="right")
+    """The way of one execution: each run of a node with its time and process, and what became of it.
+
+    An error stands in place of the label, which is there again with the next attempt.
+    """
+    table = Table(box=None, pad_edge=False)
+    for heading in ("After", "Node", "Label", "Attempt", "Status", "Way out", "Process", "Time"):
+        table.add_column(heading, justify="right" if heading in {"After", "Attempt", "Time"} else "left")
+    began = journal[0].started_at
     for row in journal:
         table.add_row(
-            str(row.seq),
+            f"{(row.started_at - began).total_seconds():.2f} s",
             row.node_id,
-            row.label,
+            Text(row.error, "red") if row.error else row.label,
+            str(row.attempt),
             row.status.value,
             ", ".join(handle for handle in row.handles if handle),
             name_of(row.worker) if row.worker else "",
