@@ -2,7 +2,7 @@
 # environment .venv, the caches of the tools, and temporary folders that are removed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration acceptance clean
+.PHONY: help demo test lint format unit integration acceptance chaos bench clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -18,6 +18,8 @@ help:  ## show this list
 	@echo "make demo         200 orders through a workflow on real workers (ARGS=--once: end by itself)"
 	@echo "make test         every test: unit, integration (servers), acceptance (worker processes)"
 	@echo "make unit         one tier of them; also make integration, make acceptance (ARGS='-k lock')"
+	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS='--only redis-flushed')"
+	@echo "make bench        the figures of docs/performance.md (ARGS=waiting: some; ARGS=--quick: in a minute)"
 	@echo "make lint         ruff, mypy and the layers of the modules"
 	@echo "make format       let ruff format the code"
 	@echo "make clean        remove the virtual environment and all caches"
@@ -32,6 +34,12 @@ test: .venv/.dev
 
 unit integration acceptance: .venv/.dev
 	@$(PYTEST) tests/$@ $(ARGS)
+
+chaos: .venv/.dev
+	@PYTHONPATH=tests:tests/acceptance .venv/bin/python -m faults $(ARGS)
+
+bench: .venv/.dev
+	@.venv/bin/python -m benchmarks $(ARGS)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check .

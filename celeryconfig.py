@@ -15,6 +15,7 @@ broker_read_url = broker_write_url = broker_url  # which CELERY_BROKER_URL does 
 broker_transport_options = _transport_options(_settings)
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker outlives any outage of the broker
+broker_channel_error_retry = True  # also of one that is full or read-only, which refuses single commands
 
 task_default_queue = _settings.queue
 task_serializer = "json"

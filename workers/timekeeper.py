@@ -17,6 +17,7 @@ from celery.signals import task_failure, worker_shutdown
 
 from workflow_engine.dispatch import TASK_NAME, HopMessage
 from workflow_engine.engine import Engine
+from workflow_engine.patience import BackOff
 from workflow_engine.recovery import LostNode
 from workflow_engine.timekeeping import Timekeeping
 
@@ -58,20 +59,21 @@ class Timekeeper(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
 
 def _serve(app: Any) -> None:
     timekeeping = Timekeeping(Engine.assemble(app=app))
-    pause = 0.0
+    pause, back_off = 0.0, BackOff(first=1.0, longest=60.0)
     while True:
         try:
             try:
                 lost = _lost.get(timeout=pause)
             except queue.Empty:
                 pause = timekeeping.round()
+                back_off.reset()
                 continue
             if lost is None:
                 return
             timekeeping.recover(lost)
         except Exception:
             log.exception("The timekeeper stumbled and goes on")
-            pause = 1.0
+            pause = back_off.pause()
 
 
 @task_failure.connect(weak=False)
@@ -82,4 +84,4 @@ def _notice_lost_process(
     if getattr(sender, "name", None) == TASK_NAME and isinstance(
         exception, (WorkerLostError, TimeLimitExceeded)
     ):
-        _lost.put(LostNode(HopMessage(**kwargs), task_id))
+        _lost.put(LostNode(HopMessage(**kwargs), task_id, str(exception)))

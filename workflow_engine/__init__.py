@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         InvalidValue,
         NodeNotFound,
         Problem,
+        SessionRefused,
         TriggerDataInvalid,
         VersionDiffers,
         WaitTimeout,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from workflow_engine.events import SentEvent
     from workflow_engine.execution_queries import Execution, NodeExecution
     from workflow_engine.execution_records import StartedExecution
+    from workflow_engine.interruption import NodeInterrupted
     from workflow_engine.node_types import (
         NodeExecutionResult,
         NodeExecutor,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from workflow_engine.operators import Move, Operation
     from workflow_engine.settings import Settings, get_settings
     from workflow_engine.states import ExecutionStatus, NodeStatus
+    from workflow_engine.time_limits import NodeTimedOut
 
 __all__ = [
     # producers
@@ -77,6 +80,8 @@ __all__ = [
     "NodeExecutor",
     "NodeType",
     "registry",
+    "NodeTimedOut",
+    "NodeInterrupted",
     # settings
     "Settings",
     "get_settings",
@@ -91,6 +96,7 @@ __all__ = [
     "WorkflowNotFound",
     "ExecutionNotFound",
     "IdempotencyConflict",
+    "SessionRefused",
     "IllegalMove",
     "NodeNotFound",
     "VersionDiffers",
@@ -106,17 +112,19 @@ _HOMES = {
     "deployments": "Deployment",
     "errors": (
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
-        "IdempotencyConflict IllegalMove InvalidValue NodeNotFound Problem TriggerDataInvalid VersionDiffers "
-        "WaitTimeout WorkflowEngineError WorkflowNotFound"
+        "IdempotencyConflict IllegalMove InvalidValue NodeNotFound Problem SessionRefused TriggerDataInvalid "
+        "VersionDiffers WaitTimeout WorkflowEngineError WorkflowNotFound"
     ),
     "events": "SentEvent",
     "execution_queries": "Execution NodeExecution",
     "execution_records": "StartedExecution",
+    "interruption": "NodeInterrupted",
     "node_types": "NodeExecutionResult NodeExecutor NodeType failure node registry success waiting",
     "operator_moves": "ExecutionEvent",
     "operators": "Move Operation",
     "settings": "Settings get_settings",
     "states": "ExecutionStatus NodeStatus",
+    "time_limits": "NodeTimedOut",
 }
 """Module → the public names that are defined in it."""
 

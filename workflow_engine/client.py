@@ -7,8 +7,9 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from workflow_engine.callers_transaction import CallersTransactions
 from workflow_engine.context import ExecutionContext
 from workflow_engine.definition import Workflow
 from workflow_engine.deployments import DeployedVersion, DeployedWorkflow, Deployment
@@ -28,8 +29,14 @@ from workflow_engine.settings import Settings
 from workflow_engine.states import ExecutionStatus
 from workflow_engine.validation import validate
 
+if TYPE_CHECKING:
+    from workflow_engine.callers_transaction import CallersSession
+
 LONGEST_SIGNAL_WAIT = 5.0
 """Seconds `wait` trusts Redis to wake it before it asks Postgres again."""
+
+LONGEST_KEY = 500
+"""Characters of an idempotency key; Postgres must be able to index it."""
 
 
 class WorkflowClient:
@@ -45,6 +52,7 @@ class WorkflowClient:
     ) -> None:
         self._engine = engine or Engine.assemble(settings, app=app)
         self._events = Events(self._engine.state.engine, self._engine.settings)
+        self._callers_transactions = CallersTransactions(self._engine.state.engine)
         self._operators = Operators(
             self._engine.state.engine,
             self._engine.cache,
@@ -52,6 +60,7 @@ class WorkflowClient:
             locks=self._engine.locks,
             plans=self._engine.plans,
             executor=self._engine.executor,
+            running_nodes=self._engine.running_nodes,
         )
 
     def deploy(self, definition: Workflow | Mapping[str, Any]) -> Deployment:
@@ -69,6 +78,7 @@ class WorkflowClient:
         idempotency_key: str | None = None,
         priority: int | None = None,
         version: int | None = None,
+        session: CallersSession | None = None,
     ) -> StartedExecution:
         """Start an execution: one transaction in Postgres and one message.
 
@@ -77,11 +87,18 @@ class WorkflowClient:
         and override those of the workflow. `priority` is 0 (first) to 9. With an `idempotency_key` that
         was used before for this workflow, the execution it started then is returned.
 
-        Raises `WorkflowNotFound`, `TriggerDataInvalid`, `InvalidValue`, `IdempotencyConflict`; nothing
-        is stored then.
+        With your SQLAlchemy `session` the execution is part of its transaction, and commits or rolls back
+        with what you write there; the message follows the outermost commit. With a `Connection` call
+        `publish()` of what is returned after its commit. Errors of SQLAlchemy are then raised as they are.
+
+        Raises `WorkflowNotFound`, `TriggerDataInvalid`, `InvalidValue`, `IdempotencyConflict`,
+        `SessionRefused`; nothing is stored then, and your transaction is unharmed.
         """
         if priority is not None and not 0 <= priority <= 9:
             raise InvalidValue("priority", f"{priority} is not between 0 (served first) and 9")
+        if idempotency_key is not None:
+            _check_key(idempotency_key)
+        transaction = None if session is None else self._callers_transactions.join(session)
         number, trigger_ids = self._engine.deployments.starting_point(workflow_id, version)
         plan = self._engine.plans.get(workflow_id, number)
         trigger_node = plan.graph.nodes[_chosen_trigger(workflow_id, plan.graph, trigger)]
@@ -103,7 +120,8 @@ class WorkflowClient:
                 idempotency_key=idempotency_key,
                 fingerprint=fingerprint.hexdigest(),
                 timeout=plan.workflow.settings.timeout,
-            )
+            ),
+            transaction,
         )
 
     def send_event(
@@ -131,7 +149,7 @@ class WorkflowClient:
             event_id=event_id,
             actor=actor,
         )
-        self._engine.executor.wake(sent.woken)
+        self._engine.enqueuer.wake(sent.woken)
         return sent
 
     def purge(self, older_than: float, *, dry_run: bool = False) -> Purged:
@@ -199,7 +217,7 @@ class WorkflowClient:
         return self._operators.resume(execution_id, reason=reason, actor=actor)
 
     def cancel(self, execution_id: str, *, reason: str | None = None, actor: str | None = None) -> Move:
-        """End an execution at once; the result of a node that runs is refused."""
+        """End an execution at once; a node that runs is interrupted, and its result refused."""
         return self._operators.cancel(execution_id, reason=reason, actor=actor)
 
     def retry(
@@ -303,6 +321,12 @@ def happened_at(entry: NodeExecution | ExecutionEvent) -> datetime:
         return entry.created_at
     took = timedelta(milliseconds=entry.duration_ms or 0)
     return entry.completed_at or entry.started_at + took  # a node that waits has not completed
+
+
+def _check_key(key: str) -> None:
+    normalise(key, "idempotency_key")
+    if not 0 < len(key) <= LONGEST_KEY:
+        raise InvalidValue("idempotency_key", f"it has {len(key)} characters, not 1 to {LONGEST_KEY}")
 
 
 def _chosen_trigger(workflow_id: str, graph: Graph, wanted: str | None) -> str:

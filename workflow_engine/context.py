@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 
 class LazyMapping(Mapping[str, Any]):
@@ -52,6 +52,15 @@ class Wake:
     """Seconds since the first wait of this visit began, by the database's clock."""
 
 
+class Run(Protocol):
+    """The present run of a node, as far as its code may speak with those outside."""
+
+    @property
+    def is_unwanted(self) -> bool: ...
+
+    def report_progress(self, fraction: float | None, message: str) -> None: ...
+
+
 @dataclass
 class ExecutionContext:
     """An execution as one of its nodes sees it."""
@@ -73,6 +82,27 @@ class ExecutionContext:
     """Why the node goes on, after a wait; None when it begins."""
     arrivals: tuple[str, ...] = ()
     """For a node with several incoming edges: the sources that led here, in the order they did."""
+    run: Run | None = field(default=None, repr=False, compare=False)
+    """Where `cancelled` and `report_progress` lead; None outside of a worker."""
+
+    def cancelled(self) -> bool:
+        """Whether to stop: the execution was cancelled, ran out of time or is run again without this result.
+
+        For nodes that would rather end in good order than be interrupted, and for pools whose nodes cannot
+        be (threads, greenlets). It is known about a second later and asks nobody, so ask it often.
+        """
+        return self.run is not None and self.run.is_unwanted
+
+    def report_progress(self, fraction: float | None = None, message: str = "") -> None:
+        """Say how far this node is: `fraction` from 0 to 1, and some words; `workflow-engine show` tells it.
+
+        Costs next to nothing; the last report of every second is shown, and none after the node has ended.
+        Raises ValueError for a fraction that is none.
+        """
+        if fraction is not None and not 0 <= fraction <= 1:
+            raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
+        if self.run is not None:
+            self.run.report_progress(fraction, message)
 
     @property
     def trigger_data(self) -> Any:

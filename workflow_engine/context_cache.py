@@ -9,6 +9,7 @@ node is being run. A hop reads and writes only what it needs of it, however long
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from workflow_engine.errors import CacheUnavailable, ExecutionNotFound
 from workflow_engine.execution_records import Snapshot
 from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.lock import Claim
+from workflow_engine.lock_servers import LockServers
 from workflow_engine.redis_connection import load_script, redis_errors
 from workflow_engine.settings import Settings
 
@@ -66,13 +68,32 @@ class CachedContext:
     """The claim of a holder who vanished while it ran a node."""
 
 
+@dataclass(frozen=True)
+class Left:
+    """A node was left after its commit, and the lock released."""
+
+    was_updated: bool
+    """The cached context is up to date; else it did not hold what we entered with, and was deleted."""
+    is_awaited: bool
+    """Somebody has met our lock; a node was woken, or an operator has acted."""
+
+
 class ExecutionContextCache:
     """Contexts in Redis. Methods may raise `CacheUnavailable`; what is missing is in Postgres."""
 
-    def __init__(self, client: redis.Redis, state: ExecutionStateService, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        lock_servers: LockServers,
+        state: ExecutionStateService,
+        settings: Settings,
+    ) -> None:
         self._client = client
+        self._lock_servers = lock_servers
         self._state = state
         self._settings = settings
+        self._lock_ms = round(settings.lock_expiry * 1000)
+        self._context_ms = round(settings.context_expiry * 1000)
         self._enter = load_script(client, "enter")
         self._cache = load_script(client, "cache")
         self._leave = load_script(client, "leave")
@@ -84,8 +105,28 @@ class ExecutionContextCache:
     ) -> Late | Held | Missing | CachedContext:
         """Take the lock, read the context and the outputs of `needs`, and leave our mark; one call.
 
-        `node_id` and `seq` are those of the message that asks for it.
+        `node_id` and `seq` are those of the message that asks for it. Where locks are kept on servers of
+        their own, the lock is taken by a call of its own, and only if the message is not late.
         """
+        if self._lock_servers.keeps_contexts:
+            return self._enter_context(claim, node_id, seq, needs)
+        with redis_errors():
+            answer: Any = self._enter(
+                keys=self._keys(claim.execution_id), args=["", 0, self._context_ms, seq, node_id]
+            )
+        if answer[0] == b"late":
+            return Late()
+        holder = self._lock_servers.acquire(self._settings.lock_key(claim.execution_id), claim.value)
+        if holder != claim.value:
+            return Held(holder)
+        entered = self._enter_context(claim, node_id, seq, needs)
+        # Late only now: the message for the node that is due may meet our lock, and be dropped. Whoever
+        # rebuilds the context publishes that again.
+        return Missing() if isinstance(entered, Late) else entered
+
+    def _enter_context(
+        self, claim: Claim, node_id: str, seq: int, needs: Sequence[str]
+    ) -> Late | Held | Missing | CachedContext:
         fields = [OUTPUT + node_id.encode() for node_id in needs]
         with redis_errors():
             answer: Any = self._enter(
@@ -116,50 +157,67 @@ class ExecutionContextCache:
 
     def cache_context(self, claim: Claim, snapshot: Snapshot, walk: bytes) -> bool:
         """Write a context rebuilt from Postgres, whole; False if the lock is not ours any more."""
-        fields: list[Any] = []
-        for name, value in context_fields(snapshot, walk).items():
-            fields += (name, value)
+        fields = itertools.chain.from_iterable(context_fields(snapshot, walk).items())
+        args = [claim.value, self._context_ms, *fields]
+        if not self._lock_servers.keeps_contexts:
+            key = self._settings.lock_key(claim.execution_id)
+            if self._lock_servers.value_of(key) != claim.value:
+                return False
         with redis_errors():
-            return bool(
-                self._cache(
-                    keys=self._keys(claim.execution_id), args=[claim.value, self._context_ms, *fields]
-                )
-            )
+            return bool(self._cache(keys=self._keys(claim.execution_id), args=args))
 
     def update_context(
         self, claim: Claim, entered: int, committed: int, changed: Mapping[bytes, Any]
-    ) -> bool:
-        """Bring the cached context from `seq` entered to `seq` committed, and unlock; one call.
-
-        False if the cache did not hold what we entered with: it is then deleted, not patched.
-        """
-        pairs: list[Any] = []
-        for name, value in changed.items():
-            pairs += (name, value)
+    ) -> Left:
+        """Bring the cached context from `seq` entered to `seq` committed, and unlock; one call."""
+        pairs = itertools.chain.from_iterable(changed.items())
         with redis_errors():
-            return bool(
-                self._leave(
-                    keys=self._keys(claim.execution_id),
-                    args=[claim.value, self._context_ms, entered, committed, *pairs],
-                )
+            was_updated, is_awaited = self._leave(
+                keys=self._keys(claim.execution_id),
+                args=[claim.value, self._context_ms, entered, committed, *pairs],
             )
+        if not self._lock_servers.keeps_contexts:
+            self._unlock_elsewhere(claim)
+            is_awaited = self.take_knock(claim.execution_id) or is_awaited
+        return Left(bool(was_updated), bool(is_awaited))
 
     def finish(self, claim: Claim, status: str) -> None:
         """Remove a finished execution from the cache, tell whoever waits for it, and unlock; one call."""
         channel = self._settings.finished_channel(claim.execution_id)
         with redis_errors():
             self._finish(keys=self._keys(claim.execution_id), args=[claim.value, channel, status])
+        self._unlock_elsewhere(claim)
 
     def discard(self, claim: Claim) -> bool:
         """Remove a context that is not to be believed, and unlock; True if the lock was still ours."""
         with redis_errors():
-            return bool(self._finish(keys=self._keys(claim.execution_id), args=[claim.value, "", ""]))
+            was_ours = self._finish(keys=self._keys(claim.execution_id), args=[claim.value, "", ""])
+        return bool(was_ours) or self._unlock_elsewhere(claim)
+
+    def knock(self, execution_id: str) -> None:
+        """Let the holder of a lock know that we have met it. Try again after it: the holder may have gone."""
+        with redis_errors():
+            self._client.set(self._settings.knock_key(execution_id), 1, px=self._context_ms)
+
+    def take_knock(self, execution_id: str) -> bool:
+        """Whether somebody has knocked; for whoever has just unlocked, and told to one of them."""
+        with redis_errors():
+            return bool(self._client.delete(self._settings.knock_key(execution_id)))
 
     def mark_of(self, execution_id: str) -> bytes | None:
         """The claim of whoever runs a node, or vanished while it did; None if nobody has left a mark."""
         with redis_errors():
             mark = self._client.hget(self._settings.context_key(execution_id), "mark")
         return mark if isinstance(mark, bytes) else None
+
+    def abandoned_run(self, execution_id: str) -> tuple[int, bytes] | None:
+        """For whoever holds the lock: the `seq` on which a node was being run when its process vanished.
+
+        With the claim under which it ran; None if nobody has left a mark.
+        """
+        with redis_errors():
+            seq, mark = self._client.hmget(self._settings.context_key(execution_id), "seq", "mark")
+        return (int(seq), mark) if isinstance(seq, bytes) and isinstance(mark, bytes) else None
 
     def remove_from_cache(self, execution_id: str) -> None:
         """Delete the cached context; the next node rebuilds it from Postgres."""
@@ -244,15 +302,17 @@ class ExecutionContextCache:
             pubsub.close()
 
     def _keys(self, execution_id: str) -> list[str]:
-        return [self._settings.lock_key(execution_id), self._settings.context_key(execution_id)]
+        """What the scripts are given: the context, and the lock if it is kept beside it."""
+        keys = [self._settings.context_key(execution_id), self._settings.knock_key(execution_id)]
+        if self._lock_servers.keeps_contexts:
+            keys.append(self._settings.lock_key(execution_id))
+        return keys
 
-    @property
-    def _lock_ms(self) -> int:
-        return round(self._settings.lock_expiry * 1000)
-
-    @property
-    def _context_ms(self) -> int:
-        return round(self._settings.context_expiry * 1000)
+    def _unlock_elsewhere(self, claim: Claim) -> bool:
+        """Release a lock that the scripts could not; True if there is such a lock and it was ours."""
+        if self._lock_servers.keeps_contexts:
+            return False
+        return self._lock_servers.release(self._settings.lock_key(claim.execution_id), claim.value)
 
 
 def step_fields(

@@ -13,23 +13,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    ProgrammingError,
-)
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable, InvalidValue
+from workflow_engine.errors import (
+    DatabaseOutdated,
+    DatabaseUnavailable,
+    InvalidValue,
+    WorkflowEngineError,
+)
+from workflow_engine.outages import outages
 from workflow_engine.settings import Settings
+from workflow_engine.statement_deadline import connecting
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
 INSUFFICIENT_PRIVILEGE = "42501"
+READ_ONLY = "25006"
+TOO_MUCH = "54"
+"""Class of errors about limits of Postgres that a value exceeds, such as the size of an index entry."""
+INTERNAL = "XX"
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -51,9 +55,11 @@ def connect_engine(settings: Settings) -> Engine:
         pool_size=settings.database_pool_size,
         max_overflow=4,
         pool_timeout=settings.database_timeout,
+        use_native_hstore=False,  # or every connection would begin with a question for its type
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
         connect_args={
+            "connection_factory": connecting(deadline=settings.database_deadline),
             "connect_timeout": max(2, round(settings.database_timeout)),
             "keepalives_idle": 30,
             "keepalives_interval": 10,
@@ -61,6 +67,7 @@ def connect_engine(settings: Settings) -> Engine:
             "tcp_user_timeout": 30_000,
         },
     )
+    event.listen(engine, "handle_error", _leave_a_standby)
     _engines.add(engine)
     return engine
 
@@ -70,26 +77,48 @@ def engine_errors() -> Iterator[None]:
     """Turn a driver's errors into the engine's.
 
     Raises `DatabaseUnavailable` where repeating the statement may help, `DatabaseOutdated` where a
-    table or column is missing, `InvalidValue` for content that Postgres refuses.
+    table or column is missing, `InvalidValue` for content that Postgres refuses. What is left is a mistake
+    of the statement, and keeps its error.
     """
     try:
         yield
     except PoolTimeoutError as error:
         raise DatabaseUnavailable(f"no connection to Postgres became free: {error}") from error
-    except DataError as error:
-        raise InvalidValue("data", f"Postgres refuses it: {_first_line(error)}") from error
-    except ProgrammingError as error:
-        code = getattr(error.orig, "pgcode", None)
-        if code == INSUFFICIENT_PRIVILEGE:
-            raise DatabaseUnavailable(f"Postgres refuses this user: {_first_line(error)}") from error
-        if code in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
-            raise DatabaseOutdated(
-                f"the tables are not those of this release ({_first_line(error)}); "
-                "run `workflow-engine db upgrade`"
-            ) from error
-        raise
-    except (OperationalError, InterfaceError, InternalError) as error:
-        raise DatabaseUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
+    except DBAPIError as error:
+        if (translated := _translated(error)) is None:
+            raise
+        raise translated from error
+    outages.answered(DatabaseUnavailable)
+
+
+def _translated(error: DBAPIError) -> WorkflowEngineError | None:
+    code = _sqlstate(error.orig) or ""
+    if isinstance(error, DataError) or code.startswith(TOO_MUCH):
+        return InvalidValue("data", f"Postgres refuses it: {_first_line(error)}")
+    if code == INSUFFICIENT_PRIVILEGE:
+        return DatabaseUnavailable(f"Postgres refuses this user: {_first_line(error)}")
+    if code in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
+        return DatabaseOutdated(
+            f"the tables are not those of this release ({_first_line(error)}); "
+            "run `workflow-engine db upgrade`"
+        )
+    if not code and isinstance(error, OperationalError | InterfaceError):
+        return DatabaseUnavailable(f"Postgres does not answer: {_first_line(error)}")
+    # By psycopg2's classes: no disk, memory or connection left, shut down, cancelled, deadlock, and the like.
+    if isinstance(error, OperationalError) or code == READ_ONLY or code.startswith(INTERNAL):
+        return DatabaseUnavailable(f"Postgres cannot do it now: {_first_line(error)}")
+    return None
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    """Postgres's code for an error of psycopg2; None if it did not come from the server."""
+    return getattr(error, "pgcode", None)
+
+
+def _leave_a_standby(context: ExceptionContext) -> None:
+    """After a failover a connection may live on to what was the primary, and is a standby now."""
+    if _sqlstate(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _first_line(error: DBAPIError) -> str:

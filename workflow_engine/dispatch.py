@@ -7,26 +7,34 @@ may be lost, doubled or late without harm.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any, Protocol
 
 from celery import Celery
 from kombu.connection import Connection
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from kombu.messaging import Producer
+from kombu.transport.redis import Channel as RedisChannel
 
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.execution_records import FORMAT
+from workflow_engine.outages import outages
 from workflow_engine.settings import Settings, broker_transport_options
 
 TASK_NAME = "workflow_engine.run_node"
 FORMAT_HEADER = "workflow_engine_format"
 COMMITTED_AT_HEADER = "workflow_engine_committed_at"
+
+LOOKED_THROUGH = 50
+"""Messages at the front of a queue, which others may use too, that are looked through for one of ours."""
 
 RETRY_POLICY = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
@@ -50,7 +58,15 @@ class Dispatch:
     queue: str
     priority: int
     committed_at: datetime | None = None
-    """The database's time of the commit that led to this message; tells a backlog from a loss."""
+    """The database's time of the commit, or the wake, that led to this message; tells a backlog from a loss.
+    """
+
+
+class Backlog(Enum):
+    """What there is to say of a queue whose oldest message has no time."""
+
+    NONE = "no message of the engine waits in it"
+    UNKNOWN = "this broker does not show its queues, or only strange messages wait at the front"
 
 
 class Dispatcher(Protocol):
@@ -58,6 +74,10 @@ class Dispatcher(Protocol):
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         """Hand the messages to the broker. Raises `BrokerUnavailable`."""
+        ...
+
+    def oldest(self, queue: str, priority: int) -> datetime | Backlog:
+        """When the commit was made that led to the message served next. Raises `BrokerUnavailable`."""
         ...
 
 
@@ -70,18 +90,44 @@ class CeleryDispatcher:
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         try:
-            producer = self._producer()
-            for dispatch in dispatches:
-                self._publish_one(producer, dispatch)
+            self._publish_all(self._producer(), dispatches)
         except self._refusals as error:
             self._producers.held = None
             raise BrokerUnavailable(f"the broker takes no messages: {error}") from error
+        outages.answered(BrokerUnavailable)
+
+    def oldest(self, queue: str, priority: int) -> datetime | Backlog:
+        channel = self._producer().channel
+        if not isinstance(channel, RedisChannel):
+            return Backlog.UNKNOWN
+        name = f"{channel.global_keyprefix}{channel._q_for_pri(queue, priority)}"
+        try:
+            # New messages are pushed on the left; not every command of this client adds the prefix.
+            with channel.conn_or_acquire() as client:
+                front = client.execute_command("LRANGE", name, -LOOKED_THROUGH, -1)
+        except self._refusals as error:
+            self._producers.held = None
+            raise BrokerUnavailable(f"the broker does not show its queue: {error}") from error
+        times = (_committed_at(message) for message in reversed(front))
+        found = next((time for time in times if time is not None), None)
+        return found or (Backlog.UNKNOWN if front else Backlog.NONE)
 
     @functools.cached_property
     def _refusals(self) -> tuple[type[Exception], ...]:
         """What kombu raises for a broker that is away, and what a full or read-only one answers."""
         connection: Connection = self._app.connection_for_write()
         return (OperationalError, *connection.connection_errors, *connection.channel_errors)
+
+    def _publish_all(self, producer: Producer, dispatches: Sequence[Dispatch]) -> None:
+        """In one round trip: on a busy machine a hundred wakes would wait a hundred times for their turn."""
+        try:
+            with producer.batch() if len(dispatches) > 1 else nullcontext():
+                for dispatch in dispatches:
+                    self._publish_one(producer, dispatch)
+        except BatchPublishError:
+            # Some may have arrived, and doubled messages do no harm. Singly, kombu connects anew.
+            for dispatch in dispatches:
+                self._publish_one(producer, dispatch)
 
     def _publish_one(self, producer: Producer, dispatch: Dispatch) -> None:
         # A task id is never used twice: a revoked one would be dropped by every worker for hours.
@@ -106,6 +152,15 @@ class CeleryDispatcher:
             held = (os.getpid(), Producer(connection.default_channel, auto_declare=False))
             self._producers.held = held
         return held[1]
+
+
+def _committed_at(message: bytes) -> datetime | None:
+    """The time in the header of a message as kombu keeps it in Redis; None for those of others."""
+    try:
+        time = json.loads(message)["headers"].get(COMMITTED_AT_HEADER)
+        return datetime.fromisoformat(time) if time else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def task_body(message: HopMessage) -> tuple[Any, ...]:
@@ -145,6 +200,16 @@ def producer_app(settings: Settings) -> Celery:
         task_send_sent_event=False,
     )
     return app
+
+
+def connect_to_broker(settings: Settings, timeout: float) -> None:
+    """See whether the broker accepts connections. Raises `BrokerUnavailable`."""
+    connection = Connection(settings.effective_broker_url, connect_timeout=timeout)
+    try:
+        with connection:
+            connection.connect()
+    except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+        raise BrokerUnavailable(f"the broker does not answer: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@
     │   ├── NodeNotFound              an execution has no such node, or has not come to it
     │   └── UnknownNodeType           no code is registered for this type on this machine
     ├── IdempotencyConflict           the same key was used before with other data
+    ├── SessionRefused                a session cannot hold its caller's rows and an execution together
     ├── IllegalMove                   an execution cannot go from its status to the one asked for
     ├── ExecutionMoved                an execution moves too fast for what was asked of it
     ├── VersionDiffers                what an execution has done does not fit another version
@@ -158,6 +159,14 @@ class IdempotencyConflict(WorkflowEngineError):
             f"idempotency key {key!r} already started execution {execution_id} of {workflow_id!r} with other "
             "data; use a new key for a new start, or the same data to get that execution"
         )
+
+
+class SessionRefused(WorkflowEngineError):
+    """The session or connection given to `start` cannot hold an execution and its caller's rows together.
+
+    It leads to another database, commits each statement by itself, or is nothing that synchronous code can
+    use. Nothing was written.
+    """
 
 
 class IllegalMove(WorkflowEngineError):

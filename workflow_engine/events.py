@@ -165,7 +165,7 @@ WITH listening AS (
     FROM recipients WHERE place > 1
 )
 SELECT listening.execution_id::text, listening.has_it, taken.id IS NOT NULL, taken.status = 'RESUMING',
-    asked.workflow_id, asked.workflow_version, taken.node_id, asked.seq, asked.priority
+    asked.workflow_id, asked.workflow_version, taken.node_id, asked.seq, asked.priority, now()
 FROM listening LEFT JOIN taken USING (id) LEFT JOIN asked ON asked.id = taken.execution_id
 ORDER BY listening.execution_id, listening.seq
 """.replace("{woken_if_enough}", WOKEN_IF_ENOUGH).replace("{is_enough}", IS_ENOUGH)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from workflow_engine.database import autocommit
 from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.settings import Settings
-from workflow_engine.states import ExecutionStatus, NodeStatus, SupersededFor
+from workflow_engine.states import ExecutionStatus, NodeStatus, SupersededFor, WaitStatus, WaitType
 
 EXECUTION_COLUMNS = """
     e.id::text, e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status, e.seq,
@@ -42,10 +42,14 @@ GROUP BY status
 """
 
 JOURNAL = """
-SELECT seq, node_id, label, type, sub_type, visit, attempt, status, handles, variables, superseded_by,
-    input_data, output_data, error, error_details, worker, started_at, completed_at, duration_ms,
-    superseded_for
-FROM {s}.node_executions WHERE execution_id = %(id)s ORDER BY seq
+SELECT n.seq, n.node_id, n.label, n.type, n.sub_type, n.visit, n.attempt, n.status, n.handles, n.variables,
+    n.superseded_by, n.input_data, n.output_data, n.error, n.error_details, n.worker, n.started_at,
+    n.completed_at, n.duration_ms, n.superseded_for, (n.retry_details->>'waitMs')::bigint,
+    w.wait_type, w.status, w.resume_at, w.expires_at, w.correlation_id, w.details->'events',
+    ARRAY(SELECT jsonb_object_keys(w.received_events))
+FROM {s}.node_executions n
+LEFT JOIN {s}.execution_wait_states w ON w.execution_id = n.execution_id AND w.seq = n.seq
+WHERE n.execution_id = %(id)s ORDER BY n.seq
 """
 
 OUTPUTS = """
@@ -83,6 +87,21 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class NodeWait:
+    """The wait state that a row of the journal opened."""
+
+    type: WaitType
+    status: WaitStatus
+    resume_at: datetime | None
+    expires_at: datetime | None
+    correlation_id: str | None
+    events: tuple[str, ...]
+    """The names of those it waits for."""
+    received: tuple[str, ...]
+    """The names of those that have arrived."""
+
+
+@dataclass(frozen=True)
 class NodeExecution:
     """A row of the journal."""
 
@@ -106,6 +125,9 @@ class NodeExecution:
     completed_at: datetime | None
     duration_ms: int | None
     superseded_for: SupersededFor | None = None
+    retry_in_ms: int | None = None
+    """Of an attempt that is followed by another: how long that waits."""
+    wait: NodeWait | None = None
 
 
 class ExecutionQueries:
@@ -172,7 +194,16 @@ def _execution(row: Any) -> Execution:
 
 
 def _node_execution(row: Any) -> NodeExecution:
-    columns = list(row)
+    columns, wait = list(row[:21]), row[21:]
     columns[7], columns[8] = NodeStatus(columns[7]), tuple(columns[8])
-    columns[-1] = SupersededFor(columns[-1]) if columns[-1] else None
+    columns[19] = SupersededFor(columns[19]) if columns[19] else None
+    columns.append(_wait(*wait))
     return NodeExecution(*columns)
+
+
+def _wait(type: str | None, status: str, *times: Any) -> NodeWait | None:
+    if type is None:
+        return None
+    resume_at, expires_at, correlation_id, events, received = times
+    names = tuple(events or ()), tuple(received)
+    return NodeWait(WaitType(type), WaitStatus(status), resume_at, expires_at, correlation_id, *names)

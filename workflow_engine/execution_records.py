@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -15,6 +15,9 @@ from workflow_engine.walk import JournalEntry
 
 FORMAT = 1
 """Number of the form of messages, contexts and rows; a worker gives back what is newer than itself."""
+
+FIRST_SEQ = 1
+"""`seq` of the trigger's journal row, with which every execution begins."""
 
 
 def new_execution_id() -> str:
@@ -61,6 +64,20 @@ class StartedExecution:
     id: str
     is_new: bool
     """False if the idempotency key had already started this execution."""
+    created_at: datetime
+    """When it was created, by the database's clock."""
+    _publish: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    def publish(self) -> None:
+        """Send the first message of an execution that was started on a connection of yours, and committed.
+
+        Only a start on a bare `Connection`, or in a session joined into a transaction from outside, needs
+        it; without it the workers find the execution when it has stood still for `stall_after`. To an
+        execution that has begun it does nothing, and a second message does no harm.
+
+        Raises `ExecutionNotFound` unless the transaction has committed, and `DatabaseUnavailable`.
+        """
+        self._publish()
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,7 @@ class DueWait:
     node_id: str
     seq: int
     priority: int | None
+    woken_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -161,6 +179,15 @@ class JournalRow:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """Processes that died while they ran a node on top of the present `seq` of its execution."""
+
+    count: int = 0
+    last: str | None = None
+    """What is known of the last one."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All that Postgres knows about an execution, read at one instant."""
 
@@ -174,8 +201,9 @@ class Snapshot:
     seq: int
     format: int
     priority: int | None
-    losses: int
-    """How often a process was lost while it ran a node on top of the present `seq`."""
+    losses: Losses
+    read_at: datetime
+    """By the database's clock."""
     metadata: Mapping[str, Any]
     visits: Mapping[str, int]
     journal: tuple[JournalRow, ...]

@@ -7,7 +7,6 @@ throws its result away. That, not the lock in Redis, is why a node's result is c
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,12 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from workflow_engine.database import autocommit, to_jsonb, transaction
-from workflow_engine.errors import ExecutionNotFound, IdempotencyConflict, IllegalMove
+from workflow_engine.errors import ExecutionNotFound, IllegalMove
 from workflow_engine.events import lock_events, take_kept
+from workflow_engine.execution_creation import ExecutionCreation
 from workflow_engine.execution_records import (
-    FORMAT,
     CommitAnswer,
     JournalRow,
+    Losses,
     NewExecution,
     NodeCommit,
     Snapshot,
@@ -29,48 +29,6 @@ from workflow_engine.execution_records import (
 from workflow_engine.settings import Settings
 from workflow_engine.states import FINISHED, LEGAL_MOVES, ExecutionStatus, NodeStatus, WaitType
 from workflow_engine.walk import JournalEntry
-
-CREATE = """
-WITH start AS ({source}),
-execution AS (
-    INSERT INTO {s}.executions (
-        id, workflow_id, workflow_version, trigger_id, trigger_node_id, fence, seq, format, context,
-        trigger_data, metadata, priority, idempotency_key, parent_execution_id, expires_at)
-    SELECT id, %(workflow_id)s, %(version)s, %(trigger_id)s, %(trigger_node_id)s, %(token)s, 1, %(format)s,
-        jsonb_build_object(
-            'executionId', id, 'workflowId', %(workflow_id)s, 'triggerId', %(trigger_id)s,
-            'triggerNodeId', %(trigger_node_id)s, 'currentNodeId', %(trigger_node_id)s,
-            'variables', %(variables)s::jsonb,
-            'metadata', %(metadata)s::jsonb || jsonb_build_object('startedAt', {now})),
-        %(data)s::jsonb, %(metadata)s::jsonb || jsonb_build_object('startedAt', {now}),
-        %(priority)s, %(idempotency_key)s, %(parent_execution_id)s,
-        now() + %(timeout)s * interval '1 second'
-    FROM start
-    RETURNING id
-)
-INSERT INTO {s}.node_executions (
-    execution_id, seq, node_id, label, type, sub_type, status, handles, variables, token, output_data,
-    started_at, completed_at, duration_ms)
-SELECT id, 1, %(trigger_node_id)s, %(label)s, 'trigger', %(sub_type)s, 'COMPLETED', ARRAY[''],
-    %(variables)s::jsonb, %(token)s, %(data)s::jsonb, now(), now(), 0
-FROM execution
-RETURNING execution_id
-"""
-
-WITHOUT_KEY = "SELECT %(id)s::uuid AS id"
-WITH_KEY = """
-    INSERT INTO {s}.idempotency_keys (workflow_id, key, execution_id, fingerprint)
-    VALUES (%(workflow_id)s, %(idempotency_key)s, %(id)s, %(fingerprint)s)
-    ON CONFLICT DO NOTHING
-    RETURNING execution_id AS id"""
-
-# ISO 8601 in UTC with a Z, as the context's JSON has it.
-NOW_AS_TEXT = "to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
-
-FIND_KEY = """
-SELECT execution_id, fingerprint FROM {s}.idempotency_keys
-WHERE workflow_id = %(workflow_id)s AND key = %(key)s
-"""
 
 COMMIT = """
 WITH moved AS (
@@ -158,7 +116,8 @@ WHERE id = %(execution_id)s AND fence = %(fence)s
 
 SNAPSHOT = """
 SELECT e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status, e.fence::text,
-    e.seq, e.format, e.priority, CASE WHEN e.losses_seq = e.seq THEN e.losses ELSE 0 END, e.metadata,
+    e.seq, e.format, e.priority, CASE WHEN e.losses_seq = e.seq THEN e.losses ELSE 0 END, e.last_loss,
+    now(), e.metadata,
     (SELECT coalesce(jsonb_object_agg(node_id, visit), '{{}}') FROM (
         SELECT node_id, max(visit) + 1 AS visit FROM {s}.node_executions
         WHERE execution_id = %(execution_id)s AND superseded_for = 'RERUN' GROUP BY node_id) AS rerun),
@@ -177,9 +136,18 @@ ORDER BY seq DESC LIMIT 1
 """
 
 COUNT_LOSS = """
-UPDATE {s}.executions SET losses = CASE WHEN losses_seq = seq THEN losses + 1 ELSE 1 END, losses_seq = seq
+UPDATE {s}.executions SET
+    losses = CASE WHEN losses_seq = seq THEN losses + 1 ELSE 1 END,
+    losses_seq = seq,
+    last_loss = %(what)s
 WHERE id = %(execution_id)s AND seq = %(seq)s
 RETURNING losses
+"""
+
+RECORD_INTERRUPTION = """
+INSERT INTO {s}.execution_events (execution_id, type, name, seq, actor)
+SELECT id, 'INTERRUPTED', %(node_id)s, seq, %(worker)s FROM {s}.executions WHERE id = %(execution_id)s
+RETURNING id
 """
 
 SECONDS_SINCE_MOVE = """
@@ -198,46 +166,15 @@ class ExecutionStateService:
         self.engine = engine
         self._schema = settings.database_schema
         self._claim_lease = settings.claim_lease
+        self._creation = ExecutionCreation(engine, settings)
 
-    def create_execution(self, new: NewExecution) -> StartedExecution:
-        """Write an execution and its trigger's journal row, in one statement.
+    def create_execution(self, new: NewExecution, connection: Connection | None = None) -> StartedExecution:
+        """Write an execution and its trigger's journal row, in the caller's transaction if one is given.
 
         An idempotency key that was used before gives the execution it started then. Raises
         `IdempotencyConflict` if that start had other data.
         """
-        source = WITHOUT_KEY if new.idempotency_key is None else WITH_KEY
-        parameters = {
-            "id": new.execution_id,
-            "workflow_id": new.workflow_id,
-            "version": new.version,
-            "trigger_id": new.trigger_id,
-            "trigger_node_id": new.trigger_node_id,
-            "label": new.trigger_label,
-            "sub_type": new.trigger_sub_type,
-            "token": str(uuid.uuid4()),
-            "format": FORMAT,
-            "data": to_jsonb(new.data),
-            "variables": to_jsonb(new.variables),
-            "metadata": to_jsonb(dict(new.metadata)),
-            "priority": new.priority,
-            "idempotency_key": new.idempotency_key,
-            "fingerprint": new.fingerprint,
-            "parent_execution_id": new.parent_execution_id,
-            "timeout": new.timeout,
-        }
-        with autocommit(self.engine) as connection:
-            statement = CREATE.format(source=source.format(s=self._schema), s=self._schema, now=NOW_AS_TEXT)
-            if connection.exec_driver_sql(statement, parameters).first() is not None:
-                return StartedExecution(new.execution_id, is_new=True)
-        return self._started_before(new)
-
-    def _started_before(self, new: NewExecution) -> StartedExecution:
-        key = new.idempotency_key or ""
-        row = self._first(FIND_KEY, workflow_id=new.workflow_id, key=key)
-        execution_id, fingerprint = str(row[0]), row[1]
-        if fingerprint != new.fingerprint:
-            raise IdempotencyConflict(new.workflow_id, key, execution_id)
-        return StartedExecution(execution_id, is_new=False)
+        return self._creation.create(new, connection)
 
     def update_execution(self, commit: NodeCommit) -> CommitAnswer:
         """Append a node's journal row and move its execution on, if the fence still holds.
@@ -339,10 +276,11 @@ class ExecutionStateService:
             seq=first[6],
             format=first[7],
             priority=first[8],
-            losses=first[9],
-            metadata=first[10],
-            visits=first[11],
-            journal=tuple(_journal_row(row[12:]) for row in rows),
+            losses=Losses(first[9], first[10]),
+            read_at=first[11],
+            metadata=first[12],
+            visits=first[13],
+            journal=tuple(_journal_row(row[14:]) for row in rows),
         )
 
     def load_output(self, execution_id: str, node_id: str) -> bytes | None:
@@ -350,10 +288,14 @@ class ExecutionStateService:
         row = self._first(OUTPUT, execution_id=execution_id, node_id=node_id)
         return row[0].encode() if row else None
 
-    def count_loss(self, execution_id: str, seq: int) -> int:
-        """Note that a process was lost on top of `seq`; how often that has happened. 0: it moved on since."""
-        row = self._first(COUNT_LOSS, execution_id=execution_id, seq=seq)
-        return row[0] if row else 0
+    def count_loss(self, execution_id: str, seq: int, what: str) -> Losses:
+        """Note that a process was lost on top of `seq`, and what is known of it; none: it moved on since."""
+        row = self._first(COUNT_LOSS, execution_id=execution_id, seq=seq, what=what)
+        return Losses(row[0], what) if row else Losses()
+
+    def record_interruption(self, execution_id: str, node_id: str, worker: str) -> None:
+        """Note in the execution's history that a running node was interrupted."""
+        self._first(RECORD_INTERRUPTION, execution_id=execution_id, node_id=node_id, worker=worker)
 
     def seconds_since_move(self, execution_id: str) -> float:
         """Seconds since the last commit, by the database's clock. Raises `ExecutionNotFound`."""

@@ -15,7 +15,7 @@ from typing import Any
 from workflow_engine.context import Wake
 from workflow_engine.context_cache import CachedContext
 from workflow_engine.definition import Node
-from workflow_engine.execution_records import NewWait, NodeCommit, WokenWait
+from workflow_engine.execution_records import Losses, NewWait, NodeCommit, WokenWait
 from workflow_engine.json_values import decode, encode
 from workflow_engine.lock import Claim
 from workflow_engine.node_run import Outcome, failed, failed_attempt
@@ -34,8 +34,8 @@ class Hop:
     node: Node
     cached: CachedContext
     walk: Walk
-    losses: int
-    """How often a process was lost while it ran this node."""
+    losses: Losses
+    """Processes that were lost while they ran this node."""
     woken: WokenWait | None = None
     """The wait that is over, if the node goes on after one."""
 
@@ -109,7 +109,7 @@ class Hop:
             output=outcome.output,
             error=error.message if error else None,
             error_details={"type": error.type, **error.details} if error else None,
-            worker=f"{socket.gethostname()}:{os.getpid()}",
+            worker=worker_name(),
             duration_ms=outcome.duration_ms,
             context=self._resting_context(outcome) if status is not ExecutionStatus.RUNNING else None,
             retry_details=self._retry_details(outcome),
@@ -135,6 +135,11 @@ class Hop:
             "variables": self.variables_after(outcome),
             "metadata": identity["metadata"],
         }
+
+
+def worker_name() -> str:
+    """How the journal calls this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _new_wait(outcome: Outcome, attempt: int) -> NewWait | None:

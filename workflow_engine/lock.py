@@ -12,7 +12,8 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,8 @@ import orjson
 import redis
 
 from workflow_engine.errors import CacheUnavailable
+from workflow_engine.lock_servers import LockServers
+from workflow_engine.outages import outages
 from workflow_engine.redis_connection import load_script, redis_errors
 from workflow_engine.settings import Settings
 
@@ -61,11 +64,10 @@ class Holder:
 class DistributedLockService:
     """Locks of executions. Methods that ask Redis may raise `CacheUnavailable`."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, servers: LockServers, settings: Settings) -> None:
         self._settings = settings
-        self._client = client
-        self._release = load_script(client, "release")
-        self._renew = load_script(client, "renew")
+        self._servers = servers
+        self._unmark = load_script(client, "unmark")
         self._instance = socket.gethostname()
         self._held: dict[str, Claim] = {}
         self._renewer: tuple[int, threading.Thread] | None = None
@@ -73,10 +75,6 @@ class DistributedLockService:
         self._renewing = threading.Lock()
         # A holder of the guard in the parent does not exist in the child, who would wait for it for ever.
         os.register_at_fork(after_in_child=self._forget_parent)
-
-    @property
-    def expiry_ms(self) -> int:
-        return round(self._settings.lock_expiry * 1000)
 
     def new_claim(self, execution_id: str, task_id: str = "") -> Claim:
         """A claim with a random token; nothing is asked of Redis yet."""
@@ -95,13 +93,8 @@ class DistributedLockService:
     def acquire_lock(self, execution_id: str, task_id: str = "") -> Claim | None:
         """Take the lock if nobody holds it, and renew it until it is released; None if it is held."""
         claim = self.new_claim(execution_id, task_id)
-        with redis_errors():
-            taken = self._client.set(
-                self._settings.lock_key(execution_id), claim.value, nx=True, px=self.expiry_ms
-            )
-            # After a lost answer the client asks again, and finds the lock held: by this very claim.
-            if not taken and not self.is_locked_by_me(claim):
-                return None
+        if self._servers.acquire(self._settings.lock_key(execution_id), claim.value) != claim.value:
+            return None
         self.hold(claim)
         return claim
 
@@ -112,17 +105,27 @@ class DistributedLockService:
 
     def free(self, execution_id: str, value: bytes) -> bool:
         """Remove a lock of exactly this value, with the mark of the node that was run under it."""
-        keys = [self._settings.lock_key(execution_id), self._settings.context_key(execution_id)]
-        with redis_errors():
-            return bool(self._release(keys=keys, args=[value]))
+        try:
+            with redis_errors():
+                self._unmark(keys=[self._settings.context_key(execution_id)], args=[value])
+        finally:
+            was_held = self._servers.release(self._settings.lock_key(execution_id), value)
+        return was_held
+
+    @contextmanager
+    def released(self, claim: Claim) -> Iterator[None]:
+        """Give the lock up in the end, whatever happens."""
+        try:
+            yield
+        finally:
+            with suppress(CacheUnavailable):  # the lock then expires by itself
+                self.release_lock(claim)
 
     def is_locked(self, execution_id: str) -> bool:
-        with redis_errors():
-            return bool(self._client.exists(self._settings.lock_key(execution_id)))
+        return self.value_of(execution_id) is not None
 
     def is_locked_by_me(self, claim: Claim) -> bool:
-        with redis_errors():
-            return bool(self._client.get(self._settings.lock_key(claim.execution_id)) == claim.value)
+        return self.value_of(claim.execution_id) == claim.value
 
     def held_by(self, execution_id: str) -> tuple[bytes, Holder] | None:
         """The lock's value and what it says, or None if the lock is free."""
@@ -132,9 +135,7 @@ class DistributedLockService:
 
     def value_of(self, execution_id: str) -> bytes | None:
         """The claim that holds the lock, or None if it is free."""
-        with redis_errors():
-            value = self._client.get(self._settings.lock_key(execution_id))
-        return value if isinstance(value, bytes) else None
+        return self._servers.value_of(self._settings.lock_key(execution_id))
 
     def hold(self, claim: Claim) -> None:
         """Renew this claim from now on; it was taken by the script that enters a node."""
@@ -164,12 +165,10 @@ class DistributedLockService:
         """Renew these claims; those whose lock is somebody else's now."""
         if not claims:
             return []
-        with redis_errors():
-            pipeline = self._client.pipeline(transaction=False)
-            for claim in claims:
-                key = self._settings.lock_key(claim.execution_id)
-                self._renew(keys=[key], args=[claim.value, self.expiry_ms], client=pipeline)
-            answers = pipeline.execute()
+        answers = self._servers.renew(
+            [(self._settings.lock_key(claim.execution_id), claim.value) for claim in claims]
+        )
+        outages.answered(CacheUnavailable)
         return [claim for claim, is_ours in zip(claims, answers, strict=True) if not is_ours]
 
     def _start_renewer(self) -> None:
@@ -183,10 +182,8 @@ class DistributedLockService:
         never = threading.Event()
         for _ in itertools.count():
             never.wait(self._settings.lock_expiry / 3)
-            try:
+            with suppress(CacheUnavailable), outages.told("renew locks"):
                 self.renew()
-            except CacheUnavailable as error:
-                log.warning("Locks could not be renewed, trying again: %s", error)
 
     def _forget_parent(self) -> None:
         self._held = {}

@@ -119,6 +119,12 @@ def tables(schema: str) -> MetaData:
         Column("nodes_executed", Integer, nullable=False, server_default=text("0")),
         Column("losses", Integer, nullable=False, server_default=text("0")),
         Column("losses_seq", Integer),
+        Column("last_loss", Text),
+        # When it was last brought back by somebody who found it standing still, and how often since its
+        # last commit.
+        Column("recovered_at", timestamp),
+        Column("recoveries", Integer, nullable=False, server_default=text("0")),
+        Column("recoveries_seq", Integer),
         Column("error", Text),
         Column("error_details", JSONB),
         Column("idempotency_key", Text),

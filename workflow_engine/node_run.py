@@ -23,6 +23,7 @@ from workflow_engine.errors import (
 )
 from workflow_engine.expressions import Scope
 from workflow_engine.graph import Graph
+from workflow_engine.interruption import interruptible
 from workflow_engine.json_values import check_size, encode, normalise, storable_text
 from workflow_engine.node_types import (
     NodeError,
@@ -36,7 +37,7 @@ from workflow_engine.plan import NodePlan
 from workflow_engine.retry import is_retryable, next_wait_ms
 from workflow_engine.secret_values import Secrets
 from workflow_engine.states import NodeStatus
-from workflow_engine.time_limits import NodeTimedOut, limited_to
+from workflow_engine.time_limits import NodeTimedOut, limited
 
 TIMEOUT = "TIMEOUT"
 """The type of the error of a node that ran too long."""
@@ -72,10 +73,13 @@ class Outcome:
         return self.status is NodeStatus.FAILED and not self.handles
 
 
-def run_node(plan: NodePlan, graph: Graph, context: ExecutionContext, output_limit: int) -> Outcome:
+def run_node(
+    plan: NodePlan, graph: Graph, context: ExecutionContext, output_limit: int, token: str = ""
+) -> Outcome:
     """Run a node and take its answer to pieces.
 
-    Raises `UnknownNodeType`, and `DatabaseUnavailable` if an output that it reads cannot be fetched.
+    Raises `UnknownNodeType`, `DatabaseUnavailable` if an output that it reads cannot be fetched, and
+    `NodeInterrupted` if another thread interrupts the run of this `token`.
 
     `output_limit` is in bytes of JSON and bounds the output, the variables and the input that is kept.
     """
@@ -86,7 +90,7 @@ def run_node(plan: NodePlan, graph: Graph, context: ExecutionContext, output_lim
         node_data = plan.evaluate(_scope(context, secrets))
         # Before the node runs, since what it does to its arguments is not what it was given.
         input_data = _input_data(node_data, secrets, output_limit)
-        result = _execute(plan, node_data, context)
+        result = _execute(plan, node_data, context, token)
         outcome = _outcome(plan, graph, context, result, secrets, output_limit)
     except (ExpressionError, InvalidValue) as refusal:
         error = NodeError(type(refusal).__name__, str(secrets.mask(str(refusal))))
@@ -118,10 +122,12 @@ def failed_attempt(node: Node, graph: Graph, error: NodeError, attempt: int) -> 
     return failed(node, graph, error, attempt)
 
 
-def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+def _execute(plan: NodePlan, node_data: Any, context: ExecutionContext, token: str) -> NodeExecutionResult:
+    def call() -> NodeExecutionResult:
+        return interruptible(token, lambda: _call(plan, node_data, context))
+
     try:
-        with limited_to(plan.node.timeout):
-            result = _call(plan, node_data, context)
+        result = limited(plan.node.timeout, call)
     except (UnknownNodeType, BackingServiceUnavailable):
         raise
     except NodeTimedOut as error:

@@ -78,8 +78,9 @@ WITH moved AS (
     FROM moved
     WHERE e.execution_id = moved.id AND e.type = 'EVENT' AND e.seq = ANY(%(superseded)s::int[])
 ), told AS (
-    INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, payload)
-    SELECT id, %(event)s, seq, %(actor)s, %(reason)s, %(details)s::jsonb FROM moved
+    -- The time at which the row was had: moves that wait for each other are then told in their order.
+    INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, payload, created_at)
+    SELECT id, %(event)s, seq, %(actor)s, %(reason)s, %(details)s::jsonb, clock_timestamp() FROM moved
 )
 SELECT seq, status FROM moved
 """
@@ -90,11 +91,11 @@ FROM {s}.execution_events WHERE execution_id = %(execution_id)s ORDER BY created
 """
 
 SELECT = """
-SELECT id::text FROM {s}.executions
+SELECT e.id::text FROM {s}.executions e
 WHERE status = ANY(%(statuses)s)
     AND (%(workflow_id)s::text IS NULL OR workflow_id = %(workflow_id)s)
     AND (%(older_than)s::float IS NULL OR created_at < now() - %(older_than)s * interval '1 second')
-ORDER BY id
+ORDER BY e.id
 """
 
 

@@ -7,7 +7,6 @@ in Postgres too: the status, and the fence. The same statement says in `executio
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from sqlalchemy import Engine
 from workflow_engine.context_cache import ExecutionContextCache
 from workflow_engine.errors import (
     BackingServiceUnavailable,
+    CacheUnavailable,
     ExecutionMoved,
     IllegalMove,
     NodeNotFound,
@@ -31,6 +31,7 @@ from workflow_engine.json_values import normalise
 from workflow_engine.lock import DistributedLockService, Holder
 from workflow_engine.operator_moves import Change, ExecutionEvent, OperatorMoves, Standing
 from workflow_engine.plan import Plans
+from workflow_engine.running_nodes import RunningNodes
 from workflow_engine.settings import Settings
 from workflow_engine.states import FINISHED, ExecutionStatus, SupersededFor
 from workflow_engine.superseding import (
@@ -77,9 +78,6 @@ EVENT_TYPES = {
 ATTEMPTS = 20
 """How often an operation is tried on an execution that moves between being read and being written."""
 
-HANDOVER = (0.0, 0.05, 0.2)
-"""Seconds to wait, in turn, for a worker that is about to release the lock of an execution."""
-
 
 @dataclass(frozen=True)
 class Move:
@@ -96,6 +94,8 @@ class Move:
 
     After a pause or resume that node's result still counts, after any other operation it is refused.
     """
+    is_interrupted: bool = False
+    """Whether that node was told to stop."""
 
     @property
     def is_running_a_node(self) -> bool:
@@ -130,12 +130,14 @@ class Operators:
         locks: DistributedLockService,
         plans: Plans,
         executor: WorkflowExecutor,
+        running_nodes: RunningNodes,
     ) -> None:
         self._moves = OperatorMoves(engine, settings)
         self._cache = cache
         self._locks = locks
         self._plans = plans
         self._executor = executor
+        self._running_nodes = running_nodes
 
     def pause(self, execution_id: str, *, reason: str | None = None, actor: str | None = None) -> Move:
         """Start no further node until it is resumed. A node that runs may end; waits go on, and keep."""
@@ -157,7 +159,7 @@ class Operators:
         return self._move(Operation.RESUME, execution_id, change, reason, actor)
 
     def cancel(self, execution_id: str, *, reason: str | None = None, actor: str | None = None) -> Move:
-        """End an execution at once. The result of a node that runs is refused; waits are cancelled.
+        """End an execution at once. A node that runs is interrupted, its result refused; waits are cancelled.
 
         The answer's `holder` tells who runs such a node, if one does, and as which task.
         """
@@ -267,46 +269,58 @@ class Operators:
             standing = self._moves.read(execution_id, with_journal=with_journal)
             if standing.status not in LEGAL_FROM[operation]:
                 raise _illegal(standing, operation)
-            if (moved := self._moves.write(standing, change(standing), **note)) is not None:
+            intended = change(standing)
+            holder_before = self._holder_to_interrupt(standing.execution_id) if intended.takes_fence else None
+            if (moved := self._moves.write(standing, intended, **note)) is not None:
                 seq, status = moved
-                holder = self._spread(standing.execution_id, operation, status)
-                return Move(standing.execution_id, operation, standing.status, status, seq, holder)
+                holder, is_interrupted = self._spread(standing.execution_id, operation, status, holder_before)
+                return Move(
+                    standing.execution_id, operation, standing.status, status, seq, holder, is_interrupted
+                )
         raise ExecutionMoved(checked_id(execution_id), operation.value)
 
-    def _spread(self, execution_id: str, operation: Operation, status: ExecutionStatus) -> Holder | None:
-        """Let the fleet know of a move; answers who runs a node of the execution.
+    def _spread(
+        self,
+        execution_id: str,
+        operation: Operation,
+        status: ExecutionStatus,
+        holder_before: Holder | None,
+    ) -> tuple[Holder | None, bool]:
+        """Let the fleet know of a move; who runs a node of the execution, and whether it was told to stop.
 
         Whoever enters a node after the cached context is gone finds the move in Postgres, so a holder that
         is seen now is the last one that may not know of it.
         """
-        holder: Holder | None = None
+        holder, is_interrupted = None, False
         try:
             self._cache.remove_from_cache(execution_id)
             if status.is_finished:
                 self._cache.announce_finished(execution_id, status.value)
             holder = self._node_runner(execution_id)
+            # Whoever held the lock before the move and still does runs with a fence that was taken; but who
+            # has taken it since, of an execution that goes on, runs with the new one.
+            if holder is not None and (status.is_finished or holder == holder_before):
+                self._running_nodes.interrupt(execution_id, holder.token)
+                is_interrupted = True
             if status not in (ExecutionStatus.PAUSED, *FINISHED):
-                self._publish(execution_id)
+                # A worker that holds the lock looks for what is due when it has unlocked.
+                self._executor.resume_execution(execution_id)
         except BackingServiceUnavailable as error:
             log.warning(
                 "The %s of execution %s holds, but was not spread: %s", operation, execution_id, error
             )
-        return holder
+        return holder, is_interrupted
+
+    def _holder_to_interrupt(self, execution_id: str) -> Holder | None:
+        try:
+            return self._node_runner(execution_id)
+        except CacheUnavailable:
+            return None  # its result is refused all the same
 
     def _node_runner(self, execution_id: str) -> Holder | None:
         held = self._locks.held_by(execution_id)
         # Who holds the lock on behalf of no task only looks for what is due.
         return held[1] if held is not None and held[1].task_id else None
-
-    def _publish(self, execution_id: str) -> None:
-        """Send what is due; a worker that runs a node does so itself when it commits.
-
-        Unless it committed just before the move, while the execution was paused: it is about to go then.
-        """
-        for seconds in HANDOVER:
-            time.sleep(seconds)
-            if self._executor.resume_execution(execution_id) or not self._locks.is_locked(execution_id):
-                return
 
     # Where an execution goes on from
 

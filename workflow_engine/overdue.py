@@ -39,6 +39,13 @@ SELECT id::text FROM ended
 """
 
 
+NEXT_DUE = """
+SELECT expires_at FROM {s}.executions
+WHERE expires_at IS NOT NULL AND status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+ORDER BY expires_at LIMIT 1
+"""
+
+
 class Overdue:
     """Ends executions past their timeout. Methods may raise `DatabaseUnavailable`."""
 

@@ -1,24 +1,43 @@
 """Recovery: executions that should be moving and are not go on from their journal.
 
-It uses the front door: what is due is published again and entered like any other node, so that two
+Either a parent reports a process that died with a node, or an execution is found that has not moved for a
+while. Both use the front door: what is due is published again and entered like any other node, so that two
 rescuers, or a rescuer and the worker it believed dead, cannot both have their way.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 
-from workflow_engine.dispatch import HopMessage
+from workflow_engine.dispatch import Backlog, HopMessage
 from workflow_engine.engine import Engine
+from workflow_engine.enqueue import queues_of
+from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
 from workflow_engine.lock import Holder
 from workflow_engine.node_run import TIMEOUT
 from workflow_engine.node_types import NodeError
 from workflow_engine.patience import repeated
+from workflow_engine.stalled import StalledExecution
 from workflow_engine.time_limits import GRACE, timed_out
 
 log = logging.getLogger(__name__)
+
+LOOKS_PER_STALL = 6
+"""How often the fleet looks for executions that stand still, within the time that makes them suspicious."""
+
+MOST_PATIENCE = 2**7
+"""Where queues cannot be looked into, an execution is brought back after `stall_after`, then after twice that
+and so on, up to so many times."""
+
+OUT_OF_ORDER = timedelta(seconds=5)
+"""By how much messages may have overtaken each other between their commits and the queue."""
+
+Oldest = Callable[[str, int], datetime | Backlog]
 
 
 @dataclass(frozen=True)
@@ -27,13 +46,16 @@ class LostNode:
 
     message: HopMessage
     task_id: str
+    reason: str
+    """What the parent knows of the end of the process."""
 
 
 class Recovery:
-    """Brings executions back that lost their worker."""
+    """Brings executions back that lost their worker or their message."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._next_look = 0.0
 
     def process_lost(self, lost: LostNode) -> None:
         """Free the lock the dead process held, and let its execution go on.
@@ -48,6 +70,57 @@ class Recovery:
             f"recover execution {lost.message.execution_id}",
         )
 
+    def look_for_stalled(self) -> int:
+        """Bring back executions that stand still although nothing keeps them; how many.
+
+        One worker of the fleet looks, in turn. An execution is left alone while a node of it is run, which
+        its lock shows, and while its message may be waiting in a long queue, which the oldest message shows.
+        """
+        settings = self._engine.settings
+        interval = settings.stall_after / LOOKS_PER_STALL
+        if time.monotonic() < self._next_look:
+            return 0
+        self._next_look = time.monotonic() + interval
+        if not self._engine.turns.take("recovery", interval):
+            return 0
+        # Asked once, and before the executions: a message that is served meanwhile counts as waiting.
+        oldest = cache(self._engine.dispatcher.oldest)
+        brought_back = 0
+        for execution in self._engine.stalled.find(settings.stall_after):
+            try:
+                brought_back += self._bring_back(execution, oldest)
+            except BackingServiceUnavailable:
+                raise
+            except (WorkflowEngineError, ValueError) as error:
+                log.warning("Execution %s stands still and is left to others: %s", execution.id, error)
+        return brought_back
+
+    def _bring_back(self, execution: StalledExecution, oldest: Oldest) -> bool:
+        if self._may_be_queued(execution, oldest) or self._engine.locks.is_locked(execution.id):
+            return False
+        if not self._engine.stalled.claim(execution):
+            return False
+        log.warning(
+            "Execution %s has not moved for %.0f s, nobody runs a node of it and its message is not waiting: "
+            "it is brought back.",
+            execution.id,
+            execution.seconds,
+        )
+        return self._engine.executor.resume_execution(execution.id)
+
+    def _may_be_queued(self, execution: StalledExecution, oldest: Oldest) -> bool:
+        """Whether its message may still be waiting: queues are served in order, so then no older one is."""
+        workflow = self._engine.plans.get(execution.workflow_id, execution.version)
+        for queue, priority in queues_of(workflow, execution.priority, self._engine.settings):
+            first = oldest(queue, priority)
+            if first is Backlog.UNKNOWN:
+                patience = self._engine.settings.stall_after * min(2**execution.recoveries, MOST_PATIENCE)
+                if execution.seconds < patience:
+                    return True
+            elif isinstance(first, datetime) and first <= execution.moved_at + OUT_OF_ORDER:
+                return True
+        return False
+
     def _recover(self, lost: LostNode) -> None:
         message = lost.message
         claim = self._claim_of(lost)
@@ -57,13 +130,15 @@ class Recovery:
             return
         # Freed only after it was counted: if we are interrupted in between, the mark still tells. It is
         # counted only if the node has not been committed.
-        losses = self._engine.state.count_loss(message.execution_id, message.seq)
-        if losses:
+        place = f"on {claim[1].instance}:{claim[1].process} " if claim is not None else ""
+        losses = self._engine.state.count_loss(message.execution_id, message.seq, f"{place}({lost.reason})")
+        if losses.count:
             log.warning(
-                "The process of task %s was lost with a node of execution %s (loss %d of this node).",
+                "The process of task %s was lost with a node of execution %s (loss %d of this node): %s",
                 lost.task_id,
                 message.execution_id,
-                losses,
+                losses.count,
+                lost.reason,
             )
         if claim is not None:
             self._engine.locks.free(message.execution_id, claim[0])

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from importlib import resources
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from workflow_engine.errors import CacheUnavailable
+from workflow_engine.outages import outages
 from workflow_engine.settings import Settings
 
 RETRIES = 2
@@ -33,14 +34,30 @@ def connect_redis(settings: Settings, url: str | None = None) -> redis.Redis:
         socket_connect_timeout=settings.redis_timeout,
         socket_keepalive=True,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        # After a failover a connection may live on to what was the primary, and is a replica now.
+        retry_on_error=[RedisConnectionError, RedisTimeoutError, ReadOnlyError],
     )
+
+
+def connect_impatiently(url: str, patience: float) -> redis.Redis:
+    """A client for a server that others can stand in for: no call is repeated; `patience` is in seconds."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def script_text(name: str) -> str:
+    """The source of `scripts/{name}.lua`."""
+    return resources.files("workflow_engine").joinpath("scripts", f"{name}.lua").read_text()
 
 
 def load_script(client: redis.Redis, name: str) -> Script:
     """The script `scripts/{name}.lua`, sent by its hash."""
-    source = resources.files("workflow_engine").joinpath("scripts", f"{name}.lua").read_text()
-    return client.register_script(source)
+    return client.register_script(script_text(name))
 
 
 @contextmanager
@@ -50,3 +67,4 @@ def redis_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         raise CacheUnavailable(f"Redis does not do as told: {type(error).__name__}: {error}") from error
+    outages.answered(CacheUnavailable)

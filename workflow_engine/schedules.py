@@ -49,8 +49,11 @@ UPDATE {s}.triggers SET next_due = %(next_due)s, claimed_until = NULL
 WHERE id = %(id)s AND active AND next_due = %(due)s
 """
 
-NEXT_WAKE = """
-SELECT min(greatest(next_due, claimed_until)) FROM {s}.triggers WHERE active AND next_due IS NOT NULL
+NEXT_DUE = """
+SELECT next_due FROM {s}.triggers
+-- What is claimed is left out: should its claimer die, the look after the lease finds it.
+WHERE active AND next_due IS NOT NULL AND (claimed_until IS NULL OR claimed_until <= now())
+ORDER BY next_due LIMIT 1
 """
 
 LIST = """
@@ -141,12 +144,6 @@ class Schedules:
                 except Exception:
                     log.exception("Trigger %s of %s could not be fired", due.node_id, due.workflow_id)
         return fired
-
-    def next_wake(self) -> datetime | None:
-        """When there is something to fire next, by the database's clock; None if nothing is scheduled."""
-        with autocommit(self._engine) as connection:
-            wake: datetime | None = connection.exec_driver_sql(NEXT_WAKE.format(s=self._schema)).scalar_one()
-        return wake
 
     def list(self) -> list[ScheduledTrigger]:
         """The scheduled triggers of the current versions, by workflow and node."""

@@ -17,6 +17,7 @@ ENVIRONMENT_PREFIX = "WORKFLOW_ENGINE_"
 URL_SCHEMES = {
     "database_url": ("postgresql", "postgresql+psycopg2", "postgres"),
     "redis_url": ("redis", "rediss", "unix"),
+    "lock_urls": ("redis", "rediss", "unix"),
 }
 IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 
@@ -35,7 +36,17 @@ class Settings(BaseSettings):
         1, ge=1, description="connections a process keeps open; raise it for threaded workers and producers"
     )
     database_timeout: float = Field(5, gt=0, description="seconds to wait for a connection to Postgres")
+    database_deadline: float = Field(
+        30,
+        gt=0,
+        description="seconds to wait for an answer of Postgres; then the connection is given up",
+    )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis for active executions and locks")
+    lock_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated URLs of three or five independent Redis servers for the locks; "
+        "the Redis above when empty",
+    )
     redis_timeout: float = Field(5, gt=0, description="seconds to wait for an answer of Redis")
     key_prefix: str = Field("", max_length=64, description="stands before every Redis key of the engine")
     broker_url: str = Field("", description="Celery's broker; the Redis above when empty")
@@ -64,6 +75,12 @@ class Settings(BaseSettings):
     max_recoveries: int = Field(
         3, ge=0, description="how often a node is run again after its process died; then it fails"
     )
+    stall_after: float = Field(
+        30,
+        gt=0,
+        description="seconds without a move after which an execution that nobody runs, and whose message is "
+        "not in the queue, is brought back",
+    )
     schedule_grace: float = Field(
         60, ge=60, description="seconds after which a scheduled time that was not fired counts as missed"
     )
@@ -72,13 +89,19 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds an event that nothing waits for is kept; `purge` removes older ones",
     )
+    consumption_patience: float = Field(
+        60,
+        ge=0,
+        description="seconds after which a worker that has free processes and receives none of the messages "
+        "that wait ends itself; 0: never",
+    )
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated modules that register node types with @node"
     )
 
-    @field_validator("imports", mode="before")
+    @field_validator("imports", "lock_urls", mode="before")
     @classmethod
-    def _split_imports(cls, value: Any) -> Any:
+    def _split_at_commas(cls, value: Any) -> Any:
         return (
             tuple(part.strip() for part in value.split(",") if part.strip())
             if isinstance(value, str)
@@ -95,6 +118,19 @@ class Settings(BaseSettings):
         if value:
             _ = urlsplit(value).port  # a port that is no number is told here, not at the first connection
         return value
+
+    @field_validator("lock_urls")
+    @classmethod
+    def _are_independent_servers(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for url in urls:
+            cls._is_a_url(url, info)
+        places = [redis_place(url) for url in urls]
+        for place in places:
+            if places.count(place) > 1:
+                raise ValueError(f"{place} is named twice; the databases of one server are lost together")
+        if urls and (len(urls) < 3 or len(urls) % 2 == 0):
+            raise ValueError(f"give three, five or more URLs, an odd number, not {len(urls)}; or none")
+        return urls
 
     @field_validator("database_url")
     @classmethod
@@ -115,9 +151,22 @@ class Settings(BaseSettings):
     def lock_key(self, execution_id: str) -> str:
         return f"{self.key_prefix}lock:execution:{execution_id}"
 
+    def knock_key(self, execution_id: str) -> str:
+        """Says that somebody has met the lock held; whoever unlocks looks for what they came for."""
+        return f"{self.key_prefix}lock:knock:{execution_id}"
+
+    def turn_key(self, work: str) -> str:
+        return f"{self.key_prefix}turn:{work}"
+
     def finished_channel(self, execution_id: str) -> str:
         """The pub/sub channel on which the end of an execution is told; not a key, so it holds nothing."""
         return f"{self.key_prefix}execution:finished:{execution_id}"
+
+
+def redis_place(url: str) -> str:
+    """Where a Redis is, without who connects to it and to which database: `cache.example.com:6379`."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
 
 
 @functools.cache

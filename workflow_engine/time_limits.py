@@ -15,40 +15,48 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import TypeVar
 
 GRACE = 5.0
 """Seconds that a node has to clean up between the alarm and the end of its process."""
+
+Answer = TypeVar("Answer")
 
 
 class NodeTimedOut(Exception):
     """Raised inside a node that has run for as long as it may."""
 
 
-@contextmanager
-def limited_to(seconds: float | None) -> Iterator[None]:
-    """Raise `NodeTimedOut` in this block after so many seconds, and end the process `GRACE` seconds later.
+def limited(seconds: float | None, call: Callable[[], Answer]) -> Answer:
+    """Call; raise `NodeTimedOut` in it after so many seconds, and end the process `GRACE` seconds later.
 
     Only the main thread of a process can have an alarm, which is where Celery's prefork and solo pools
     run nodes; elsewhere there are no limits, as those pools have none either.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return call()
+    is_armed = True
 
-    def ring(signum: int, frame: FrameType | None) -> NoReturn:
-        raise NodeTimedOut(timed_out(seconds))
+    def ring(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_armed
+        if is_armed:
+            is_armed = False
+            raise NodeTimedOut(timed_out(seconds))
 
     started = time.monotonic()
+    others, interval = 0.0, 0.0
     before = signal.signal(signal.SIGALRM, ring)
-    others, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
-    # Celery replaces sys.stderr by a log, which has no file to write to without the interpreter.
-    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
-        yield
+        try:
+            others, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+            # Celery replaces sys.stderr by a log, which has no file to write to without the interpreter.
+            faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__ or sys.stderr)
+            return call()
+        finally:
+            # It rings once at most: if not before this line, then never, and nothing cuts short what follows.
+            is_armed = False
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
+from workflow_engine.agenda import Agenda, NextDue
 from workflow_engine.client import WorkflowClient
 from workflow_engine.engine import Engine
-from workflow_engine.errors import CacheUnavailable, WorkflowEngineError
+from workflow_engine.errors import (
+    BackingServiceUnavailable,
+    CacheUnavailable,
+    DatabaseOutdated,
+    WorkflowEngineError,
+)
+from workflow_engine.outages import outages
 from workflow_engine.patience import repeated
 from workflow_engine.recovery import LostNode, Recovery
 from workflow_engine.states import ExecutionStatus
 
 log = logging.getLogger(__name__)
 
-BATCH = 200
+BATCH = 100
+"""Waits to claim at once: so few that workers share many which are due together."""
+
 LONGEST_PAUSE = 1.0
 """Seconds between two rounds at most: a wait may be opened meanwhile that is over sooner than those known."""
 
@@ -28,28 +36,24 @@ SHORTEST_PAUSE = 0.01
 
 
 class Timekeeping:
-    """Rounds of one timekeeper. Nothing that goes wrong in one ends it."""
+    """Rounds of one timekeeper."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._client = WorkflowClient(engine=engine)
         self._recovery = Recovery(engine)
-        self._is_away = False
+        self._agenda = Agenda(engine.state.engine, engine.settings)
 
     def round(self) -> float:
-        """Serve everything whose time has come; the seconds after which to look again."""
+        """Serve everything whose time has come; the seconds after which to look again.
+
+        Servers that are away are waited for; any other error is the caller's.
+        """
         try:
-            woken = self._wake_waits()
-            self._engine.schedules.fire_due(self._start)
-            self._end_overdue()
-            pause = 0.0 if woken == BATCH else self._pause()
-        except WorkflowEngineError as error:
-            if not self._is_away:
-                log.warning("The timekeeper cannot do its work, trying again: %s", error)
-            self._is_away = True
+            with outages.told("keep time"):
+                return self._serve(self._agenda.look())
+        except (BackingServiceUnavailable, DatabaseOutdated):
             return LONGEST_PAUSE
-        self._is_away = False
-        return pause
 
     def recover(self, lost: LostNode) -> None:
         """Bring an execution back whose process was lost."""
@@ -58,11 +62,22 @@ class Timekeeping:
         except WorkflowEngineError as error:
             log.error("Execution %s could not be recovered: %s", lost.message.execution_id, error)
 
+    def _serve(self, due: NextDue) -> float:
+        woken = self._wake_waits() if due.wait <= 0 else 0
+        if due.schedule <= 0:
+            self._engine.schedules.fire_due(self._start)
+        if due.timeout <= 0:
+            self._end_overdue()
+        self._recovery.look_for_stalled()
+        if woken == BATCH:
+            return 0.0
+        return min(max(due.soonest, SHORTEST_PAUSE), LONGEST_PAUSE)
+
     def _wake_waits(self) -> int:
         due = self._engine.waits.claim_due(BATCH)
         # Here and now: with every claim that comes to nothing, the next one would be later.
         repeated(
-            lambda: self._engine.executor.wake(due),
+            lambda: self._engine.enqueuer.wake(due),
             self._engine.settings.claim_lease,
             f"enqueue {len(due)} nodes whose waits are over",
         )
@@ -77,12 +92,5 @@ class Timekeeping:
             with suppress(CacheUnavailable):
                 self._engine.cache.remove_from_cache(execution_id)
                 self._engine.cache.announce_finished(execution_id, ExecutionStatus.FAILED.value)
-
-    def _pause(self) -> float:
-        seconds = [LONGEST_PAUSE]
-        if (next_wait := self._engine.waits.seconds_to_next()) is not None:
-            seconds.append(next_wait)
-        if (next_start := self._engine.schedules.next_wake()) is not None:
-            # By our own clock, which may be off: it only decides when we look, within a second.
-            seconds.append((next_start - datetime.now(UTC)).total_seconds())
-        return max(min(seconds), SHORTEST_PAUSE)
+                if (held := self._engine.locks.held_by(execution_id)) is not None:
+                    self._engine.running_nodes.interrupt(execution_id, held[1].token)

@@ -51,18 +51,18 @@ WITH over AS (
     FROM (SELECT DISTINCT execution_id FROM claimed) c WHERE e.id = c.execution_id
     RETURNING e.id, e.workflow_id, e.workflow_version, e.seq, e.priority
 )
-SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq, a.priority
+SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq, a.priority, now()
 FROM claimed c JOIN asked a ON a.id = c.execution_id
 """
 
-SECONDS_TO_NEXT = """
-SELECT extract(epoch FROM least(
+NEXT_DUE = """
+SELECT least(
     (SELECT LEAST(resume_at, expires_at) FROM {s}.execution_wait_states w
         WHERE status = 'WAITING' AND LEAST(resume_at, expires_at) IS NOT NULL AND {is_moving}
         ORDER BY LEAST(resume_at, expires_at) LIMIT 1),
     (SELECT claimed_until FROM {s}.execution_wait_states w
         WHERE status = 'RESUMING' AND claimed_until IS NOT NULL AND {is_moving}
-        ORDER BY claimed_until LIMIT 1)) - now())::float
+        ORDER BY claimed_until LIMIT 1))
 """.replace(
     # Asked row by row, in the order of the index: the first that is moving is the answer.
     "{is_moving}",
@@ -78,13 +78,6 @@ SELECT w.wait_type, coalesce((w.details->>'timedOut')::boolean, false), w.receiv
             AND first.details->'attempt' IS NOT DISTINCT FROM w.details->'attempt'))::float
 FROM {s}.execution_wait_states w
 WHERE w.execution_id = %(execution_id)s AND w.node_id = %(node_id)s AND w.status = 'RESUMING'
-"""
-
-ASK_ATTENTION = """
-UPDATE {s}.executions SET attention = true
-WHERE id = %(execution_id)s AND EXISTS (
-    SELECT FROM {s}.execution_wait_states
-    WHERE execution_id = %(execution_id)s AND node_id = %(node_id)s AND status = 'RESUMING')
 """
 
 TAKE_ATTENTION = "UPDATE {s}.executions SET attention = false WHERE id = %(execution_id)s AND attention"
@@ -112,11 +105,6 @@ class Waits:
         rows = self._rows(CLAIM_DUE, limit=limit, lease=self._lease)
         return [DueWait(*row) for row in rows]
 
-    def seconds_to_next(self) -> float | None:
-        """Seconds until a wait can be claimed, by the database's clock; None if none has a time."""
-        seconds: float | None = self._rows(SECONDS_TO_NEXT)[0][0]
-        return seconds
-
     def woken(self, execution_id: str, node_id: str) -> WokenWait | None:
         """What a waiting node is to be told, or None if its wait is not over."""
         rows = self._rows(WOKEN, execution_id=execution_id, node_id=node_id)
@@ -126,10 +114,6 @@ class Waits:
         if wait_type != WaitType.EVENTS:
             return WokenWait(WaitType(wait_type), "time", {}, waited)
         return WokenWait(WaitType.EVENTS, "timeout" if timed_out else "events", received, waited)
-
-    def ask_attention(self, execution_id: str, node_id: str) -> None:
-        """Have the next commit of this execution enqueue the node, if it was woken."""
-        self._rows(ASK_ATTENTION, execution_id=execution_id, node_id=node_id)
 
     def take_attention(self, execution_id: str) -> list[str]:
         """The nodes of this execution that were woken; whoever asked for attention has it with this."""

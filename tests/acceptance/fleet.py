@@ -342,11 +342,11 @@ class Fleet:
         """How many Celery tasks ran for an execution."""
         return sum(fields["execution_id"] == execution_id for fields in self._written_down("tasks"))
 
-    def begun(self, execution_id: str, node_id: str, times: int = 1) -> Run:
+    def begun(self, execution_id: str, node_id: str, times: int = 1, timeout: float = 10.0) -> Run:
         """Wait until a node has begun to run for the n-th time."""
         return poll(
             lambda: self.runs(execution_id, node_id)[times - 1 :],
-            10,
+            timeout,
             f"node {node_id} of execution {execution_id} has begun to run {times} times",
         )[0]
 

@@ -123,3 +123,18 @@ def waits(context: ExecutionContext, seconds: float) -> Any:
     """Waits once, and answers why it went on."""
     _write_down_run(context)
     return waiting(seconds=seconds) if context.wake is None else context.wake.reason
+
+
+@node("test.takes")
+def takes(context: ExecutionContext, seconds: float) -> float:
+    _write_down_run(context)
+    time.sleep(seconds)
+    return seconds
+
+
+@node("test.succeeds_at_last")
+def succeeds_at_last(context: ExecutionContext, attempt: int) -> int:
+    """Fails until this attempt, counted from 1."""
+    if context.attempt < attempt:
+        raise ConnectionError(f"attempt {context.attempt} is not the one that succeeds")
+    return attempt

@@ -17,6 +17,7 @@ from fleet_in_process import Broker, Workers
 from workflow_engine import Settings, WorkflowClient
 from workflow_engine.database import autocommit
 from workflow_engine.engine import Engine
+from workflow_engine.outages import outages
 
 EMPTY = """
     DELETE FROM executions; DELETE FROM idempotency_keys; DELETE FROM execution_events;
@@ -129,7 +130,7 @@ def wake_due(engine: Engine) -> Callable[[], list[str]]:
 
     def wake() -> list[str]:
         due = engine.waits.claim_due()
-        engine.executor.wake(due)
+        engine.enqueuer.wake(due)
         return [wait.node_id for wait in due]
 
     return wake
@@ -139,6 +140,7 @@ def wake_due(engine: Engine) -> Callable[[], list[str]]:
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What the engine has logged since it was last asked."""
     caplog.set_level(logging.INFO, "workflow_engine")
+    outages.forget()
 
     def lines() -> list[str]:
         own = [record for record in caplog.records if record.name.startswith("workflow_engine")]

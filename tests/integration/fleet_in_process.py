@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from workflow_engine import Workflow, WorkflowBuilder
 from workflow_engine.builder import BuiltNode
-from workflow_engine.dispatch import Dispatch, HopMessage
+from workflow_engine.dispatch import Backlog, Dispatch, HopMessage
 from workflow_engine.engine import Engine
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.node_types import node
@@ -24,11 +26,27 @@ class Broker:
     def __init__(self) -> None:
         self.queue: deque[Dispatch] = deque()
         self.is_away = False
+        self.shows_its_queues = True
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         if self.is_away:
             raise BrokerUnavailable("the broker is away")
         self.queue.extend(dispatches)
+
+    def oldest(self, queue: str, priority: int) -> datetime | Backlog:
+        """As if every queue and priority were this one queue."""
+        if not self.shows_its_queues:
+            return Backlog.UNKNOWN
+        times = (dispatch.committed_at for dispatch in self.queue)
+        found = next((time for time in times if time is not None), None)
+        return found or (Backlog.UNKNOWN if self.queue else Backlog.NONE)
+
+    def grow_old(self, seconds: float) -> None:
+        """The messages wait for so long."""
+        age = timedelta(seconds=seconds)
+        self.queue = deque(
+            replace(each, committed_at=each.committed_at and each.committed_at - age) for each in self.queue
+        )
 
     def take(self) -> HopMessage:
         """The message that was published first."""

@@ -160,7 +160,7 @@ def test_leaving_brings_the_context_up_to_the_journal_and_may_be_repeated(
     before = contents()[1]
 
     for _ in range(2):
-        assert cache.update_context(claim, 2, 3, SECOND_STEP)
+        assert cache.update_context(claim, 2, 3, SECOND_STEP).was_updated
         lock, fields = contents()
         assert lock is None
         assert b"mark" not in fields
@@ -201,7 +201,7 @@ def test_leaving_never_patches_or_creates_what_is_not_as_it_was_entered(
     spoil(redis_client, settings.context_key(execution))
 
     for _ in range(2):
-        assert not cache.update_context(claim, 2, 3, SECOND_STEP)
+        assert not cache.update_context(claim, 2, 3, SECOND_STEP).was_updated
         assert contents() == (None, {})
 
 

@@ -93,7 +93,7 @@ def test_a_start_writes_the_execution_and_the_row_of_its_trigger(
     ) == [(1, "placed", "trigger", "manual", "COMPLETED", [""], {"currency": "EUR"}, {"orderId": 42})]
     snapshot = state.load_snapshot(execution)
     assert snapshot is not None
-    assert (snapshot.status, snapshot.seq, snapshot.losses) == (ExecutionStatus.PENDING, 1, 0)
+    assert (snapshot.status, snapshot.seq, snapshot.losses.count) == (ExecutionStatus.PENDING, 1, 0)
 
 
 def test_ids_sort_by_the_time_they_were_made() -> None:

@@ -13,8 +13,8 @@ from three_nodes import WHOLE_JOURNAL, calls, first, journal, second, start_thre
 
 from workflow_engine import ExecutionStatus, WorkflowClient
 from workflow_engine.engine import Engine
+from workflow_engine.entrance import NOT_DUE
 from workflow_engine.errors import GivenBack
-from workflow_engine.executor import NOT_DUE
 
 
 @pytest.fixture(autouse=True)
@@ -121,12 +121,12 @@ def test_a_late_message_that_had_to_rebuild_the_context_publishes_what_it_may_ha
     load_snapshot = engine.state.load_snapshot
 
     def load_while_the_other_worker_is_served(execution_id: str) -> Any:
+        monkeypatch.undo()
         second_engine.executor.continue_execution(due)
         return load_snapshot(execution_id)
 
     monkeypatch.setattr(engine.state, "load_snapshot", load_while_the_other_worker_is_served)
     engine.executor.continue_execution(late)
-    monkeypatch.undo()
 
     assert [message.node_id for message in broker.messages] == ["second"]
     workers.drain()
@@ -239,7 +239,7 @@ def test_a_start_whose_message_never_left_goes_on_when_it_is_resumed(
     broker.is_away = True
     execution = client.start("line").id
     broker.is_away = False
-    assert said() == [f"Execution {execution} stands still until it is resumed: the broker is away"]
+    assert said() == [f"the broker is away; waiting to enqueue first of execution {execution}"]
 
     assert engine.executor.resume_execution(execution)
     workers.drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from workflow_engine import WorkflowBuilder, WorkflowClient
+from workflow_engine.agenda import Agenda
 from workflow_engine.cli import main
 from workflow_engine.engine import Engine
 from workflow_engine.errors import DatabaseUnavailable
@@ -29,6 +31,11 @@ STARTS = "SELECT trigger_data->>'scheduledFor' FROM executions ORDER BY 1"
 @pytest.fixture
 def schedules(engine: Engine) -> Schedules:
     return Schedules(engine.state.engine, engine.settings)
+
+
+@pytest.fixture
+def agenda(engine: Engine) -> Agenda:
+    return Agenda(engine.state.engine, engine.settings)
 
 
 @pytest.fixture
@@ -175,7 +182,7 @@ def test_times_missed_in_an_outage_are_made_up_as_configured(
 
 
 def test_a_schedule_that_has_ended_is_never_due_again(
-    deploy: Any, schedules: Schedules, start: Any, the_fleet_was_away: Any, sql: Sql
+    deploy: Any, schedules: Schedules, agenda: Agenda, start: Any, the_fleet_was_away: Any, sql: Sql
 ) -> None:
     end = (database_time(sql) + timedelta(hours=1)).isoformat()
     deploy({**EVERY_MINUTE, "end": end})
@@ -185,7 +192,7 @@ def test_a_schedule_that_has_ended_is_never_due_again(
 
     assert schedules.fire_due(start) == 1
     assert next_due_times(sql) == [None]
-    assert schedules.next_wake() is None
+    assert agenda.look().schedule == math.inf
 
 
 # -- crashes and refusals --------------------------------------------------------------------------------
@@ -285,7 +292,7 @@ def test_a_start_that_is_refused_for_good_is_told_and_passed(
 
 
 def test_deploying_sets_the_first_due_time_by_the_database_clock(
-    deploy: Any, schedules: Schedules, sql: Sql
+    deploy: Any, agenda: Agenda, sql: Sql
 ) -> None:
     before = database_time(sql)
     deploy(EVERY_MINUTE)
@@ -293,7 +300,7 @@ def test_deploying_sets_the_first_due_time_by_the_database_clock(
     (due,) = next_due_times(sql)
     assert timedelta(0) < due - before <= timedelta(seconds=61)
     assert due.second == 0
-    assert schedules.next_wake() == due
+    assert agenda.look().schedule == pytest.approx((due - database_time(sql)).total_seconds(), abs=1)
 
 
 def test_a_deployment_that_leaves_the_schedule_alone_keeps_its_next_due_time(

@@ -74,4 +74,4 @@ def test_a_database_that_is_away_is_told_of_once(
     assert [timekeeping.round() for _ in range(3)] == [LONGEST_PAUSE] * 3
 
     (line,) = said()
-    assert line.startswith("The timekeeper cannot do its work, trying again: ")
+    assert line.startswith("Postgres does not answer: ")

@@ -45,7 +45,7 @@ def let_time_pass(sql: Sql, engine: Engine, workers: Workers, seconds: float) ->
         seconds,
         seconds,
     )
-    engine.executor.wake(engine.waits.claim_due())
+    engine.enqueuer.wake(engine.waits.claim_due())
     workers.drain()
 
 

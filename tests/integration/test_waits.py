@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from workflow_engine import (
     success,
     waiting,
 )
+from workflow_engine.agenda import Agenda, NextDue
 from workflow_engine.context import Wake
 from workflow_engine.database import transaction
 from workflow_engine.engine import Engine
@@ -67,6 +69,10 @@ def execution(client: WorkflowClient, workers: Workers) -> str:
 
 def statuses(client: WorkflowClient, execution: str) -> list[tuple[str, NodeStatus]]:
     return [(row.node_id, row.status) for row in client.journal(execution)][1:]
+
+
+def next_due(engine: Engine) -> NextDue:
+    return Agenda(engine.state.engine, engine.settings).look()
 
 
 def waits(sql: Sql) -> list[tuple[str, str, str]]:
@@ -124,14 +130,11 @@ def test_a_wait_that_is_not_over_is_not_claimed(
 
 
 def test_the_next_look_is_due_when_the_first_wait_is_over(engine: Engine, execution: str) -> None:
-    seconds = engine.waits.seconds_to_next()
-
-    assert seconds is not None
-    assert HOUR - 30 < seconds <= HOUR
+    assert HOUR - 30 < next_due(engine).wait <= HOUR
 
 
 def test_without_a_wait_there_is_no_next_look(engine: Engine) -> None:
-    assert engine.waits.seconds_to_next() is None
+    assert next_due(engine).wait == math.inf
 
 
 def test_a_message_for_a_node_whose_wait_is_not_over_is_dropped(
@@ -140,7 +143,7 @@ def test_a_message_for_a_node_whose_wait_is_not_over_is_dropped(
     said()
     seq = client.get(execution).seq
 
-    engine.executor.wake([DueWait(execution, "line", 1, "cool_off", seq, None)])
+    engine.enqueuer.wake([DueWait(execution, "line", 1, "cool_off", seq, None)])
     engine.executor.continue_execution(broker.take())
 
     assert said() == [
@@ -207,7 +210,7 @@ def test_the_node_goes_on_in_a_process_that_has_never_seen_it(
     redis_client.flushdb()
     stranger = new_engine()
 
-    stranger.executor.wake(stranger.waits.claim_due())
+    stranger.enqueuer.wake(stranger.waits.claim_due())
     Workers(broker, stranger).drain()
 
     assert client.get(execution).status is ExecutionStatus.COMPLETED
@@ -427,7 +430,7 @@ def test_the_waits_of_a_paused_execution_come_due_when_it_is_not_paused_any_more
     time_passes(2 * HOUR)
 
     assert wake_due() == []
-    assert engine.waits.seconds_to_next() is None  # or every timekeeper would look again and again
+    assert next_due(engine).wait == math.inf  # or every timekeeper would look again and again
 
     engine.state.update_execution_status(execution, ExecutionStatus.WAITING)
     assert wake_due() == ["cool_off"]
@@ -454,7 +457,7 @@ def test_a_wait_that_only_a_newer_worker_can_read_keeps_no_other_waiting(
     time_passes(HOUR)
     older_worker = new_engine()
 
-    older_worker.executor.wake(older_worker.waits.claim_due())
+    older_worker.enqueuer.wake(older_worker.waits.claim_due())
 
     assert [message.execution_id for message in broker.messages] == [known]
     assert any(f"Execution {newer} is left to another worker" in line for line in said())
@@ -669,7 +672,7 @@ def test_a_message_for_a_wait_that_is_not_over_turns_away_no_message_for_a_node_
 
     monkeypatch.setattr(engine.waits, "woken", woken)
     seq = client.get(execution).seq
-    engine.executor.wake([DueWait(execution, "beside", 1, "cool_off", seq, None)])
+    engine.enqueuer.wake([DueWait(execution, "beside", 1, "cool_off", seq, None)])
     engine.executor.continue_execution(broker.take())
 
     assert [message.node_id for message in broker.messages] == ["long"]
@@ -725,7 +728,7 @@ def test_an_execution_that_is_ended_from_outside_leaves_no_open_wait(
     engine.state.update_execution_status(execution, ExecutionStatus.CANCELLED)
 
     assert waits(sql) == [("cool_off", "DELAY", "CANCELLED")]
-    assert engine.waits.seconds_to_next() is None
+    assert next_due(engine).wait == math.inf
 
 
 def test_a_merge_of_any_branch_cancels_the_waits_that_it_has_overtaken(

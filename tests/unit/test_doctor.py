@@ -12,7 +12,7 @@ from workflow_engine.dispatch import TASK_NAME, WorkerReport
 from workflow_engine.doctor import Finding, Severity
 from workflow_engine.doctor.code import judge_code, judge_imports
 from workflow_engine.doctor.postgres import CodeInUse, PostgresFacts, judge_postgres, place
-from workflow_engine.doctor.redis_server import RedisFacts, judge_redis
+from workflow_engine.doctor.redis_server import RedisFacts, judge_lock_server, judge_redis
 from workflow_engine.doctor.workers import judge_workers
 from workflow_engine.nodes import load_node_types
 
@@ -45,6 +45,7 @@ SAFE = {
     "broker_url": "redis://localhost//",
     "broker_transport_options": {"ack_emulation": False},
     "worker_prefetch_multiplier": 1,
+    "broker_channel_error_retry": True,
     "accept_content": ["json"],
     "task_serializer": "json",
 }
@@ -125,6 +126,15 @@ def test_what_is_wrong_with_redis_is_found_and_nothing_else(
     assert not_ok(findings) == [(question, severity)]
 
 
+def test_a_lock_server_need_not_survive_a_restart_but_has_to_stay_down_until_its_locks_have_expired() -> None:
+    findings = list(judge_lock_server(dataclasses.replace(REDIS, has_log=False), lock_expiry=30))
+
+    assert not_ok(findings) == []
+    assert "30 s after it stopped" in next(f.answer for f in findings if f.question == "May it be restarted?")
+    evicting = list(judge_lock_server(dataclasses.replace(REDIS, policy="allkeys-lru"), lock_expiry=30))
+    assert not_ok(evicting) == [("Does it keep what it is given?", Severity.PROBLEM)]
+
+
 def test_the_oldest_supported_versions_are_accepted() -> None:
     assert not_ok(list(judge_redis(dataclasses.replace(REDIS, version="6.2.0")))) == []
     assert not_ok(list(judge_postgres(dataclasses.replace(POSTGRES, version_number=140_000)))) == []
@@ -166,6 +176,11 @@ def test_queues_that_nodes_name_have_to_be_consumed_too() -> None:
     [
         ({"broker_transport_options": {}}, "Does the broker deliver a message only once?", Severity.PROBLEM),
         ({"worker_prefetch_multiplier": 4}, "Does a worker take one message at a time?", Severity.WARNING),
+        (
+            {"broker_channel_error_retry": False},
+            "Does a worker outlive a broker that is full or read-only?",
+            Severity.WARNING,
+        ),
         ({"accept_content": ["pickle"]}, "Does a worker read JSON messages?", Severity.PROBLEM),
         ({"task_serializer": "pickle"}, "Does a worker write JSON messages?", Severity.WARNING),
     ],

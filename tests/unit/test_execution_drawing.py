@@ -15,10 +15,11 @@ from workflow_engine.cli.execution_drawing import draw
 from workflow_engine.cli.execution_view import ExecutionView, view_execution
 from workflow_engine.cli.graph_layout import place
 from workflow_engine.cli.phrases import age, compact_json, duration, printable
-from workflow_engine.execution_records import JournalRow, Snapshot
+from workflow_engine.execution_queries import NodeWait
+from workflow_engine.execution_records import JournalRow, Losses, Snapshot
 from workflow_engine.graph import Graph
 from workflow_engine.lock import Holder
-from workflow_engine.states import SupersededFor
+from workflow_engine.states import SupersededFor, WaitStatus, WaitType
 from workflow_engine.walk import JournalEntry
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -191,7 +192,8 @@ def seen(
         seq=len(rows),
         format=1,
         priority=None,
-        losses=0,
+        losses=Losses(),
+        read_at=datetime.now(UTC),
         metadata={},
         visits={},
         journal=entries,
@@ -282,6 +284,35 @@ def test_an_error_stands_under_its_node_within_the_guides() -> None:
 
     assert "error      charge: card refused" in told
     assert "│    CardError: card refused\n│    ask the bank\n│  └─ error · refund" in told
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        (
+            NodeWait(WaitType.DELAY, WaitStatus.WAITING, NOON, None, None, (), ()),
+            "until 2026-01-01 12:00:00 UTC",
+        ),
+        (
+            NodeWait(WaitType.RETRY, WaitStatus.WAITING, NOON, None, None, (), ()),
+            "next attempt 2026-01-01 12:00:00 UTC",
+        ),
+        (
+            NodeWait(WaitType.EVENTS, WaitStatus.WAITING, None, NOON, "7", ("paid", "sent"), ("sent",)),
+            "for paid with '7' until 2026-01-01 12:00:00 UTC, received sent",
+        ),
+        (
+            NodeWait(WaitType.EVENTS, WaitStatus.RESUMING, None, None, "7", ("paid",), ("paid",)),
+            "for paid with '7' (over)",
+        ),
+    ],
+)
+def test_what_a_node_waits_for_stands_under_it_while_it_waits(wait: NodeWait, told: str) -> None:
+    waits = row(2, "check", NodeStatus.WAITING, wait=wait)
+    went_on = row(3, "check", NodeStatus.COMPLETED, "true")
+
+    assert f"  {told}" in drawn(seen(ExecutionStatus.WAITING, row(1, "start"), waits))
+    assert f"  {told}" not in drawn(seen(ExecutionStatus.RUNNING, row(1, "start"), waits, went_on))
 
 
 def test_a_join_names_the_nodes_that_it_was_reached_from() -> None:

@@ -23,11 +23,13 @@ def test_the_readme_tells_every_setting_with_its_meaning(name: str) -> None:
 def test_a_setting_is_read_from_its_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKFLOW_ENGINE_LOCK_EXPIRY", "2.5")
     monkeypatch.setenv("WORKFLOW_ENGINE_IMPORTS", "shop.nodes, billing.nodes,")
+    monkeypatch.setenv("WORKFLOW_ENGINE_LOCK_URLS", "redis://a,redis://b:6380, unix:///run/redis.sock")
 
     settings = Settings()
 
     assert settings.lock_expiry == 2.5
     assert settings.imports == ("shop.nodes", "billing.nodes")
+    assert settings.lock_urls == ("redis://a", "redis://b:6380", "unix:///run/redis.sock")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,11 @@ def test_the_broker_is_the_redis_of_the_engine_unless_another_is_named() -> None
         ("database_url", "db:5432", "postgresql://"),
         ("redis_url", "localhost", "redis://"),
         ("redis_url", "redis://localhost:port/0", "Port could not be cast"),
+        ("lock_urls", "redis://a,localhost,redis://c", "redis://"),
+        ("lock_urls", "redis://a:port,redis://b,redis://c", "Port could not be cast"),
+        ("lock_urls", "redis://a", "an odd number, not 1; or none"),
+        ("lock_urls", "redis://a,redis://b,redis://c,redis://d", "an odd number, not 4; or none"),
+        ("lock_urls", "redis://a/0,redis://b/0,redis://user@a:6379/1", "a:6379 is named twice"),
         ("database_schema", "Robert'); DROP", "pattern"),
         ("lock_expiry", 0, "greater than or equal to 0.5"),
         ("node_priority", 10, "less than or equal to 9"),

@@ -36,11 +36,16 @@ COMMANDS = {
         "cancel": ListedCommand("operators", "cancel", "End executions at once."),
         "retry": ListedCommand("operators", "retry", "Let failed executions go on from the failed node."),
         "rerun": ListedCommand("operators", "rerun", "Run a node and all that follows it again."),
-        "events": ListedCommand("operators", "events", "Tell what happened to an execution, and who did it."),
+        "events": ListedCommand("history", "events", "Tell what happened to an execution, and who did it."),
     },
     "Operation": {
         "db": ListedCommand("database", "db", "Create the engine's tables or bring them up to date."),
         "purge": ListedCommand("retention", "purge", "Remove executions that ended long ago."),
+        "health": ListedCommand(
+            "health",
+            "health",
+            "Tell a supervisor whether the worker here is alive and the servers are ready.",
+        ),
         "doctor": ListedCommand("doctor", "doctor", "Check servers, workers and settings; say what to do."),
         "demo": ListedCommand("demo", "demo", "Run an example on real workers and watch it."),
     },

@@ -19,6 +19,7 @@ from workflow_engine.cli.graph_layout import PlacedNode
 from workflow_engine.cli.phrases import (
     STATUS_STYLES,
     age,
+    awaited,
     compact_json,
     counted,
     duration,
@@ -99,6 +100,8 @@ def _node_lines(view: ExecutionView, width: int) -> Iterator[Text]:
         yield _line(
             title, columns, room, widths, "dim" if _is_faint(node) else STATUS_STYLES.get(columns[0], "")
         )
+        yield from _progress_line(node, where)
+        yield from _wait_line(node, where)
         yield from _error_lines(node, where, width)
 
 
@@ -136,6 +139,20 @@ def _columns(node: NodeView) -> tuple[str, str, str, str]:
         attempt += f" (visit {node.visit})"
     status = node.status.value if node.status else "due" if node.is_due else ""
     return status, took, attempt, printable(node.worker or "")
+
+
+def _progress_line(node: NodeView, where: PlacedNode) -> Iterator[Text]:
+    if node.progress is None:
+        return
+    parts = [f"{node.progress.fraction:.0%}"] if node.progress.fraction is not None else []
+    parts += [printable(node.progress.message)] if node.progress.message else []
+    when = age(datetime.fromisoformat(node.progress.at))
+    yield Text.assemble((f"{where.follow}  ", "dim"), " · ".join(parts), (f"  {when} ago", "dim"))
+
+
+def _wait_line(node: NodeView, where: PlacedNode) -> Iterator[Text]:
+    if node.wait is not None and node.status in (NodeStatus.WAITING, NodeStatus.RETRYING):
+        yield Text.assemble((f"{where.follow}  ", "dim"), awaited(node.wait))
 
 
 def _error_lines(node: NodeView, where: PlacedNode, width: int) -> Iterator[Text]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from workflow_engine.cli.graph_layout import PlacedNode, place
 from workflow_engine.definition import Workflow
-from workflow_engine.execution_queries import Execution, NodeExecution
+from workflow_engine.execution_queries import Execution, NodeExecution, NodeWait
 from workflow_engine.execution_records import Snapshot
 from workflow_engine.graph import Graph
 from workflow_engine.lock import Holder
+from workflow_engine.running_nodes import Progress
 from workflow_engine.states import NodeStatus, SupersededFor
 from workflow_engine.walk import Walk, node_statuses
 
@@ -45,6 +46,9 @@ class NodeView:
     """The ways out taken."""
     error: str | None = None
     error_details: Mapping[str, Any] | None = None
+    wait: NodeWait | None = None
+    progress: Progress | None = None
+    """What a running node has said last of how far it is."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,12 @@ def view_execution(
     snapshot: Snapshot | None,
     journal: Sequence[NodeExecution],
     holder: Holder | None = None,
+    progress: Progress | None = None,
 ) -> ExecutionView:
-    """Put together what was read about an execution; `holder` is who has its lock."""
+    """Put together what was read about an execution; `holder` is who has its lock.
+
+    `progress` is what the node that the holder runs has reported.
+    """
     graph = Graph.of(workflow)
     entries = [row.entry for row in snapshot.journal] if snapshot else []
     visits = _visits_of_reruns(journal)
@@ -79,7 +87,9 @@ def view_execution(
         statuses[due[0]] = NodeStatus.RUNNING
     rows = {row.node_id: row for row in journal if row.superseded_by is None}
     places = tuple(place(graph, start))
-    nodes = tuple(_node_views(graph, [each.node_id for each in places], statuses, due, rows, holder))
+    nodes = tuple(
+        _node_views(graph, [each.node_id for each in places], statuses, due, rows, holder, progress)
+    )
     return ExecutionView(execution, nodes, places)
 
 
@@ -90,13 +100,15 @@ def _node_views(
     due: Sequence[str],
     rows: Mapping[str, NodeExecution],
     holder: Holder | None,
+    progress: Progress | None,
 ) -> Iterator[NodeView]:
     for node_id in node_ids:
         node, row, status = graph.nodes[node_id], rows.get(node_id), statuses.get(node_id)
         known: dict[str, Any] = {}
         if status is NodeStatus.RUNNING and holder is not None:
             since = datetime.fromisoformat(holder.since)
-            known = {"worker": f"{holder.instance}:{holder.process}", "started_at": since}
+            worker = f"{holder.instance}:{holder.process}"
+            known = {"worker": worker, "started_at": since, "progress": progress}
         elif row is not None:
             known = {
                 "visit": row.visit,
@@ -108,6 +120,7 @@ def _node_views(
                 "handles": row.handles,
                 "error": row.error,
                 "error_details": row.error_details,
+                "wait": row.wait,
             }
         yield NodeView(
             id=node_id,

@@ -18,8 +18,11 @@ from workflow_engine.cli.execution_view import ExecutionView, view_execution
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.phrases import STATUS_STYLES, age, duration
 from workflow_engine.client import WorkflowClient
+from workflow_engine.engine import Engine
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution_queries import Execution
+from workflow_engine.lock import Holder
+from workflow_engine.running_nodes import Progress
 from workflow_engine.states import ExecutionStatus
 
 WIDE_ENOUGH = 96
@@ -169,20 +172,29 @@ def show(invocation: Invocation, execution: str, with_context: bool) -> None:
     engine = invocation.engine()
     client = WorkflowClient(engine=engine)
     found = client.get(execution)
-    try:
-        holder = engine.locks.held_by(found.id)
-    except CacheUnavailable:
-        holder = None  # who runs a node now is not worth failing for
+    holder, progress = _what_runs(engine, found.id)
     context = client.context(execution).to_dict() if with_context else None
     view = view_execution(
         found,
         client.workflow(found.workflow_id, found.version).workflow,
         engine.state.load_snapshot(found.id),
         client.journal(found.id),
-        holder[1] if holder else None,
+        holder,
+        progress,
     )
     variables = context["variables"] if context else None
     invocation.answer(_shown(view, context), *draw(view, variables, invocation.console.width))
+
+
+def _what_runs(engine: Engine, execution_id: str) -> tuple[Holder | None, Progress | None]:
+    """Who runs a node of an execution now, and how far that is; not worth failing for."""
+    try:
+        held = engine.locks.held_by(execution_id)
+        if held is None:
+            return None, None
+        return held[1], engine.running_nodes.progress(execution_id, held[1].token)
+    except CacheUnavailable:
+        return None, None
 
 
 def _read(name: str) -> str:

@@ -99,7 +99,7 @@ class Invocation:
     def answer(self, value: Any, *drawings: RenderableType) -> None:
         """Print the answer: `value` as JSON if that was asked for, else the drawings."""
         if self.as_json:
-            click.echo(json.dumps(value, indent=2, default=_as_text))
+            click.echo(json.dumps(value, indent=2, default=_as_json))
             return
         for drawing in drawings:
             self.console.print(drawing, soft_wrap=isinstance(drawing, str))
@@ -162,7 +162,8 @@ def _missing_module_told(imports: tuple[str, ...]) -> Iterator[None]:
 
 def as_object(record: Any) -> dict[str, Any]:
     """A dataclass as the object that stands for it in JSON: its fields in camelCase, values as they are."""
-    return {_camel_case(field.name): getattr(record, field.name) for field in dataclasses.fields(record)}
+    names = (field.name for field in dataclasses.fields(record) if not field.name.startswith("_"))
+    return {_camel_case(name): getattr(record, name) for name in names}
 
 
 def _camel_case(name: str) -> str:
@@ -170,7 +171,9 @@ def _camel_case(name: str) -> str:
     return first + "".join(word.capitalize() for word in others)
 
 
-def _as_text(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if dataclasses.is_dataclass(value):
+        return as_object(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")

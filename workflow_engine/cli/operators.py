@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `cancel`, `retry`, `rerun` and `events`: steering executions, one or a whole list.
+"""`pause`, `resume`, `cancel`, `retry` and `rerun`: steering executions, one or a whole list.
 
 Executions are named by id, or all those that options describe; for the latter, the number is told and
 confirmed before anything is moved. Each execution is moved by itself: one that is refused, because it has
@@ -13,16 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from workflow_engine.cli.command_group import ExitStatus, told
 from workflow_engine.cli.invocation import Invocation, as_object, command
-from workflow_engine.cli.phrases import STATUS_STYLES, compact_json, counted, instant, printable
-from workflow_engine.client import WorkflowClient, happened_at
+from workflow_engine.cli.phrases import counted, printable
+from workflow_engine.client import WorkflowClient
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
-from workflow_engine.execution_queries import NodeExecution
-from workflow_engine.operator_moves import ExecutionEvent
 from workflow_engine.operators import EVENT_TYPES, LEGAL_FROM, Move, Operation
 from workflow_engine.states import ExecutionStatus
 
@@ -122,7 +118,7 @@ def resume(invocation: Invocation, reason: str | None, actor: str | None, **chos
 @command("cancel")
 @choosing
 def cancel(invocation: Invocation, reason: str | None, actor: str | None, **chosen: Any) -> ExitStatus:
-    """End executions at once. The result of a node that is running is refused.
+    """End executions at once. A node that is running is interrupted, and its result refused.
 
     \b
     workflow-engine cancel 0199c8a0-… --reason 'ordered twice'
@@ -190,17 +186,6 @@ def rerun(
         lambda id: client.rerun(id, from_node, version=version, reason=reason, actor=actor or os_user()),
         **chosen,
     )
-
-
-@command("events")
-@click.argument("execution")
-def events(invocation: Invocation, execution: str) -> None:
-    """Tell what happened to an execution, and who did it.
-
-    The journal of its nodes and the moves of operators, in the order of time.
-    """
-    history = WorkflowClient(engine=invocation.engine()).history(execution)
-    invocation.answer({"history": [_as_entry(entry) for entry in history]}, _history_table(history))
 
 
 def _operate(
@@ -279,7 +264,7 @@ def _tell(
     }
     lines = [
         f"{EVENT_TYPES[operation]} {move.execution_id}: was {move.status_before}, is {move.status}"
-        + (_of_its_node(move) if move.holder else "")
+        + _of_its_node(move)
         for move in moved
     ]
     lines += [f"REFUSED {id}: {printable(told(refusal))}" for id, refusal in refused]
@@ -295,43 +280,9 @@ def _as_move(move: Move) -> dict[str, Any]:
 
 
 def _of_its_node(move: Move) -> str:
-    outcome = "will count" if move.operation in (Operation.PAUSE, Operation.RESUME) else "will be refused"
     holder = move.holder
-    return (
-        f"; a node is running on {holder.instance}:{holder.process}, its result {outcome}" if holder else ""
-    )
-
-
-def _as_entry(entry: NodeExecution | ExecutionEvent) -> dict[str, Any]:
-    kind = "event" if isinstance(entry, ExecutionEvent) else "node"
-    return {"kind": kind, "at": happened_at(entry), **as_object(entry)}
-
-
-def _history_table(history: Sequence[NodeExecution | ExecutionEvent]) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("TIME", "SEQ", "WHAT", "WHO"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading == "SEQ" else "left")
-    table.add_column("DETAILS", overflow="fold")
-    for entry in history:
-        cells = _event_cells(entry) if isinstance(entry, ExecutionEvent) else _node_cells(entry)
-        seq = "" if entry.seq is None else str(entry.seq)
-        table.add_row(instant(happened_at(entry)), seq, *cells)
-    return table
-
-
-def _event_cells(event: ExecutionEvent) -> tuple[Text, str, str]:
-    parts = [printable(event.name)] if event.name else []
-    parts += [printable(event.reason)] if event.reason else []
-    parts += [compact_json(event.payload, 120)] if event.payload is not None else []
-    return Text(event.type, "bold magenta"), printable(event.actor or ""), " · ".join(parts)
-
-
-def _node_cells(row: NodeExecution) -> tuple[Text, str, str]:
-    what = Text.assemble(printable(row.node_id), " ", (row.status.value, STATUS_STYLES.get(row.status, "")))
-    if row.superseded_by is not None:
-        what.stylize("dim strike")
-    parts = [f"visit {row.visit}"] if row.visit > 1 else []
-    parts += [f"attempt {row.attempt}"] if row.attempt > 1 else []
-    parts += [printable(row.error)] if row.error else []
-    parts += [f"superseded by {row.superseded_by}"] if row.superseded_by is not None else []
-    return what, printable(row.worker or ""), " · ".join(parts)
+    if holder is None:
+        return ""
+    outcome = "will count" if move.operation in (Operation.PAUSE, Operation.RESUME) else "will be refused"
+    told = " and was told to stop" if move.is_interrupted else ""
+    return f"; a node is running on {holder.instance}:{holder.process}{told}, its result {outcome}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Generic, TypeVar
 
 from workflow_engine.dispatch import WorkerReport, ask_workers
 from workflow_engine.doctor import postgres, redis_server, workers
 from workflow_engine.doctor.code import judge_code, judge_imports
 from workflow_engine.doctor.finding import Finding
+from workflow_engine.inquiry import Inquiry
 from workflow_engine.settings import Settings
 
 PATIENCE = 8.0
@@ -21,28 +19,7 @@ PATIENCE = 8.0
 SERVER_TIMEOUT = 2.0
 """Seconds in which a server or worker answers one question."""
 
-Facts = TypeVar("Facts")
-
-
-class Inquiry(Generic[Facts]):
-    """Questions put to a server by a thread of their own, which is left behind if the server keeps silent."""
-
-    def __init__(self, ask: Callable[[], Facts]) -> None:
-        self._answers: queue.SimpleQueue[Facts | Exception] = queue.SimpleQueue()
-        threading.Thread(target=self._put, args=(ask,), daemon=True).start()
-
-    def answer(self, deadline: float) -> Facts | Exception:
-        """The facts, or why there are none; `deadline` is of `time.monotonic`."""
-        try:
-            return self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            return TimeoutError("it accepts connections and does not answer")
-
-    def _put(self, ask: Callable[[], Facts]) -> None:
-        try:
-            self._answers.put(ask())
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a server or its URL is the answer
-            self._answers.put(error)
+Judge = Callable[[redis_server.RedisFacts], Iterator[Finding]]
 
 
 def examine(settings: Settings, patience: float = PATIENCE) -> dict[str, list[Finding]]:
@@ -57,27 +34,31 @@ def examine(settings: Settings, patience: float = PATIENCE) -> dict[str, list[Fi
     deadline = time.monotonic() + patience
     of_postgres = Inquiry(partial(postgres.ask_postgres, hurried))
     of_redis = [
-        (title, variable, Inquiry(partial(redis_server.ask_redis, hurried, url)))
-        for title, variable, url in _redis_servers(settings)
+        (title, variable, judge, Inquiry(partial(redis_server.ask_redis, hurried, url)))
+        for title, variable, judge, url in _redis_servers(settings)
     ]
     of_workers = Inquiry(partial(ask_workers, hurried, SERVER_TIMEOUT))
     findings: dict[str, list[Finding]] = {}
     facts = of_postgres.answer(deadline)
     code = facts.code_in_use if isinstance(facts, postgres.PostgresFacts) else None
     findings[f"Postgres at {postgres.place(settings.database_url)}"] = list(_of_postgres(facts))
-    for title, variable, inquiry in of_redis:
-        findings[title] = list(_of_redis(inquiry.answer(deadline), variable))
+    for title, variable, judge, inquiry in of_redis:
+        findings[title] = list(_of_redis(inquiry.answer(deadline), variable, judge))
     findings["Workers"] = list(_of_workers(of_workers.answer(deadline), settings, code))
     findings["Code of workflows"] = [*imports, *([judge_code(code)] if code is not None else [])]
     return findings
 
 
-def _redis_servers(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Title, environment variable and URL of the Redis for contexts and, if it is another, of the broker."""
-    yield f"Redis at {postgres.place(settings.redis_url)}", "WORKFLOW_ENGINE_REDIS_URL", settings.redis_url
+def _redis_servers(settings: Settings) -> Iterator[tuple[str, str, Judge, str]]:
+    """Title, environment variable, judge and URL of the Redis for contexts, and of others beside it."""
+    judge, url = redis_server.judge_redis, settings.redis_url
+    yield f"Redis at {postgres.place(url)}", "WORKFLOW_ENGINE_REDIS_URL", judge, url
     broker = settings.effective_broker_url
-    if broker != settings.redis_url and broker.startswith(("redis://", "rediss://")):
-        yield f"Redis (broker) at {postgres.place(broker)}", "WORKFLOW_ENGINE_BROKER_URL", broker
+    if broker != url and broker.startswith(("redis://", "rediss://")):
+        yield f"Redis (broker) at {postgres.place(broker)}", "WORKFLOW_ENGINE_BROKER_URL", judge, broker
+    judge_locks = partial(redis_server.judge_lock_server, lock_expiry=settings.lock_expiry)
+    for url in settings.lock_urls:
+        yield f"Redis (locks) at {postgres.place(url)}", "WORKFLOW_ENGINE_LOCK_URLS", judge_locks, url
 
 
 def _of_postgres(facts: postgres.PostgresFacts | Exception) -> Iterator[Finding]:
@@ -87,11 +68,11 @@ def _of_postgres(facts: postgres.PostgresFacts | Exception) -> Iterator[Finding]
         yield from postgres.judge_postgres(facts)
 
 
-def _of_redis(facts: redis_server.RedisFacts | Exception, variable: str) -> Iterator[Finding]:
+def _of_redis(facts: redis_server.RedisFacts | Exception, variable: str, judge: Judge) -> Iterator[Finding]:
     if isinstance(facts, Exception):
         yield redis_server.unreachable(facts, variable)
     else:
-        yield from redis_server.judge_redis(facts)
+        yield from judge(facts)
 
 
 def _of_workers(

@@ -71,12 +71,25 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def judge_redis(facts: RedisFacts) -> Iterator[Finding]:
     """What the facts mean."""
+    yield from _judge_any_use(facts)
+    yield _persistence(facts)
+
+
+def judge_lock_server(facts: RedisFacts, lock_expiry: float) -> Iterator[Finding]:
+    """What the facts mean for one of several servers that hold nothing but locks."""
+    yield from _judge_any_use(facts)
+    yield ok(
+        "May it be restarted?",
+        f"yes, {lock_expiry:g} s after it stopped, when it has no lock left that it could forget",
+    )
+
+
+def _judge_any_use(facts: RedisFacts) -> Iterator[Finding]:
     yield ok(REACHABLE, f"yes, in {facts.round_trip_ms:.1f} ms there and back")
     yield _version(facts)
     yield _writable(facts)
     yield _eviction(facts)
     yield _memory(facts)
-    yield _persistence(facts)
 
 
 REACHABLE = "Can it be reached?"

@@ -143,6 +143,13 @@ SETTINGS = (
         "set worker_prefetch_multiplier = 1",
     ),
     Setting(
+        "Does a worker outlive a broker that is full or read-only?",
+        lambda report: bool(report.settings.get("broker_channel_error_retry")),
+        Severity.WARNING,
+        "it ends with an error when the broker refuses a command",
+        "set broker_channel_error_retry = True, or have a supervisor start it anew",
+    ),
+    Setting(
         "Does a worker read JSON messages?",
         lambda report: bool({"json", "application/json"} & set(report.settings.get("accept_content") or ())),
         Severity.PROBLEM,

@@ -1,0 +1,227 @@
+"""Whatever ails Postgres is waited out; what it will never accept is told from that, and not repeated."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg2
+import psycopg2.extensions
+import pytest
+import sqlalchemy.exc
+
+from workflow_engine import Settings
+from workflow_engine.database import autocommit, connect_engine, transaction
+from workflow_engine.embedded import EmbeddedPostgres
+from workflow_engine.engine import Engine
+from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable, InvalidValue
+
+DEADLINE = 0.5
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A Postgres that may be frozen."""
+    with EmbeddedPostgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(own_postgres: EmbeddedPostgres) -> Iterator[sqlalchemy.Engine]:
+    """What gives an answer up after half a second."""
+    settings = Settings(database_url=own_postgres.url, database_deadline=DEADLINE, database_timeout=2)
+    engine = connect_engine(settings)
+    yield engine
+    engine.dispose()
+
+
+@contextmanager
+def frozen(server: EmbeddedPostgres) -> Iterator[None]:
+    """All processes of a server stand still: the kernel accepts connections and data, and nobody answers."""
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children()]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@pytest.mark.parametrize(
+    "code",
+    {
+        "read-only": "25006",
+        "serialization failure": "40001",
+        "deadlock": "40P01",
+        "disk full": "53100",
+        "out of memory": "53200",
+        "too many connections": "53300",
+        "lock not available": "55P03",
+        "cancelled by the administrator": "57014",
+        "shut down": "57P01",
+        "crash of another session": "57P02",
+        "starting up": "57P03",
+        "input or output": "58030",
+        "internal": "XX000",
+        "no right": "42501",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_passes_is_an_outage(code: tuple[str, str], engine: Engine) -> None:
+    with pytest.raises(DatabaseUnavailable, match="told by the test"):
+        fail_with(engine, code[1])
+
+
+@pytest.mark.parametrize("code", ["22003", "22P05", "54000", "54001"])
+def test_content_that_postgres_refuses_is_an_invalid_value(code: str, engine: Engine) -> None:
+    with pytest.raises(InvalidValue, match="told by the test"):
+        fail_with(engine, code)
+
+
+@pytest.mark.parametrize("code", ["42P01", "42703"])
+def test_tables_of_another_release_are_told(code: str, engine: Engine) -> None:
+    with pytest.raises(DatabaseOutdated, match="workflow-engine db upgrade"):
+        fail_with(engine, code)
+
+
+@pytest.mark.parametrize("code", ["23505", "42601", "25P02", "P0001"])
+def test_a_mistake_of_a_statement_is_no_outage(code: str, engine: Engine) -> None:
+    with pytest.raises(sqlalchemy.exc.DBAPIError, match="told by the test"):
+        fail_with(engine, code)
+
+
+def test_an_index_entry_that_is_too_large_is_not_waited_for(sql: Callable[..., Any]) -> None:
+    sql("CREATE TEMPORARY TABLE narrow (key text PRIMARY KEY)")
+    noise = "SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) i"
+
+    with pytest.raises(InvalidValue, match="index row"):
+        sql(f"INSERT INTO narrow {noise}")
+
+
+def test_a_frozen_postgres_is_given_up_after_the_deadline(
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+) -> None:
+    assert answer(database) == 1
+    with frozen(own_postgres):
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable, match=r"no answer within 0\.5 s"):
+            answer(database)
+        assert DEADLINE <= time.monotonic() - began < 5 * DEADLINE
+
+    assert answer(database) == 1
+
+
+def test_connecting_to_a_frozen_postgres_is_given_up(
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+) -> None:
+    with frozen(own_postgres), pytest.raises(DatabaseUnavailable, match="timeout expired"):
+        answer(database)
+
+
+def test_a_transaction_that_freezes_as_it_commits_is_given_up(
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+) -> None:
+    def change() -> None:
+        with transaction(database) as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS changed ()")
+            freezing.enter_context(frozen(own_postgres))
+
+    with ExitStack() as freezing, pytest.raises(DatabaseUnavailable, match="no answer"):
+        change()
+
+    assert answer(database) == 1
+
+
+def test_a_statement_that_takes_its_time_is_not_disturbed_by_its_predecessors(
+    database: sqlalchemy.Engine,
+) -> None:
+    until = time.monotonic() + 3 * DEADLINE
+    while time.monotonic() < until:
+        with autocommit(database) as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(0.2)")
+
+
+def test_one_overdue_answer_costs_no_other_thread_its_connection(database: sqlalchemy.Engine) -> None:
+    failures: list[Exception] = []
+
+    def short_statements() -> None:
+        while slow.is_alive():
+            try:
+                answer(database)
+            except DatabaseUnavailable as error:
+                failures.append(error)
+
+    slow = threading.Thread(target=overdue, args=(database,))
+    others = [threading.Thread(target=short_statements) for _ in range(3)]
+    for thread in (slow, *others):
+        thread.start()
+    for thread in (slow, *others):
+        thread.join()
+
+    assert failures == []
+
+
+def test_the_deadline_is_not_for_the_teams_own_connections(
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+) -> None:
+    assert answer(database) == 1
+    with closing(psycopg2.connect(own_postgres.url.replace("+psycopg2", ""))) as own:
+        own.cursor().execute("SELECT pg_sleep(%s)", [2 * DEADLINE])
+        own.commit()
+
+    assert psycopg2.extensions.get_wait_callback() is None
+
+
+def test_a_forked_process_keeps_the_deadline(database: sqlalchemy.Engine) -> None:
+    assert answer(database) == 1
+    child = os.fork()
+    if child == 0:
+        try:
+            overdue(database)
+        except BaseException:  # noqa: BLE001 - the child must not go on with the tests
+            os._exit(1)
+        os._exit(0)
+
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_connection_to_what_is_a_standby_after_a_failover_is_not_used_again(
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+) -> None:
+    name = urlsplit(own_postgres.url).path[1:]
+    with autocommit(database) as connection:
+        connection.exec_driver_sql("SET default_transaction_read_only = on")  # as a demoted server says
+
+    with (
+        pytest.raises(DatabaseUnavailable, match="read-only transaction"),
+        autocommit(database) as connection,
+    ):
+        connection.exec_driver_sql(f"COMMENT ON DATABASE {name} IS 'written'")
+
+    with autocommit(database) as connection:
+        connection.exec_driver_sql(f"COMMENT ON DATABASE {name} IS 'written'")
+
+
+def answer(database: sqlalchemy.Engine) -> int:
+    with autocommit(database) as connection:
+        return int(connection.exec_driver_sql("SELECT 1").scalar_one())
+
+
+def overdue(database: sqlalchemy.Engine) -> None:
+    with pytest.raises(DatabaseUnavailable), autocommit(database) as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+
+def fail_with(engine: Engine, code: str) -> None:
+    with autocommit(engine.state.engine) as connection:
+        connection.exec_driver_sql(
+            f"DO $$ BEGIN RAISE EXCEPTION 'told by the test' USING ERRCODE = '{code}'; END $$"
+        )

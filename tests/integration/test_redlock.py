@@ -1,0 +1,760 @@
+"""Redlock: the lock outlives the loss of a minority of its servers, and without a majority it is refused.
+
+Refused is not held: whoever cannot reach a majority gives its message back, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+import pytest
+import redis
+from fleet_in_process import Broker, Workers, line
+from key_leak_checker import keys_that_never_expire
+from wire import Wire, read_redis_commands
+
+from workflow_engine import ExecutionStatus, Settings, WorkflowClient
+from workflow_engine.context_cache import Late
+from workflow_engine.doctor import Severity, examine
+from workflow_engine.embedded import EmbeddedRedis
+from workflow_engine.engine import Engine
+from workflow_engine.errors import CacheUnavailable, GivenBack
+from workflow_engine.lock import Claim, DistributedLockService
+from workflow_engine.lock_servers import Quorum, connect_lock_servers
+from workflow_engine.redis_connection import connect_redis
+
+EXECUTION = "01890000-0000-7000-8000-000000000001"
+KEY = f"lock:execution:{EXECUTION}"
+EXPIRY = 5.0
+PATIENCE = EXPIRY / 50
+"""Seconds that a lock server is waited for, with that expiry."""
+
+
+class LockServer:
+    """One of several Redis servers, which can be lost in every way."""
+
+    def __init__(self) -> None:
+        self._server = EmbeddedRedis().start()
+        self.url = self._server.url
+        self.client = redis.Redis.from_url(self.url)
+        self.is_down = False
+
+    def kill(self) -> None:
+        self._server.kill()
+        self.is_down = True
+
+    def restart_empty(self) -> None:
+        self._server.restart()
+        self.is_down = False
+
+    def freeze(self) -> None:
+        """It accepts connections and answers nothing, as if the network to it were cut."""
+        os.kill(self._server.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._server.pid, signal.SIGCONT)
+
+    def recover(self) -> None:
+        if self.is_down:
+            self.restart_empty()
+        self.thaw()
+        self.client.config_set("maxmemory", 0)
+        self.client.flushall()
+
+    def stop(self) -> None:
+        self.client.close()
+        self._server.stop()
+
+
+@pytest.fixture(scope="module")
+def five_servers() -> Iterator[list[LockServer]]:
+    servers = [LockServer() for _ in range(5)]
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def all_servers(five_servers: list[LockServer]) -> Iterator[list[LockServer]]:
+    """Five servers that are up and empty; fails a test that leaves a key there for ever."""
+    for server in five_servers:
+        server.recover()
+    yield five_servers
+    leaked: list[str] = []
+    for server in five_servers:
+        if not server.is_down:
+            server.thaw()
+            leaked += keys_that_never_expire(server.client)
+    assert leaked == []
+
+
+@pytest.fixture
+def servers(all_servers: list[LockServer]) -> list[LockServer]:
+    return all_servers[:3]
+
+
+def connect_locks(settings: Settings) -> DistributedLockService:
+    client = connect_redis(settings)
+    return DistributedLockService(client, connect_lock_servers(client, settings), settings)
+
+
+def urls_of(servers: Sequence[LockServer]) -> tuple[str, ...]:
+    return tuple(server.url for server in servers)
+
+
+@pytest.fixture
+def new_locks(redis_url: str, servers: list[LockServer]) -> Callable[[], DistributedLockService]:
+    """Makes services that stand for processes."""
+    settings = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY)
+    return lambda: connect_locks(settings)
+
+
+@pytest.fixture
+def locks(new_locks: Callable[[], DistributedLockService]) -> DistributedLockService:
+    return new_locks()
+
+
+@pytest.fixture
+def others(new_locks: Callable[[], DistributedLockService]) -> DistributedLockService:
+    """The locks of another process."""
+    return new_locks()
+
+
+def acquired(locks: DistributedLockService) -> Claim:
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+    return claim
+
+
+def values_on(servers: Sequence[LockServer]) -> list[bytes | None]:
+    return [server.client.get(KEY) for server in servers]  # type: ignore[misc]
+
+
+# The lock
+
+
+def test_a_lock_is_held_on_all_servers_by_one_at_a_time_and_released_on_all(
+    locks: DistributedLockService, others: DistributedLockService, servers: list[LockServer]
+) -> None:
+    claim = acquired(locks)
+
+    assert values_on(servers) == [claim.value] * 3
+    assert all(0 < int(server.client.pttl(KEY)) <= EXPIRY * 1000 for server in servers)  # type: ignore[arg-type]
+    assert others.acquire_lock(EXECUTION) is None
+    assert others.value_of(EXECUTION) == claim.value
+    assert locks.is_locked_by_me(claim)
+
+    assert locks.release_lock(claim)
+    assert values_on(servers) == [None] * 3
+    assert not locks.release_lock(claim), "and not twice"
+    assert not others.is_locked(EXECUTION)
+
+
+def test_the_lock_is_not_in_the_redis_of_the_contexts(locks: DistributedLockService, redis_url: str) -> None:
+    claim = acquired(locks)
+
+    with redis.Redis.from_url(redis_url) as contexts:
+        assert list(contexts.scan_iter()) == []
+    locks.release_lock(claim)
+
+
+def test_of_many_that_compete_one_at_a_time_gets_the_lock(
+    new_locks: Callable[[], DistributedLockService],
+) -> None:
+    inside, most, turns = [], [0], []
+
+    def take_a_turn() -> None:
+        locks = new_locks()
+        for _ in range(200):
+            with suppress(CacheUnavailable):  # the votes were split
+                if (claim := locks.acquire_lock(EXECUTION)) is not None:
+                    inside.append(1)
+                    most[0] = max(most[0], len(inside))
+                    time.sleep(0.002)
+                    inside.pop()
+                    turns.append(1)
+                    locks.release_lock(claim)
+                    return
+            time.sleep(0.01)
+
+    competitors = [threading.Thread(target=take_a_turn) for _ in range(6)]
+    for thread in competitors:
+        thread.start()
+    for thread in competitors:
+        thread.join()
+
+    assert most == [1]
+    assert len(turns) == 6, "and each its turn"
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_minority_that_is_lost_changes_nothing(
+    all_servers: list[LockServer], redis_url: str, count: int
+) -> None:
+    servers = all_servers[:count]
+    settings = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY)
+    locks, others = connect_locks(settings), connect_locks(settings)
+    before = acquired(locks)
+    for server in servers[: count // 2]:
+        server.kill()
+
+    assert locks.is_locked_by_me(before)
+    assert others.acquire_lock(EXECUTION) is None
+    locks.renew()
+    assert locks.release_lock(before)
+
+    after = acquired(others)
+    assert locks.acquire_lock(EXECUTION) is None
+    assert others.release_lock(after)
+    assert values_on(servers[count // 2 :]) == [None] * (count // 2 + 1)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_without_a_majority_the_lock_is_refused_and_not_called_held(
+    all_servers: list[LockServer], redis_url: str, count: int
+) -> None:
+    servers = all_servers[:count]
+    locks = connect_locks(Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY))
+    lost, left = servers[: count // 2 + 1], servers[count // 2 + 1 :]
+    for server in lost:
+        server.kill()
+
+    for operation in (locks.acquire_lock, locks.is_locked, locks.held_by):
+        with pytest.raises(CacheUnavailable, match=f"{count // 2} of {count} lock servers answer") as refusal:
+            operation(EXECUTION)
+    port = lost[0].url.rpartition(":")[2].partition("/")[0]
+    assert f"127.0.0.1:{port}: ConnectionError" in str(refusal.value), "the operator is told which"
+    assert "redis://" not in str(refusal.value), "without its password"
+    assert values_on(left) == [None] * len(left), "what was taken is given back"
+
+
+def test_a_claim_that_did_not_get_a_majority_is_taken_back_everywhere(
+    locks: DistributedLockService, servers: list[LockServer]
+) -> None:
+    for server, stranger in zip(servers, (b"one", b"another"), strict=False):
+        server.client.set(KEY, stranger, px=5000)
+
+    with pytest.raises(CacheUnavailable, match="no claim to the lock got a majority"):
+        locks.acquire_lock(EXECUTION)
+
+    assert values_on(servers) == [b"one", b"another", None]
+
+
+def test_who_holds_the_lock_cannot_be_told_if_it_depends_on_a_server_that_is_away(
+    locks: DistributedLockService, servers: list[LockServer]
+) -> None:
+    servers[0].client.set(KEY, b"perhaps the holder", px=5000)
+    assert locks.value_of(EXECUTION) is None, "one of three is no holder"
+    servers[2].kill()
+
+    with pytest.raises(CacheUnavailable, match="depends on lock servers that do not answer"):
+        locks.is_locked(EXECUTION)
+
+
+# Renewal
+
+
+def test_a_lock_is_renewed_on_all_servers_for_as_long_as_it_is_held(
+    redis_url: str, servers: list[LockServer]
+) -> None:
+    short = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=0.9)
+    locks = connect_locks(short)
+    claim = acquired(locks)
+    time.sleep(2 * short.lock_expiry)
+
+    assert values_on(servers) == [claim.value] * 3
+    locks.release_lock(claim)
+
+
+def test_a_server_that_came_back_empty_is_given_the_lock_again_when_it_is_renewed(
+    locks: DistributedLockService, others: DistributedLockService, servers: list[LockServer]
+) -> None:
+    claim = acquired(locks)
+    for server in servers:
+        server.kill()
+        server.restart_empty()
+        locks.renew()
+        assert server.client.get(KEY) == claim.value
+        assert others.acquire_lock(EXECUTION) is None
+
+    locks.release_lock(claim)
+
+
+def test_a_lock_is_kept_while_a_minority_says_that_it_is_somebody_elses(
+    locks: DistributedLockService, servers: list[LockServer]
+) -> None:
+    claim = acquired(locks)
+    servers[0].client.set(KEY, b"a stranger", px=5000)
+
+    locks.renew()
+
+    assert locks.is_locked_by_me(claim)
+    servers[0].client.delete(KEY)
+    locks.renew()
+    assert values_on(servers) == [claim.value] * 3, "it is still renewed"
+    locks.release_lock(claim)
+
+
+def test_a_lock_whose_majority_was_restarted_empty_is_left_to_who_takes_it_then(
+    locks: DistributedLockService, others: DistributedLockService, servers: list[LockServer]
+) -> None:
+    mine = acquired(locks)
+    for server in servers[:2]:
+        server.kill()
+        server.restart_empty()
+    theirs = acquired(others)
+
+    locks.renew()
+    assert servers[2].client.get(KEY) is None, "what is left of it is out of the new holder's way"
+    others.renew()
+
+    assert values_on(servers) == [theirs.value] * 3
+    assert not locks.is_locked_by_me(mine)
+    others.release_lock(theirs)
+    locks.renew()
+    assert values_on(servers) == [None] * 3, "a lock that was lost once is not taken again behind them"
+
+
+def test_locks_that_could_not_be_renewed_are_renewed_once_a_majority_is_back(
+    locks: DistributedLockService, servers: list[LockServer]
+) -> None:
+    claim = acquired(locks)
+    for server in servers[:2]:
+        server.kill()
+    with pytest.raises(CacheUnavailable):
+        locks.renew()
+
+    for server in servers[:2]:
+        server.restart_empty()
+    _until(lambda: _does(locks.renew) and locks.is_locked_by_me(claim))
+
+    assert values_on(servers) == [claim.value] * 3
+    locks.release_lock(claim)
+
+
+def test_a_server_that_is_full_counts_as_one_that_is_away(
+    locks: DistributedLockService, others: DistributedLockService, servers: list[LockServer]
+) -> None:
+    claims = [locks.acquire_lock(name) for name in ("one", "another")]
+    servers[0].client.config_set("maxmemory", 1)
+
+    locks.renew()
+    for claim in claims:
+        assert claim is not None
+        assert locks.is_locked_by_me(claim)
+    third = acquired(others)
+    assert values_on(servers) == [None, third.value, third.value]
+    for claim in claims:
+        assert claim is not None
+        assert locks.release_lock(claim)
+    others.release_lock(third)
+
+
+# Servers that keep silent
+
+
+def test_all_servers_are_asked_before_one_is_waited_for(redis_url: str, servers: list[LockServer]) -> None:
+    patient = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=100)
+    locks = connect_locks(patient)
+    locks.release_lock(acquired(locks))
+    servers[0].freeze()
+
+    acquiring = threading.Thread(target=locks.acquire_lock, args=(EXECUTION,))
+    acquiring.start()
+    _until(lambda: None not in values_on(servers[1:]))
+    assert acquiring.is_alive()
+
+    servers[0].thaw()
+    acquiring.join()
+    assert None not in values_on(servers), "and it has taken the lock too"
+
+
+def test_a_server_that_keeps_silent_is_waited_for_shortly_and_then_left_alone(
+    locks: DistributedLockService, servers: list[LockServer]
+) -> None:
+    locks.release_lock(acquired(locks))
+    servers[1].freeze()
+
+    started = time.monotonic()
+    claim = acquired(locks)
+    first = time.monotonic() - started
+    locks.release_lock(claim)
+    started = time.monotonic()
+    locks.release_lock(acquired(locks))
+    second = time.monotonic() - started
+
+    assert PATIENCE <= first < 4 * PATIENCE
+    assert second < PATIENCE
+
+
+def test_a_majority_that_keeps_silent_is_refused_in_bounded_time(
+    locks: DistributedLockService, servers: list[LockServer]
+) -> None:
+    for server in servers[:2]:
+        server.freeze()
+
+    started = time.monotonic()
+    with pytest.raises(CacheUnavailable, match="1 of 3 lock servers answer"):
+        locks.acquire_lock(EXECUTION)
+
+    assert time.monotonic() - started < 8 * PATIENCE
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_that_to_the_next_question(
+    locks: DistributedLockService, servers: list[LockServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflow_engine.lock_servers.REST", 0)
+    locks.release_lock(acquired(locks))
+    servers[0].freeze()
+    claim = acquired(locks)
+    thawing = threading.Timer(PATIENCE / 2, servers[0].thaw)
+    thawing.start()
+
+    assert locks.is_locked_by_me(claim)
+
+    thawing.join()
+    servers[2].kill()
+    assert locks.release_lock(claim), "server 0 says so, whose answer is needed now"
+
+
+def test_a_lock_that_took_too_long_to_take_does_not_count(
+    locks: DistributedLockService, servers: list[LockServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Quorum._ask
+
+    def ask_slowly(quorum: Quorum, *commands: tuple[str | bytes | int, ...]) -> list[list[object]]:
+        answers = ask(quorum, *commands)
+        clock[0] += EXPIRY
+        return answers
+
+    clock = [time.monotonic()]
+    monkeypatch.setattr(Quorum, "_ask", ask_slowly)
+    monkeypatch.setattr("workflow_engine.lock_servers.time.monotonic", lambda: clock[0])
+
+    with pytest.raises(CacheUnavailable):
+        locks.acquire_lock(EXECUTION)
+
+    assert values_on(servers) == [None] * 3
+
+
+# Executions
+
+
+@pytest.fixture
+def ran() -> list[str]:
+    """What nodes have run, in their order."""
+    return []
+
+
+@pytest.fixture
+def during() -> dict[str, Callable[[], object]]:
+    """What is done while the node of this name runs."""
+    return {}
+
+
+@pytest.fixture
+def new_worker(new_engine: Callable[..., Engine], servers: list[LockServer]) -> Callable[[], Engine]:
+    return lambda: new_engine(lock_urls=urls_of(servers), lock_expiry=EXPIRY)
+
+
+@pytest.fixture
+def engine(new_worker: Callable[[], Engine]) -> Engine:
+    return new_worker()
+
+
+@pytest.fixture
+def second_engine(new_worker: Callable[[], Engine]) -> Engine:
+    return new_worker()
+
+
+@pytest.fixture
+def execution(client: WorkflowClient, ran: list[str], during: dict[str, Callable[[], object]]) -> str:
+    """Three nodes in a row, started."""
+
+    def run(name: str) -> str:
+        ran.append(name)
+        during.get(name, lambda: None)()
+        return name
+
+    def first() -> str:
+        return run("first")
+
+    def second() -> str:
+        return run("second")
+
+    def third() -> str:
+        return run("third")
+
+    client.deploy(line(first, second, third))
+    return client.start("line").id
+
+
+NODES = ["first", "second", "third"]
+
+
+def test_executions_run_under_a_lock_that_is_held_on_all_servers_while_a_node_runs(
+    client: WorkflowClient,
+    workers: Workers,
+    servers: list[LockServer],
+    settings: Settings,
+    during: dict[str, Callable[[], object]],
+    ran: list[str],
+    execution: str,
+) -> None:
+    key, held = settings.lock_key(execution), []
+    during["second"] = lambda: held.extend(server.client.get(key) for server in servers)
+
+    workers.drain()
+
+    assert client.get(execution).result == "third"
+    assert ran == NODES
+    assert len(held) == 3
+    assert None not in held
+    assert len(set(held)) == 1
+    assert [server.client.exists(key) for server in servers] == [0, 0, 0]
+
+
+def test_executions_go_on_while_a_minority_dies_and_comes_back_empty(
+    client: WorkflowClient,
+    workers: Workers,
+    servers: list[LockServer],
+    during: dict[str, Callable[[], object]],
+    ran: list[str],
+    execution: str,
+) -> None:
+    def replace() -> None:
+        servers[0].restart_empty()
+        servers[1].freeze()
+
+    during["first"] = servers[0].kill
+    during["second"] = replace
+
+    workers.drain()
+
+    assert client.get(execution).result == "third"
+    assert ran == NODES
+
+
+@pytest.mark.parametrize("loss", [LockServer.kill, LockServer.freeze], ids=["dead", "silent"])
+def test_without_a_majority_messages_are_given_back_and_nothing_is_lost(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    servers: list[LockServer],
+    ran: list[str],
+    execution: str,
+    loss: Callable[[LockServer], None],
+) -> None:
+    workers.hop()
+    message = broker.take()
+    for server in servers[:2]:
+        loss(server)
+
+    for _ in range(2):
+        with pytest.raises(GivenBack, match="1 of 3 lock servers answer"):
+            engine.executor.continue_execution(message)
+    assert ran == ["first"]
+    assert client.get(execution).status is ExecutionStatus.RUNNING
+
+    for server in servers[:2]:
+        server.recover()
+    _until(lambda: _does(lambda: engine.executor.continue_execution(message)))
+    workers.drain()
+    assert client.get(execution).result == "third"
+    assert ran == NODES
+
+
+def test_a_majority_that_is_lost_while_a_node_runs_costs_no_result(
+    client: WorkflowClient,
+    new_engine: Callable[..., Engine],
+    broker: Broker,
+    servers: list[LockServer],
+    during: dict[str, Callable[[], object]],
+    ran: list[str],
+    execution: str,
+) -> None:
+    worker = new_engine(lock_urls=urls_of(servers), lock_expiry=1)
+    during["first"] = lambda: [server.kill() for server in servers[:2]]
+
+    worker.executor.continue_execution(broker.take())
+
+    assert client.journal(execution)[-1].node_id == "first", "it was committed"
+    for server in servers[:2]:
+        server.restart_empty()
+    message = broker.take()
+    _until(lambda: _does(lambda: worker.executor.continue_execution(message)))
+    worker.executor.continue_execution(broker.take())
+    assert client.get(execution).result == "third"
+    assert ran == NODES
+
+
+def test_two_holders_of_a_lock_that_its_servers_forgot_commit_a_node_once(
+    client: WorkflowClient,
+    engine: Engine,
+    second_engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    servers: list[LockServer],
+    during: dict[str, Callable[[], object]],
+    ran: list[str],
+    execution: str,
+) -> None:
+    message = broker.take()
+
+    def be_overtaken() -> None:
+        during.clear()
+        for server in servers[:2]:
+            server.client.flushall()
+        second_engine.executor.continue_execution(message)
+
+    during["first"] = be_overtaken
+
+    engine.executor.continue_execution(message)
+    workers.drain()
+
+    assert ran[:2] == ["first", "first"], "no promise rests on the lock"
+    assert [row.node_id for row in client.journal(execution)] == ["start", *NODES]
+    assert client.get(execution).result == "third"
+
+
+def test_a_late_message_never_holds_the_lock(
+    engine: Engine,
+    workers: Workers,
+    servers: list[LockServer],
+    execution: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = workers.hop()
+    workers.hop()
+    asked: list[str] = []
+    monkeypatch.setattr(Quorum, "acquire", lambda *_: asked.append("acquire"))
+
+    entered = engine.cache.enter(engine.locks.new_claim(execution), message.node_id, message.seq, ())
+
+    assert isinstance(entered, Late)
+    assert asked == []
+
+
+def test_a_message_that_becomes_late_while_it_takes_the_lock_brings_back_the_one_it_kept_out(
+    client: WorkflowClient,
+    engine: Engine,
+    second_engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    ran: list[str],
+    execution: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = broker.take()
+    acquire = Quorum.acquire
+
+    def acquire_late(quorum: Quorum, key: str, value: bytes) -> bytes:
+        monkeypatch.setattr(Quorum, "acquire", acquire)
+        second_engine.executor.continue_execution(message)
+        holder = acquire(quorum, key, value)
+        second_engine.executor.continue_execution(broker.take())
+        assert ran == ["first"], "the message for the second node met the lock held, and was dropped"
+        return holder
+
+    monkeypatch.setattr(Quorum, "acquire", acquire_late)
+    engine.executor.continue_execution(message)
+    workers.drain()
+
+    assert ran == NODES
+    assert client.get(execution).result == "third"
+
+
+def test_a_context_is_not_cached_by_who_has_lost_the_lock(
+    engine: Engine, servers: list[LockServer], settings: Settings, redis_client: redis.Redis, execution: str
+) -> None:
+    claim = engine.locks.acquire_lock(execution)
+    assert claim is not None
+    snapshot = engine.state.load_snapshot(execution)
+    assert snapshot is not None
+    for server in servers[:2]:
+        server.client.flushall()
+
+    assert not engine.cache.cache_context(claim, snapshot, b"{}")
+    assert not redis_client.exists(settings.context_key(execution))
+    engine.locks.renew()
+    assert engine.cache.cache_context(claim, snapshot, b"{}")
+    assert engine.cache.discard(claim), "the lock was ours until now"
+    assert not engine.cache.discard(claim)
+
+
+def test_a_lock_is_released_even_if_the_redis_of_the_contexts_is_away(
+    servers: list[LockServer], all_servers: list[LockServer]
+) -> None:
+    contexts = all_servers[3]
+    locks = connect_locks(Settings(redis_url=contexts.url, lock_urls=urls_of(servers), redis_timeout=0.2))
+    claim = acquired(locks)
+    contexts.kill()
+
+    with pytest.raises(CacheUnavailable):
+        locks.release_lock(claim)
+
+    assert values_on(servers) == [None] * 3
+
+
+def test_the_doctor_looks_at_every_lock_server(
+    new_worker: Callable[[], Engine], servers: list[LockServer]
+) -> None:
+    servers[1].kill()
+
+    findings = examine(new_worker().settings, patience=1)
+
+    found = [topic for title, topic in findings.items() if title.startswith("Redis (locks) at 127.0.0.1:")]
+    assert [topic[0].severity for topic in found] == [Severity.OK, Severity.PROBLEM, Severity.OK]
+    assert "WORKFLOW_ENGINE_LOCK_URLS" in found[1][0].advice
+
+
+def test_a_hop_asks_each_lock_server_twice(
+    new_engine: Callable[..., Engine],
+    workers: Workers,
+    broker: Broker,
+    servers: list[LockServer],
+    settings: Settings,
+    execution: str,
+) -> None:
+    wires = [Wire(server.url, read_redis_commands) for server in servers]
+    contexts = Wire(settings.redis_url, read_redis_commands)
+    worker = new_engine(
+        redis_url=contexts.url, lock_urls=tuple(wire.url for wire in wires), lock_expiry=EXPIRY
+    )
+    worker.executor.continue_execution(broker.take())
+    message = broker.take()
+
+    recordings = [wire.recorded() for wire in (contexts, *wires)]
+    traffic = [recording.__enter__() for recording in recordings]
+    worker.executor.continue_execution(message)
+    for recording in recordings:
+        recording.__exit__(None, None, None)
+    for wire in (contexts, *wires):
+        wire.close()
+
+    assert traffic[0].names == [*["EVALSHA"] * 3, "DEL"], "is it late, enter, leave, has somebody knocked"
+    for of_lock_server in traffic[1:]:
+        assert of_lock_server.names == ["EVAL", "EVAL"], "take, release"
+        assert of_lock_server.round_trips == 2
+
+
+def _does(step: Callable[[], object]) -> bool:
+    try:
+        step()
+    except (CacheUnavailable, GivenBack):
+        return False
+    return True
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    """Waits for what takes a moment: a server that was silent is left alone for a second."""
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,190 @@
+"""An outage is told once when it begins and once when it ends, however many parts of a process meet it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from workflow_engine import patience
+from workflow_engine.errors import (
+    BrokerUnavailable,
+    CacheUnavailable,
+    DatabaseOutdated,
+    DatabaseUnavailable,
+    GivenBack,
+    WorkflowEngineError,
+)
+from workflow_engine.outages import Outages
+from workflow_engine.patience import BackOff, repeated
+
+
+@pytest.fixture
+def outages() -> Outages:
+    return Outages()
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What was logged since it was last asked, times left out."""
+    caplog.set_level(logging.INFO, "workflow_engine")
+
+    def lines() -> list[str]:
+        told = [record.getMessage().partition(", after ")[0] for record in caplog.records]
+        caplog.clear()
+        return told
+
+    return lines
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+
+
+def fails(outages: Outages, error: WorkflowEngineError, what: str = "work") -> None:
+    with pytest.raises(type(error)), outages.told(what):
+        raise error
+
+
+def succeeds(outages: Outages, *services: type[WorkflowEngineError]) -> None:
+    with outages.told("work"):
+        for service in services:
+            outages.answered(service)
+
+
+def test_many_failures_are_one_outage(outages: Outages, said: Callable[[], list[str]]) -> None:
+    for _ in range(5):
+        fails(outages, DatabaseUnavailable("Postgres does not answer"))
+    succeeds(outages, DatabaseUnavailable)
+    succeeds(outages, DatabaseUnavailable)
+
+    assert said() == ["Postgres does not answer; waiting to work", "Postgres serves again"]
+
+
+def test_the_next_outage_is_told_as_well(outages: Outages, said: Callable[[], list[str]]) -> None:
+    fails(outages, CacheUnavailable("Redis is away"))
+    succeeds(outages, CacheUnavailable)
+    fails(outages, CacheUnavailable("Redis is away again"))
+
+    assert said()[1:] == ["Redis serves again", "Redis is away again; waiting to work"]
+
+
+def test_services_fail_and_return_each_for_itself(outages: Outages, said: Callable[[], list[str]]) -> None:
+    fails(outages, CacheUnavailable("Redis is away"))
+    fails(outages, BrokerUnavailable("the broker is away"))
+    succeeds(outages, CacheUnavailable)
+
+    assert said()[2:] == ["Redis serves again"]
+
+
+def test_a_message_given_back_for_an_outage_tells_of_it(
+    outages: Outages, said: Callable[[], list[str]]
+) -> None:
+    with pytest.raises(GivenBack), outages.told("run nodes"):
+        raise GivenBack("see there") from DatabaseOutdated("run `workflow-engine db upgrade`")
+
+    assert said() == ["run `workflow-engine db upgrade`; waiting to run nodes"]
+
+
+def test_a_message_given_back_for_another_reason_is_no_outage(
+    outages: Outages, said: Callable[[], list[str]]
+) -> None:
+    fails(outages, GivenBack("the node waits for a newer worker"))
+
+    assert said() == []
+
+
+def test_success_without_an_answer_of_the_service_ends_no_outage(
+    outages: Outages, said: Callable[[], list[str]]
+) -> None:
+    fails(outages, BrokerUnavailable("the broker is away"))
+    succeeds(outages, DatabaseUnavailable)
+
+    assert len(said()) == 1
+
+
+def test_answers_amid_failure_end_no_outage(outages: Outages, said: Callable[[], list[str]]) -> None:
+    @outages.told("work")
+    def read_and_write() -> None:
+        outages.answered(DatabaseUnavailable)
+        raise DatabaseUnavailable("could not extend file")
+
+    for _ in range(3):
+        with pytest.raises(DatabaseUnavailable):
+            read_and_write()
+
+    assert len(said()) == 1
+
+
+def test_a_failure_that_was_passed_over_on_the_way_is_not_ended_by_the_success(
+    outages: Outages, said: Callable[[], list[str]]
+) -> None:
+    with outages.told("run nodes"):
+        outages.answered(CacheUnavailable)
+        fails(outages, CacheUnavailable("Redis is away"))
+
+    assert said() == ["Redis is away; waiting to work"]
+
+
+def test_an_outage_ends_when_every_part_has_got_over_it(
+    outages: Outages, said: Callable[[], list[str]]
+) -> None:
+    go_on = threading.Event()
+
+    def renews_locks() -> None:
+        fails(outages, CacheUnavailable("Redis is away"))
+        failed.set()
+        go_on.wait(5)
+        succeeds(outages, CacheUnavailable)
+
+    failed = threading.Event()
+    other = threading.Thread(target=renews_locks)
+    other.start()
+    failed.wait(5)
+    fails(outages, CacheUnavailable("Redis is away"))
+    succeeds(outages, CacheUnavailable)
+    assert len(said()) == 1
+
+    go_on.set()
+    other.join()
+
+    assert said() == ["Redis serves again"]
+
+
+def test_a_part_that_is_gone_keeps_no_outage_open(outages: Outages, said: Callable[[], list[str]]) -> None:
+    request = threading.Thread(target=fails, args=(outages, CacheUnavailable("Redis is away")))
+    request.start()
+    request.join()
+    succeeds(outages, CacheUnavailable)
+
+    assert said()[1:] == ["Redis serves again"]
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_is_repeated_tells_what_waits_once(said: Callable[[], list[str]]) -> None:
+    from workflow_engine.outages import outages
+
+    outages.forget()
+    attempts = iter([DatabaseUnavailable("Postgres is away")] * 4)
+
+    def commit() -> str:
+        for error in attempts:
+            raise error
+        outages.answered(DatabaseUnavailable)
+        return "committed"
+
+    assert repeated(commit, 60, "commit node charge") == "committed"
+    assert said() == ["Postgres is away; waiting to commit node charge", "Postgres serves again"]
+
+
+def test_pauses_double_up_to_a_ceiling_and_are_spread() -> None:
+    back_off = BackOff(first=1, longest=8)
+    pauses = [back_off.pause() for _ in range(6)]
+    back_off.reset()
+
+    for pause, expected in zip([*pauses, back_off.pause()], [1, 2, 4, 8, 8, 8, 1], strict=True):
+        assert 0.7 * expected <= pause <= 1.3 * expected
+    assert len(set(pauses)) == 6
