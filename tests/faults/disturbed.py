@@ -1,0 +1,120 @@
+"""A Celery app whose messages go astray: doubled, dropped or shuffled on their way into the queue.
+
+Workers are started with `-A faults.disturbed`, and the suite does the same to what it publishes itself. It is
+the transport that is patched, below everything the engine knows of, so messages of recovery go astray like
+any others. Which disturbance is in force stands in a file, and every message is written down in another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from kombu.transport.redis import Channel
+
+from faults.effects import append, lines_of
+from faults.workload import FOLDER_VARIABLE
+from workers.app import app
+from workflow_engine.dispatch import TASK_NAME
+
+__all__ = ["Disturbance", "app", "disturb", "disturbed", "messages_in"]
+
+EVERY = 10
+"""One message of so many is dropped."""
+HELD_BACK = 1.0
+"""Seconds that a message comes late at most; for a node of half a second that is after its commit."""
+PRIORITIES = (0, 3, 6, 9)
+"""Those for which Redis keeps a list each."""
+
+PUT = "_put"
+"""The method of kombu's transport that puts a message into a queue."""
+CHOICE, MESSAGES = "disturbance", "messages"
+
+Put = Callable[..., None]
+_counter = itertools.count(random.randrange(EVERY))
+
+
+class Disturbance(StrEnum):
+    NONE = "none"
+    """Messages are only counted."""
+    DOUBLED = "doubled"
+    """Each comes twice, the second time at once or late."""
+    DROPPED = "dropped"
+    """Every tenth does not come."""
+    SHUFFLED = "shuffled"
+    """Each comes at any time, with any priority."""
+
+
+def disturb(folder: Path, disturbance: Disturbance) -> None:
+    """From now on, do this to all messages of the stage in this folder."""
+    (folder / f"{CHOICE}.new").write_text(disturbance)
+    (folder / f"{CHOICE}.new").rename(folder / CHOICE)
+
+
+@contextmanager
+def disturbed(folder: Path) -> Iterator[None]:
+    """Do it to the messages of this process, too."""
+    original = getattr(Channel, PUT)
+    setattr(Channel, PUT, _disturbing(original, folder))
+    try:
+        yield
+    finally:
+        setattr(Channel, PUT, original)
+
+
+def messages_in(folder: Path) -> list[dict[str, Any]]:
+    """The messages so far: `disturbance`, `execution_id`, `priority`, `copies`, `at`."""
+    return lines_of(folder / MESSAGES)
+
+
+def _disturbing(put: Put, folder: Path) -> Put:
+    def put_disturbed(channel: Channel, queue: str, message: dict[str, Any], **options: Any) -> None:
+        if message["headers"].get("task") != TASK_NAME:
+            put(channel, queue, message, **options)
+            return
+        disturbance = Disturbance((folder / CHOICE).read_text())
+        copies = 1
+        if disturbance is Disturbance.DROPPED and next(_counter) % EVERY == 0:
+            copies = 0
+        elif disturbance is Disturbance.DOUBLED:
+            copies = 2
+        fields = {
+            "disturbance": disturbance,
+            "execution_id": message["headers"]["root_id"],
+            "priority": message["properties"].get("priority"),
+            "copies": copies,
+            "at": time.time(),
+        }
+        append(folder / MESSAGES, fields)
+        if disturbance is Disturbance.SHUFFLED:
+            priority = random.choice(PRIORITIES)
+            message = {**message, "properties": {**message["properties"], "priority": priority}}
+            _late(put, channel, queue, message)
+        elif copies:
+            put(channel, queue, message, **options)
+        if copies > 1:
+            _late(put, channel, queue, message)
+
+    return put_disturbed
+
+
+def _late(put: Put, channel: Channel, queue: str, message: dict[str, Any]) -> None:
+    """Half of the messages at once, the others within a second."""
+    if random.random() < 0.5:
+        put(channel, queue, message)
+        return
+    timer = threading.Timer(random.uniform(0, HELD_BACK), put, (channel, queue, message))
+    timer.daemon = True
+    timer.start()
+
+
+if FOLDER_VARIABLE in os.environ:  # a worker; the suite itself only borrows
+    setattr(Channel, PUT, _disturbing(getattr(Channel, PUT), Path(os.environ[FOLDER_VARIABLE])))

@@ -1,0 +1,80 @@
+"""What nodes really did, written down outside the engine while they did it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from workflow_engine import ExecutionContext
+
+FILE = "effects"
+
+
+class EffectKind(StrEnum):
+    ENTERED = "entered"
+    """A node begins to run."""
+    DONE = "done"
+    """Its side effect."""
+    FAILED = "failed"
+    """It raises, as its workflow has foreseen."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A line of the file; `at` is in seconds since the epoch, `key` the idempotency key."""
+
+    kind: EffectKind
+    execution_id: str
+    node_id: str
+    key: str
+    attempt: int
+    process: int
+    at: float
+
+
+def write_down(folder: Path, kind: EffectKind, context: ExecutionContext) -> None:
+    append(
+        folder / FILE,
+        {
+            "kind": kind,
+            "execution_id": context.execution_id,
+            "node_id": context.current_node_id,
+            "key": context.idempotency_key,
+            "attempt": context.attempt,
+            "process": os.getpid(),
+            "at": time.time(),
+        },
+    )
+
+
+def append(path: Path, fields: Mapping[str, Any]) -> None:
+    """Add a line of JSON: one write to a file opened with O_APPEND, so lines of processes never mix."""
+    with path.open("ab", buffering=0) as lines:
+        lines.write(json.dumps(fields).encode() + b"\n")
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """All lines so far; one that a killed process left unfinished was never an effect."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def effects_in(folder: Path) -> list[Effect]:
+    """All effects so far, in the order in which they were written."""
+    return [Effect(**{**line, "kind": EffectKind(line["kind"])}) for line in lines_of(folder / FILE)]
+
+
+def running_in(effects: Sequence[Effect], processes: Collection[int], at: float) -> list[Effect]:
+    """The runs that were going on in some processes at a time."""
+    last: dict[int, Effect] = {}
+    for effect in effects:
+        if effect.at <= at and effect.process in processes:
+            last[effect.process] = effect
+    return [effect for effect in last.values() if effect.kind is EffectKind.ENTERED]

@@ -1,0 +1,42 @@
+"""A Redis that forgets everything: broker, locks and contexts at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from faults.fault import Findings
+from faults.stage import Load, Stage
+
+
+def flush(stage: Stage) -> Findings:
+    """FLUSHALL, again and again."""
+    return _forgetful(stage, stage.redis.flushall)
+
+
+def restart_empty(stage: Stage) -> Findings:
+    """SIGKILL and a start with empty memory, again and again."""
+
+    def restart() -> None:
+        stage.servers.kill_redis()
+        stage.servers.restart_redis()
+
+    return _forgetful(stage, restart)
+
+
+def _forgetful(stage: Stage, forget: Callable[[], object]) -> Findings:
+    scale = stage.scale
+    stage.add_workers(scale.workers)
+    times: list[float] = []
+    every = scale.trouble / 12
+    # About as much as the workers can do, or there would be no messages in the queue to be lost.
+    with Load(stage, scale.load * 2, scale.trouble) as load:
+        for _ in range(12):
+            time.sleep(every)
+            times.append(time.time())
+            forget()
+    stage.wait_for_the_end()
+
+    record = stage.record()
+    delays = record.delays_of((execution_id, at) for at in times for execution_id in record.under_way(at))
+    return Findings(record, frozenset(load.started), len(times), delays)

@@ -1,0 +1,105 @@
+"""The tables of faults, for the terminal and for docs/faults.md.
+
+In the document they stand between two comments, so that a run replaces exactly what it has measured and the
+prose around it stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from faults.verdict import Verdict
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
+BEGIN, END = "<!-- faults: written by `make chaos` -->", "<!-- end of faults -->"
+
+NOTHING = "\N{EN DASH}"
+
+HEADINGS = (
+    "fault",
+    "how it was caused",
+    "times",
+    "executions",
+    "lost",
+    "nodes committed twice",
+    "side effects repeated",
+    "moved again after: median",
+    "worst",
+    "promises kept",
+)
+NUMBERS = slice(2, 9)
+"""The columns that are aligned to the right."""
+MORE_HEADINGS = ("fault", "what it promises besides", "what else was seen")
+
+
+def tables(verdicts: Sequence[Verdict]) -> str:
+    """Two Markdown tables: what all faults have in common, and what each has of its own."""
+    marks = ["---"] * len(HEADINGS)
+    marks[NUMBERS] = ["--:"] * len(marks[NUMBERS])
+    more_marks = ["---"] * len(MORE_HEADINGS)
+    more = [_of_its_own(verdict) for verdict in verdicts]
+    return "\n".join(
+        [*_lines([HEADINGS, marks, *map(_cells, verdicts)]), "", *_lines([MORE_HEADINGS, more_marks, *more])]
+    )
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in rows]
+
+
+def _cells(verdict: Verdict) -> Sequence[str]:
+    fault, findings = verdict.fault, verdict.findings
+    kept = "**no**" if verdict.problems else "yes"
+    if findings is None:
+        return (fault.title, fault.how, *[NOTHING] * 7, kept)
+    return (
+        fault.title,
+        fault.how,
+        f"{findings.times:,}",
+        f"{len(findings.record.executions):,}",
+        f"{verdict.lost:,}",
+        f"{verdict.committed_twice:,}",
+        f"{verdict.effects_repeated:,}",
+        _seconds(verdict.median),
+        _seconds(verdict.worst),
+        kept,
+    )
+
+
+def _of_its_own(verdict: Verdict) -> Sequence[str]:
+    seen = "; ".join(verdict.findings.also) if verdict.findings else "the suite itself failed"
+    return verdict.fault.title, verdict.fault.promise or NOTHING, seen or NOTHING
+
+
+def _seconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.1f} s"
+
+
+def plain(verdict: Verdict) -> str:
+    """A verdict for the terminal, as soon as it is there."""
+    cells = dict(zip(HEADINGS, _cells(verdict), strict=True))
+    figures = ", ".join(f"{name} {cells[name]}" for name in HEADINGS[NUMBERS])
+    _, promise, seen = _of_its_own(verdict)
+    lines = [
+        f"{verdict.fault.title}: {verdict.fault.how}",
+        f"  {figures}",
+        f"  promised besides: {promise}; seen: {seen}",
+        f"  promises kept: {'no' if verdict.problems else 'yes'} ({verdict.took:.0f} s)",
+        *(f"    {line}" for problem in verdict.problems for line in problem.splitlines()),
+    ]
+    return "\n".join(lines)
+
+
+def write_into(document: Path, verdicts: Sequence[Verdict], machine: str) -> None:
+    """Put the tables and what they were measured on between the comments.
+
+    Raises ValueError if the document has no such place.
+    """
+    place = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    written = "\n".join([BEGIN, "", tables(verdicts), "", machine, "", END])
+    text, count = place.subn(lambda _: written, document.read_text())
+    if count != 1:
+        raise ValueError(f"{document} has {count} places for the tables, which begin with {BEGIN}")
+    document.write_text(text)
