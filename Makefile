@@ -11,8 +11,9 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 # pip would keep downloads in the home directory.
 INSTALL := .venv/bin/python -m pip install -qq --no-input --no-cache-dir --disable-pip-version-check
-# pytest would leave the folders of its last runs in /tmp.
-PYTEST := .venv/bin/python -m pytest --basetemp=.venv/tmp
+# pytest would leave the folders of its last runs in /tmp. Two files at a time, each with servers of its own,
+# because most tests wait for others more than they work.
+PYTEST := .venv/bin/python -m pytest --basetemp=.venv/tmp --numprocesses=2 --dist=loadfile
 
 help:  ## show this list
 	@echo "make demo         200 orders through a workflow on real workers (ARGS=--once: end by itself)"

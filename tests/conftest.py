@@ -38,6 +38,8 @@ for _name in [
     name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(TEST_PREFIX)
 ]:
     del os.environ[_name]
+# Nor is the width of the terminal, which not every way of running tests has.
+os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session")

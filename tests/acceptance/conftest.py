@@ -24,7 +24,8 @@ from workflow_engine import Settings
 
 SHARED = f"workflow_engine_shared_fleet_{os.getpid()}"
 
-_figures: list[str] = []
+MEASURED = "measured"
+"""The property of a test's report that tells what it has measured; it reaches whoever prints the summary."""
 
 
 @pytest.fixture(scope="session")
@@ -112,16 +113,20 @@ def figure(request: pytest.FixtureRequest) -> Any:
     """Reports a measured figure at the end of the run: `figure("200 nodes", milliseconds, 200)`."""
 
     def report(what: str, milliseconds: int, nodes: int) -> None:
-        _figures.append(f"{what}: {milliseconds / 1000:.2f} s, {nodes * 1000 / milliseconds:.0f} nodes/s")
+        seconds, speed = milliseconds / 1000, nodes * 1000 / milliseconds
+        request.node.user_properties.append((MEASURED, f"{what}: {seconds:.2f} s, {speed:.0f} nodes/s"))
 
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _figures:
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    properties = [each for report in reports for each in getattr(report, "user_properties", ())]
+    # A report of each phase of a test has its properties.
+    if measured := list(dict.fromkeys(text for name, text in properties if name == MEASURED)):
         terminalreporter.section("measured")
-        for line in _figures:
-            terminalreporter.write_line(line)
+        for text in measured:
+            terminalreporter.write_line(text)
 
 
 @pytest.hookimpl(wrapper=True)

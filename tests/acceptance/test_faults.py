@@ -14,7 +14,7 @@ from faults.catalogue import FAULTS
 from faults.fault import SHORT, Fault
 from faults.report import plain
 from faults.servers import Servers
-from faults.verdict import Verdict, judge
+from faults.verdict import judge
 
 from workflow_engine.errors import EmbeddedServerFailed
 
@@ -30,30 +30,11 @@ def servers() -> Iterator[Servers]:
         pytest.skip(f"servers to break are missing: {error}")
 
 
-class Figures:
-    """Tells what was measured at the end of the run."""
-
-    def __init__(self) -> None:
-        self.verdicts: list[Verdict] = []
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section("faults")
-        for verdict in self.verdicts:
-            terminalreporter.write_line(plain(verdict))
-
-
-@pytest.fixture(scope="module")
-def figures(request: pytest.FixtureRequest) -> Figures:
-    figures = Figures()
-    request.config.pluginmanager.register(figures)
-    return figures
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_nothing_is_lost_and_nothing_is_committed_twice_whatever_breaks(
-    fault: Fault, servers: Servers, figures: Figures
+    fault: Fault, servers: Servers, request: pytest.FixtureRequest
 ) -> None:
     verdict = judge(fault, SHORT, servers)
-    figures.verdicts.append(verdict)
+    request.node.user_properties.append(("measured", plain(verdict)))
 
     assert not verdict.problems, "\n".join(verdict.problems)

@@ -95,7 +95,7 @@ def test_data_that_the_schema_refuses_stores_nothing_and_tells_every_problem(
     ("arguments", "path"),
     [
         ({"data": {"a": float("nan")}}, "data.a"),
-        ({"data": {"a": object()}}, "data.a"),
+        ({"data": {"a": {1, 2}}}, "data.a"),
         ({"data": "x" * 2_000_000}, "data"),
         ({"variables": {"_secrets": 1}}, "variables._secrets"),
         ({"variables": {"seen": 1}}, "variables.seen"),
