@@ -2,7 +2,8 @@
 
 A wait is over when its time has come or its events have arrived. It is then claimed, `RESUMING`, and its
 node is enqueued; only the commit of the resumed node closes it. A claim is a lease: when nothing comes of
-it, because the claimer died or the message was lost, it is claimed again, later each time.
+it, because the claimer died or the message was lost, it is claimed again, later each time. Waits of paused
+executions are claimed too, to be out of the way of others, but wake nobody before the execution is resumed.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ from workflow_engine.states import WaitType
 
 CLAIM_DUE = """
 WITH over AS (
-    SELECT w.id
+    SELECT w.id, e.status = 'PAUSED' AS is_paused
     FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
-    WHERE e.status IN ('RUNNING', 'WAITING')
-        AND w.status = 'WAITING' AND LEAST(w.resume_at, w.expires_at) <= now()
+    WHERE w.status = 'WAITING' AND LEAST(w.resume_at, w.expires_at) <= now()
     ORDER BY LEAST(w.resume_at, w.expires_at)
     LIMIT %(limit)s
     -- Both, and without waiting for either: a commit takes the execution first and its waits after it.
     FOR NO KEY UPDATE OF e, w SKIP LOCKED
 ), abandoned AS (
-    SELECT w.id
+    SELECT w.id, e.status = 'PAUSED' AS is_paused
     FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
-    WHERE e.status IN ('RUNNING', 'WAITING') AND w.status = 'RESUMING' AND w.claimed_until <= now()
+    WHERE w.status = 'RESUMING' AND w.claimed_until <= now()
     ORDER BY w.claimed_until
     LIMIT %(limit)s - (SELECT count(*) FROM over)
     FOR NO KEY UPDATE OF e, w SKIP LOCKED
 ), due AS (
-    SELECT id FROM over UNION ALL SELECT id FROM abandoned
+    SELECT id, CASE WHEN is_paused THEN 'timesSetAside' ELSE 'claims' END AS counter, is_paused
+    FROM (SELECT * FROM over UNION ALL SELECT * FROM abandoned) AS both_kinds
 ), claimed AS (
     UPDATE {s}.execution_wait_states w SET
         status = 'RESUMING',
         claimed_until = now() + %(lease)s * interval '1 second'
-            * power(2, least(coalesce((w.details->>'claims')::int, 0), 10)),
+            * power(2, least(coalesce((w.details->>due.counter)::int, 0), 10)),
         details = w.details || jsonb_build_object(
-            'claims', coalesce((w.details->>'claims')::int, 0) + 1,
+            due.counter, coalesce((w.details->>due.counter)::int, 0) + 1,
             'timedOut', coalesce(
                 (w.details->>'timedOut')::boolean, w.wait_type = 'EVENTS' AND w.status = 'WAITING'))
     FROM due WHERE w.id = due.id
-    RETURNING w.execution_id, w.node_id
+    RETURNING w.execution_id, w.node_id, due.is_paused
 ), asked AS (
     UPDATE {s}.executions e SET attention = true
-    FROM (SELECT DISTINCT execution_id FROM claimed) c WHERE e.id = c.execution_id
+    FROM (SELECT DISTINCT execution_id FROM claimed WHERE NOT is_paused) c WHERE e.id = c.execution_id
     RETURNING e.id, e.workflow_id, e.workflow_version, e.seq, e.priority
 )
 SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq, a.priority, now()
@@ -58,16 +59,12 @@ FROM claimed c JOIN asked a ON a.id = c.execution_id
 NEXT_DUE = """
 SELECT least(
     (SELECT LEAST(resume_at, expires_at) FROM {s}.execution_wait_states w
-        WHERE status = 'WAITING' AND LEAST(resume_at, expires_at) IS NOT NULL AND {is_moving}
+        WHERE status = 'WAITING' AND LEAST(resume_at, expires_at) IS NOT NULL
         ORDER BY LEAST(resume_at, expires_at) LIMIT 1),
     (SELECT claimed_until FROM {s}.execution_wait_states w
-        WHERE status = 'RESUMING' AND claimed_until IS NOT NULL AND {is_moving}
+        WHERE status = 'RESUMING' AND claimed_until IS NOT NULL
         ORDER BY claimed_until LIMIT 1))
-""".replace(
-    # Asked row by row, in the order of the index: the first that is moving is the answer.
-    "{is_moving}",
-    "(SELECT e.status FROM {s}.executions e WHERE e.id = w.execution_id) IN ('RUNNING', 'WAITING')",
-)
+"""
 
 WOKEN = """
 SELECT w.wait_type, coalesce((w.details->>'timedOut')::boolean, false), w.received_events,
@@ -98,7 +95,7 @@ class Waits:
         self._lease = settings.claim_lease
 
     def claim_due(self, limit: int = 200) -> list[DueWait]:
-        """Claim waits that are over, of executions that are not paused, and ask for attention to them.
+        """Claim waits that are over, and ask for attention to them; those of paused executions are left out.
 
         Several claimers at once get different ones.
         """

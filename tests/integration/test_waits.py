@@ -426,13 +426,40 @@ def test_the_waits_of_a_paused_execution_come_due_when_it_is_not_paused_any_more
     time_passes: TimePasses,
     wake_due: WakeDue,
 ) -> None:
-    engine.state.update_execution_status(execution, ExecutionStatus.PAUSED)
+    client.pause(execution)
     time_passes(2 * HOUR)
 
-    assert wake_due() == []
-    assert next_due(engine).wait == math.inf  # or every timekeeper would look again and again
+    for times in range(12):
+        assert wake_due() == []
+        # They are set aside, for longer and longer, or every timekeeper would pass them by at every look.
+        assert next_due(engine).wait > engine.settings.claim_lease * 2 ** min(times, 10) - 5
+        time_passes(engine.settings.claim_lease * 2 ** min(times, 10))
 
-    engine.state.update_execution_status(execution, ExecutionStatus.WAITING)
+    client.resume(execution)
+    workers.drain()
+    assert client.get(execution).status is ExecutionStatus.COMPLETED
+
+
+def test_a_wake_that_is_lost_after_a_long_pause_is_not_waited_for_longer_than_others(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    execution: str,
+    time_passes: TimePasses,
+    wake_due: WakeDue,
+) -> None:
+    client.pause(execution)
+    time_passes(2 * HOUR)
+    for times in range(8):
+        wake_due()
+        time_passes(engine.settings.claim_lease * 2**times)
+    client.resume(execution)
+    broker.queue.clear()
+
+    assert wake_due() == ["cool_off"]
+    broker.queue.clear()
+    time_passes(engine.settings.claim_lease)
     assert wake_due() == ["cool_off"]
     workers.drain()
     assert client.get(execution).status is ExecutionStatus.COMPLETED
