@@ -21,6 +21,7 @@ from workflow_engine import (
 from workflow_engine.cli import main
 from workflow_engine.engine import Engine
 from workflow_engine.settings import Settings, get_settings
+from workflow_engine.timekeeping import Timekeeping
 
 LONG = 30.0
 """Seconds that nothing here may take: whoever runs so long was not interrupted."""
@@ -127,6 +128,31 @@ def test_rerunning_an_execution_interrupts_the_node_that_runs_for_nothing(
 
     assert client.get(execution).result == "charged"
     assert len(visits) == 2
+
+
+def test_an_execution_past_its_timeout_interrupts_the_node_that_overran_it(
+    client: WorkflowClient,
+    second_engine: Engine,
+    broker: Broker,
+    engine: Engine,
+    sql: Callable[..., list[tuple[object, ...]]],
+) -> None:
+    def dawdles(context: ExecutionContext) -> None:
+        sql("UPDATE executions SET expires_at = now()")
+        Timekeeping(second_engine).round()
+        time.sleep(LONG)
+
+    flow = WorkflowBuilder("hurried", settings={"timeout": 3600})
+    flow.trigger("start") >> calling(flow, dawdles)
+    client.deploy(flow.build())
+    execution = client.start("hurried").id
+    started = time.monotonic()
+
+    run_one_node(broker, engine)
+
+    assert time.monotonic() - started < LONG / 2
+    assert client.get(execution).error_details == {"type": "EXECUTION_TIMEOUT"}
+    assert [event.type for event in client.events(execution)] == ["TIMED_OUT", "INTERRUPTED"]
 
 
 def test_a_node_interrupted_for_no_good_reason_runs_again_and_that_is_no_attempt(
