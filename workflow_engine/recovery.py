@@ -27,8 +27,14 @@ from workflow_engine.time_limits import GRACE, timed_out
 
 log = logging.getLogger(__name__)
 
-LOOKS_PER_STALL = 6
+LOOKS_PER_STALL = 12
 """How often the fleet looks for executions that stand still, within the time that makes them suspicious."""
+
+AGAIN = 1 / 6
+"""The part of that time after which one that was brought back, and has not moved, is suspicious again."""
+
+RENEWING = 2.0
+"""Seconds that the renewal of a process's locks may take, beside the time between two of them."""
 
 MOST_PATIENCE = 2**7
 """Where queues cannot be looked into, an execution is brought back after `stall_after`, then after twice that
@@ -81,12 +87,13 @@ class Recovery:
         if time.monotonic() < self._next_look:
             return 0
         self._next_look = time.monotonic() + interval
-        if not self._engine.turns.take("recovery", interval):
+        # A little shorter, so that a worker which is alone does not miss every other turn of its own.
+        if not self._engine.turns.take("recovery", interval * 0.9):
             return 0
         # Asked once, and before the executions: a message that is served meanwhile counts as waiting.
         oldest = cache(self._engine.dispatcher.oldest)
         brought_back = 0
-        for execution in self._engine.stalled.find(settings.stall_after):
+        for execution in self._engine.stalled.find(self._suspicious_after(), settings.stall_after * AGAIN):
             try:
                 brought_back += self._bring_back(execution, oldest)
             except BackingServiceUnavailable:
@@ -94,6 +101,17 @@ class Recovery:
             except (WorkflowEngineError, ValueError) as error:
                 log.warning("Execution %s stands still and is left to others: %s", execution.id, error)
         return brought_back
+
+    def _suspicious_after(self) -> float:
+        """Seconds without a move after which an execution may have come to a halt.
+
+        When Redis has lost its memory, all messages in it are lost, too: what has not moved since waits for
+        nothing, but whoever runs a node needs the time to take its lock again.
+        """
+        settings = self._engine.settings
+        remembered = self._engine.turns.seconds_remembered()
+        has_been_locked_again = remembered > settings.lock_expiry / 3 + RENEWING
+        return min(remembered, settings.stall_after) if has_been_locked_again else settings.stall_after
 
     def _bring_back(self, execution: StalledExecution, oldest: Oldest) -> bool:
         if self._may_be_queued(execution, oldest) or self._engine.locks.is_locked(execution.id):

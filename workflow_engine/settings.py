@@ -155,6 +155,11 @@ class Settings(BaseSettings):
         """Says that somebody has met the lock held; whoever unlocks looks for what they came for."""
         return f"{self.key_prefix}lock:knock:{execution_id}"
 
+    @property
+    def memory_key(self) -> str:
+        """Since when Redis has forgotten nothing."""
+        return f"{self.key_prefix}turn:memory"
+
     def turn_key(self, work: str) -> str:
         return f"{self.key_prefix}turn:{work}"
 

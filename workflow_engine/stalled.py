@@ -17,6 +17,7 @@ from workflow_engine.settings import Settings
 
 PAGE = 1_000
 
+# What was brought back is soon looked at again: its message, too, may have met a worker that died.
 FIND = """
 SELECT id::text, workflow_id, workflow_version, priority, recovered_at,
     greatest(updated_at, recovered_at),
@@ -24,7 +25,10 @@ SELECT id::text, workflow_id, workflow_version, priority, recovered_at,
     CASE WHEN recoveries_seq = seq THEN recoveries ELSE 0 END
 FROM {s}.executions
 WHERE status IN ('PENDING', 'RUNNING')
-    AND greatest(updated_at, recovered_at) < now() - %(seconds)s * interval '1 second'
+    AND greatest(updated_at, recovered_at) < now() - interval '1 second' * CASE
+        WHEN recovered_at > updated_at
+            THEN least(%(seconds)s, %(again)s * power(2, least(recoveries, 10) - 1))
+        ELSE %(seconds)s END
     AND id > %(after)s
 ORDER BY executions.id LIMIT %(page)s
 """
@@ -66,13 +70,18 @@ class Stalled:
         self._engine = engine
         self._schema = settings.database_schema
 
-    def find(self, seconds: float) -> Iterator[StalledExecution]:
-        """Executions that ought to move and have not done so for so many seconds, the oldest first."""
+    def find(self, seconds: float, again: float) -> Iterator[StalledExecution]:
+        """Executions that ought to move and have not done so for so many seconds, the oldest first.
+
+        Those that were brought back and have not moved since are found `again` seconds after it, then twice
+        as many and so on, up to `seconds`.
+        """
         after = BEFORE_ALL
         while True:
             with autocommit(self._engine) as connection:
                 rows = connection.exec_driver_sql(
-                    FIND.format(s=self._schema), {"seconds": seconds, "after": after, "page": PAGE}
+                    FIND.format(s=self._schema),
+                    {"seconds": seconds, "again": again, "after": after, "page": PAGE},
                 ).all()
             for row in rows:
                 yield StalledExecution(*row)

@@ -117,6 +117,19 @@ def test_an_execution_that_was_just_brought_back_is_given_time(
     assert len(broker.queue) == 1
 
 
+def test_an_execution_whose_second_message_was_lost_too_is_soon_brought_back_again(
+    broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
+) -> None:
+    stand_still(31)
+    brought_back = []
+    for seconds in (0, 6, 6, 6, 6, 6, 6, 6):
+        stand_still(seconds)
+        brought_back.append(look())
+        broker.queue.clear()
+
+    assert brought_back == [1, 1, 0, 1, 0, 0, 0, 1]
+
+
 def test_a_node_that_runs_for_long_is_left_alone(
     engine: Engine, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:
@@ -239,6 +252,35 @@ def test_only_one_worker_looks_at_a_time(
     assert Recovery(engine).look_for_stalled() == 1
     stand_still(31)
     assert Recovery(second_engine).look_for_stalled() == 0
+
+
+def test_what_a_redis_that_lost_its_memory_held_is_brought_back_sooner(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    execution: str,
+    stand_still: Callable[..., None],
+    look: Callable[[], int],
+    redis_client: redis.Redis,
+) -> None:
+    def let_redis_remember_for(seconds: float) -> None:
+        since = redis_client.time()[0] - round(seconds)
+        redis_client.set(engine.settings.memory_key, since, ex=60)
+
+    # Who runs a node may not have taken its lock again.
+    stand_still(20)
+    redis_client.flushdb()
+    assert look() == 0
+    let_redis_remember_for(engine.settings.lock_expiry / 3)
+    assert look() == 0
+
+    # What has moved since it was wiped has a message again.
+    moved = client.start("line").id
+    stand_still(14, moved)
+    broker.queue.clear()
+    let_redis_remember_for(15)
+    assert look() == 1
+    assert broker.messages[0].execution_id == execution
 
 
 def test_one_execution_that_cannot_be_read_does_not_keep_others(
