@@ -5,6 +5,7 @@ results, no redelivery by the broker, one message at a time. A team with an app 
 settings and takes over what it likes; `workflow-engine doctor` says what is unsafe.
 """
 
+from workflow_engine.settings import broker_transport as _transport
 from workflow_engine.settings import broker_transport_options as _transport_options
 from workflow_engine.settings import get_settings as _get_settings
 
@@ -12,6 +13,7 @@ _settings = _get_settings()
 
 broker_url = _settings.effective_broker_url
 broker_read_url = broker_write_url = broker_url  # which CELERY_BROKER_URL does not override
+broker_transport = _transport(_settings)
 broker_transport_options = _transport_options(_settings)
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker outlives any outage of the broker

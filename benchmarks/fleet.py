@@ -10,15 +10,20 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import redis
+from celery import Celery
 
 from workflow_engine import WorkflowClient, migrations
+from workflow_engine.database import autocommit
 from workflow_engine.demo.processes import Processes
 from workflow_engine.dispatch import producer_app
 from workflow_engine.embedded import EmbeddedServers
@@ -46,8 +51,10 @@ class Fleet:
             undo.callback(self.redis.close)
             scratch = ScratchFolder({})
             undo.callback(scratch.remove)
-            self._processes = Processes(scratch.data, self._environment(scratch))
+            self._folder = scratch.data
+            self._processes = Processes(self._folder, self._environment())
             undo.callback(self._processes.stop)
+            self._raw_processes: list[Processes] = []
             migrations.upgrade(self.settings.database_url, self.settings.database_schema)
             self._undo = undo.pop_all()
         return self
@@ -55,6 +62,8 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        with ThreadPoolExecutor() as at_once:  # a busy worker takes seconds to end
+            list(at_once.map(Processes.stop, [self._processes, *self._raw_processes]))
         self._undo.close()
 
     @functools.cached_property
@@ -65,39 +74,77 @@ class Fleet:
     def client(self) -> WorkflowClient:
         return WorkflowClient(engine=self.engine)
 
-    def _environment(self, scratch: ScratchFolder) -> dict[str, str]:
+    def rows(self, statement: str) -> Any:
+        """What Postgres answers to a statement."""
+        with autocommit(self.engine.state.engine) as connection:
+            return connection.exec_driver_sql(statement).all()
+
+    def execute(self, statement: str) -> None:
+        """Have Postgres execute a statement that answers nothing."""
+        with autocommit(self.engine.state.engine) as connection:
+            connection.exec_driver_sql(statement)
+
+    def redis_database(self, number: int) -> str:
+        """The URL of another database of the same Redis; the engine's is 0."""
+        return urlsplit(self.settings.redis_url)._replace(path=f"/{number}").geturl()
+
+    def scratch_file(self, name: str) -> Path:
+        """A path for a file that all processes may write to and that is removed with the fleet."""
+        return self._folder / name
+
+    def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
             f"{ENVIRONMENT_PREFIX}DATABASE_URL": self.settings.database_url,
             f"{ENVIRONMENT_PREFIX}REDIS_URL": self.settings.redis_url,
-            "TMPDIR": str(scratch.data),  # what a worker leaves there is removed with ours
+            f"{ENVIRONMENT_PREFIX}IMPORTS": "benchmarks.nodes",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "TMPDIR": str(self._folder),  # what a worker leaves there is removed with ours
             "PYTHONUNBUFFERED": "1",
         }
 
-    def start_workers(self, *names: str, concurrency: int = 2) -> dict[str, int]:
+    def start_workers(
+        self, *names: str, concurrency: int = 2, app: str = "workers", options: Sequence[str] = ()
+    ) -> dict[str, int]:
         """Start workers and wait until they take messages; the ids of their main processes by name."""
-        command = [sys.executable, "-m", "celery", "-A", "workers", "worker", "--loglevel", "WARNING"]
         for name in names:
-            hostname = ["--hostname", f"{name}@%h", "--concurrency", str(concurrency)]
-            self._processes.start(name, [*command, *hostname])
-        control = producer_app(self.settings).control
+            self._processes.start(name, [*_worker_command(app, name, concurrency), *options])
+        self._wait_for_workers(producer_app(self.settings), names)
+        return {name: self._processes.pid(name) for name in names}
 
+    def start_raw_worker(self, name: str, app: Celery, concurrency: int, **environment: str) -> int:
+        """Start a worker of `raw_celery` for the servers of this app; the id of its main process."""
+        servers = {"CELERY_BROKER_URL": app.conf.broker_url}
+        if app.conf.result_backend:
+            servers["CELERY_RESULT_BACKEND"] = app.conf.result_backend
+        processes = Processes(self._folder, {**self._environment(), **servers, **environment})
+        self._raw_processes.append(processes)
+        processes.start(name, _worker_command("benchmarks.raw_celery", name, concurrency))
+        self._wait_for_workers(app, [name])
+        return processes.pid(name)
+
+    def _wait_for_workers(self, app: Celery, names: Sequence[str]) -> None:
         def all_answer() -> bool:
-            answers = {worker for answer in control.ping(timeout=0.5) for worker in answer}
+            answers = {worker for answer in app.control.ping(timeout=0.5) for worker in answer}
             return {worker.partition("@")[0] for worker in answers} >= set(names)
 
         self.wait_until(all_answer, START_PATIENCE, "the workers take messages")
-        return {name: self._processes.pid(name) for name in names}
 
     def wait_until(self, condition: Callable[[], Answer], patience: float, what: str) -> Answer:
         """Ask twice a second until the answer is true, and give it. Raises BenchmarkFailed."""
         deadline = time.monotonic() + patience
         while not (answer := condition()):
-            self._processes.check()
+            for processes in (self._processes, *self._raw_processes):
+                processes.check()
             if time.monotonic() > deadline:
                 raise BenchmarkFailed(f"not within {patience:g} s: {what}\n{self._processes.last_words()}")
             time.sleep(0.5)
         return answer
+
+
+def _worker_command(app: str, name: str, concurrency: int) -> list[str]:
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel", "WARNING"]
+    return [*command, "--hostname", f"{name}@%h", "--concurrency", str(concurrency)]
 
 
 def tell(line: str) -> None:

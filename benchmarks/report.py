@@ -7,6 +7,7 @@ what it has measured and the prose around it stays.
 from __future__ import annotations
 
 import re
+import statistics
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,9 +46,34 @@ def without_targets(section: Section) -> Section:
     return Section([Figure(figure.name, figure.value) for figure in section.figures], section.method)
 
 
-def at_most(name: str, value: float, limit: float, unit: str) -> Figure:
+def at_most(name: str, value: float, limit: float, unit: str = "") -> Figure:
     """A figure that must not exceed its limit."""
-    return Figure(name, f"{value:.2f} {unit}", f"at most {limit:g} {unit}", value <= limit)
+    return Figure(name, f"{value:.2f} {unit}".rstrip(), f"at most {limit:g} {unit}".rstrip(), value <= limit)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of repetitions, and the least and the greatest of them."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+    def told(self, unit: str = "", factor: float = 1) -> str:
+        """`1.25 ms (1.20 to 1.31)` for a factor of 1,000 and the unit ms."""
+        median, least, greatest = (
+            f"{value * factor:.2f}" for value in (self.median, self.least, self.greatest)
+        )
+        return f"{' '.join(filter(None, [median, unit]))} ({least} to {greatest})"
+
+
+def ratio_at_most(name: str, ratio: Spread, limit: float) -> Figure:
+    """A ratio whose median must not exceed its limit."""
+    return Figure(name, ratio.told(), f"at most {limit:g}", ratio.median <= limit)
 
 
 def exactly(name: str, value: int, target: int) -> Figure:

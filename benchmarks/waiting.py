@@ -11,17 +11,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psutil
 
 from benchmarks.broker_log import BrokerLog, Message
 from benchmarks.fleet import BenchmarkFailed, Fleet, tell
 from benchmarks.history import copy_execution
-from benchmarks.processor_time import ProcessorTime, of_the_machine
 from benchmarks.report import Figure, Section, at_most, exactly
+from benchmarks.usage import Usage
 from workflow_engine import ExecutionStatus, Workflow, WorkflowBuilder
-from workflow_engine.database import autocommit
 
 PROCESSOR_LIMIT = 2.0
 """Percent of one core, for all processes of both workers."""
@@ -48,50 +46,6 @@ class Size:
 
 FULL = Size(finished=100_000, waiting=10_000, watched=60, at_once=1_000)
 QUICK = Size(finished=1_000, waiting=100, watched=3, at_once=300)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What workers and servers have used by a time; of a difference, what they used in between."""
-
-    seconds: float
-    workers: ProcessorTime
-    postgres: ProcessorTime
-    redis: ProcessorTime
-    machine: float
-    transactions: int
-
-    @classmethod
-    def now(cls, fleet: Fleet, pids: Mapping[str, int]) -> Usage:
-        statement = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        ((transactions,),) = _rows(fleet, statement)
-        return cls(
-            seconds=time.monotonic(),
-            workers=sum(map(ProcessorTime.of, pids.values()), start=ProcessorTime(0, 0, 0)),
-            postgres=ProcessorTime.of(fleet.servers.postgres.pid),
-            redis=ProcessorTime.of(fleet.servers.redis.pid),
-            machine=of_the_machine(),
-            transactions=transactions,
-        )
-
-    def __sub__(self, earlier: Usage) -> Usage:
-        return Usage(
-            self.seconds - earlier.seconds,
-            self.workers - earlier.workers,
-            self.postgres - earlier.postgres,
-            self.redis - earlier.redis,
-            self.machine - earlier.machine,
-            self.transactions - earlier.transactions,
-        )
-
-    @property
-    def others(self) -> float:
-        """Processor time of what does not belong to the benchmark: how quiet the machine was."""
-        return self.machine - self.workers.total - self.postgres.total - self.redis.total
-
-    def percent(self, processor_seconds: float) -> float:
-        """Of one core."""
-        return 100 * processor_seconds / self.seconds
 
 
 def measure(fleet: Fleet, quick: bool = False) -> Section:
@@ -160,8 +114,7 @@ def _wait_until_waiting(fleet: Fleet, workflow_id: str, number: int, patience: f
 
 def _counts(fleet: Fleet, size: Size) -> list[Figure]:
     open_waits = dict(
-        _rows(
-            fleet,
+        fleet.rows(
             "SELECT wait_type, count(*) FROM execution_wait_states WHERE status = 'WAITING' GROUP BY 1",
         )
     )
@@ -225,8 +178,8 @@ def _burst(fleet: Fleet, pids: Mapping[str, int], size: Size, ahead: float) -> l
             "all executions whose timers were due together have completed",
         )
     woken = [message for message in log.messages if message.node_id == "pause"]
-    ((last_completed,),) = _rows(
-        fleet, f"SELECT max(completed_at) FROM executions WHERE workflow_id = '{BURST}'"
+    ((last_completed,),) = fleet.rows(
+        f"SELECT max(completed_at) FROM executions WHERE workflow_id = '{BURST}'"
     )
     return _of_burst(woken, _workers_by_port(pids), due, last_completed, size)
 
@@ -264,11 +217,6 @@ def _workers_by_port(pids: Mapping[str, int]) -> dict[int, str]:
         for connection in psutil.Process(pid).net_connections("tcp")
         if connection.laddr
     }
-
-
-def _rows(fleet: Fleet, statement: str) -> Any:
-    with autocommit(fleet.engine.state.engine) as connection:
-        return connection.exec_driver_sql(statement).all()
 
 
 def _method(size: Size) -> str:

@@ -27,7 +27,7 @@ from kombu.transport.redis import Channel as RedisChannel
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.execution_records import FORMAT
 from workflow_engine.outages import outages
-from workflow_engine.settings import Settings, broker_transport_options
+from workflow_engine.settings import Settings, broker_transport, broker_transport_options
 
 TASK_NAME = "workflow_engine.run_node"
 FORMAT_HEADER = "workflow_engine_format"
@@ -195,6 +195,7 @@ def producer_app(settings: Settings) -> Celery:
         # Not `broker_url`, which a variable CELERY_BROKER_URL in the environment would override.
         broker_write_url=settings.effective_broker_url,
         broker_read_url=settings.effective_broker_url,
+        broker_transport=broker_transport(settings),
         broker_transport_options=broker_transport_options(settings),
         broker_connection_max_retries=None,
         task_send_sent_event=False,

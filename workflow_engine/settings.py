@@ -19,6 +19,7 @@ URL_SCHEMES = {
     "redis_url": ("redis", "rediss", "unix"),
     "lock_urls": ("redis", "rediss", "unix"),
 }
+KEEPING_TRANSPORT = "workflow_engine.redis_transport:Transport"
 IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 
 
@@ -115,8 +116,8 @@ class Settings(BaseSettings):
         scheme, separator, _ = value.partition("://")
         if schemes and not (separator and scheme in schemes):
             raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in schemes)}")
-        if value:
-            _ = urlsplit(value).port  # a port that is no number is told here, not at the first connection
+        for url in value.split(";") if info.field_name == "broker_url" else [value]:  # Celery takes several
+            _ = urlsplit(url).port  # a port that is no number is told here, not at the first connection
         return value
 
     @field_validator("lock_urls")
@@ -178,6 +179,15 @@ def redis_place(url: str) -> str:
 def get_settings() -> Settings:
     """The settings of this process, read from the environment at the first call."""
     return Settings()
+
+
+def broker_transport(settings: Settings) -> str | None:
+    """The transport that producers and workers use, as `broker_transport` names it; None is kombu's own.
+
+    Ours is for one Redis. TLS, Sentinel and lists of brokers stay with kombu's own.
+    """
+    url = settings.effective_broker_url
+    return KEEPING_TRANSPORT if url.startswith("redis://") and ";" not in url else None
 
 
 def broker_transport_options(settings: Settings) -> dict[str, Any]:

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import Figure, Section, at_most, exactly, printed, table, without_targets, write_into
+from benchmarks.report import (
+    Figure,
+    Section,
+    Spread,
+    at_most,
+    exactly,
+    printed,
+    ratio_at_most,
+    table,
+    without_targets,
+    write_into,
+)
 
 DOCUMENT = """Before.
 <!-- speed: written by `make bench` -->
@@ -54,3 +65,15 @@ def test_a_missed_target_stands_out_in_the_table_and_is_gone_where_nothing_is_ju
 
     assert "| delay |   3.00 s | **missed** at most 2 s |" in table(section.figures)
     assert "missed" not in printed(without_targets(section), "")
+
+
+def test_a_ratio_is_judged_by_its_median_and_told_with_its_spread() -> None:
+    ratio = ratio_at_most("hop", Spread.of([1.3, 0.9, 0.8]), 0.9)
+
+    assert ratio.value == "0.90 (0.80 to 1.30)"
+    assert not ratio.is_missed
+    assert ratio_at_most("hop", Spread.of([1.3, 0.91, 0.8]), 0.9).is_missed
+
+
+def test_times_are_told_in_their_unit() -> None:
+    assert Spread.of([0.0012, 0.001, 0.0015]).told("ms", 1000) == "1.20 ms (1.00 to 1.50)"

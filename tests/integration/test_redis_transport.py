@@ -1,0 +1,95 @@
+"""Producers and workers publish through one client, which lives as long as its connections do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from kombu import Connection
+from kombu.transport import redis as kombu_redis
+
+from workflow_engine import Settings
+from workflow_engine.dispatch import producer_app
+from workflow_engine.redis_transport import Channel, Transport
+from workflow_engine.settings import broker_transport
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[Connection]:
+    """A producer's connection to the broker."""
+    with producer_app(Settings(redis_url=redis_url)).connection_for_write() as connection:
+        yield connection
+
+
+@pytest.fixture
+def channel(connection: Connection) -> Channel:
+    assert isinstance(connection.default_channel, Channel)
+    return connection.default_channel
+
+
+def test_all_commands_of_a_channel_go_through_one_client(channel: Channel) -> None:
+    with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+        assert first is second
+
+
+def test_waiting_for_messages_holds_up_no_other_command(channel: Channel) -> None:
+    with channel.conn_or_acquire() as shared:
+        assert channel.client is not shared
+        assert channel.client.connection_pool is not shared.connection_pool
+
+
+def test_a_client_ends_with_its_connections_and_the_next_works(channel: Channel) -> None:
+    with channel.conn_or_acquire() as before:
+        before.ping()
+    channel._disconnect_pools()
+
+    with channel.conn_or_acquire() as after:
+        assert after is not before
+        assert after.ping()
+
+
+def test_a_forked_process_has_a_client_and_connections_of_its_own(channel: Channel) -> None:
+    with channel.conn_or_acquire() as parents:
+        parents.ping()
+    read, write = os.pipe()
+
+    if (child := os.fork()) == 0:
+        try:
+            channel._after_fork()  # as billiard's pool does in each process
+            with channel.conn_or_acquire() as own:
+                os.write(write, b"own" if own is not parents and own.ping() else b"shared")
+        finally:
+            os._exit(0)
+
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"own"
+    assert parents.ping()
+
+
+def test_the_broker_keeps_its_name_in_logs(connection: Connection) -> None:
+    assert isinstance(connection.transport, Transport)
+    assert connection.as_uri().startswith("redis://")
+    assert connection.clone().as_uri() == connection.as_uri()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://broker.example.com/0",
+        "sentinel://a.example.com:26379;sentinel://b.example.com:26379",
+        "redis://a.example.com/0;redis://b.example.com/0",
+        "amqp://broker.example.com//",
+    ],
+)
+def test_other_brokers_keep_the_transport_that_kombu_has_for_them(url: str) -> None:
+    settings = Settings(broker_url=url)
+
+    assert broker_transport(settings) is None
+    transport = producer_app(settings).connection_for_write().transport
+    assert type(transport) is not Transport
+
+
+def test_a_transport_of_ours_is_still_one_of_kombus() -> None:
+    assert issubclass(Transport, kombu_redis.Transport)
+    assert Transport.driver_type == "redis"
