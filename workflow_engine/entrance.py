@@ -9,14 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from workflow_engine.context_cache import (
-    CachedContext,
-    ExecutionContextCache,
-    Held,
-    Late,
-    Missing,
-    rebuilt_context,
-)
+from workflow_engine.cached_context import CachedContext, rebuilt_context
+from workflow_engine.context_cache import ExecutionContextCache, Held, Late, Missing
 from workflow_engine.definition import Node
 from workflow_engine.dispatch import HopMessage
 from workflow_engine.enqueue import AHEAD_OF_THE_QUEUE, Enqueuer

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from workflow_engine.cached_context import step_fields
 from workflow_engine.callers_transaction import CallersTransaction
 from workflow_engine.context import ExecutionContext, LazyMapping
-from workflow_engine.context_cache import ExecutionContextCache, step_fields
+from workflow_engine.context_cache import ExecutionContextCache
 from workflow_engine.dispatch import HopMessage
 from workflow_engine.enqueue import BROKER_PATIENCE, Enqueuer
 from workflow_engine.entrance import Entrance, NotEntered

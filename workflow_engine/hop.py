@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_engine.cached_context import CachedContext
 from workflow_engine.context import Wake
-from workflow_engine.context_cache import CachedContext
 from workflow_engine.definition import Node
 from workflow_engine.execution_records import Losses, NewWait, NodeCommit, WokenWait
 from workflow_engine.json_values import decode, encode

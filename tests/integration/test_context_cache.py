@@ -11,14 +11,8 @@ import redis
 from fleet_in_process import Broker, Workers
 
 from workflow_engine import Settings, WorkflowBuilder, WorkflowClient
-from workflow_engine.context_cache import (
-    CachedContext,
-    ExecutionContextCache,
-    Held,
-    Late,
-    Missing,
-    step_fields,
-)
+from workflow_engine.cached_context import CachedContext, step_fields
+from workflow_engine.context_cache import ExecutionContextCache, Held, Late, Missing
 from workflow_engine.engine import Engine
 from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.lock import Claim
