@@ -151,6 +151,11 @@ class DistributedLockService:
         with self._renewing:
             self._held.pop(claim.token, None)
 
+    def abandon(self) -> None:
+        """Renew nothing of what is held now, as a process does that dies: the locks expire by themselves."""
+        with self._renewing:
+            self._held.clear()
+
     def renew(self) -> None:
         """Renew every lock that this process holds, in one round trip."""
         with self._renewing:

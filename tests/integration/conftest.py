@@ -17,7 +17,10 @@ from fleet_in_process import Broker, Workers
 from workflow_engine import Settings, WorkflowClient
 from workflow_engine.database import autocommit
 from workflow_engine.engine import Engine
+from workflow_engine.lock import DistributedLockService
+from workflow_engine.lock_servers import connect_lock_servers
 from workflow_engine.outages import outages
+from workflow_engine.redis_connection import connect_redis
 
 EMPTY = """
     DELETE FROM executions; DELETE FROM idempotency_keys; DELETE FROM execution_events;
@@ -66,7 +69,23 @@ def new_engine(settings: Settings, broker: Broker) -> Iterator[Callable[..., Eng
 
     yield make
     for engine in engines:
+        engine.locks.abandon()
         engine.state.engine.dispose()
+
+
+@pytest.fixture
+def connect_locks() -> Iterator[Callable[[Settings], DistributedLockService]]:
+    """Makes lock services, which stand for processes: what they hold is renewed until the test is over."""
+    services: list[DistributedLockService] = []
+
+    def connect(settings: Settings) -> DistributedLockService:
+        client = connect_redis(settings)
+        services.append(DistributedLockService(client, connect_lock_servers(client, settings), settings))
+        return services[-1]
+
+    yield connect
+    for service in services:
+        service.abandon()
 
 
 @pytest.fixture

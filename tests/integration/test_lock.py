@@ -16,18 +16,11 @@ import redis
 from workflow_engine import Settings
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.lock import DistributedLockService, Holder
-from workflow_engine.lock_servers import connect_lock_servers
-from workflow_engine.redis_connection import connect_redis
 
 EXECUTION = "01890000-0000-7000-8000-000000000001"
 KEY = f"lock:execution:{EXECUTION}"
 SHORT = 0.6
 """Seconds a lock lasts here unless it is renewed."""
-
-
-def connect_locks(settings: Settings) -> DistributedLockService:
-    client = connect_redis(settings)
-    return DistributedLockService(client, connect_lock_servers(client, settings), settings)
 
 
 @pytest.fixture
@@ -36,7 +29,9 @@ def settings(redis_url: str) -> Settings:
 
 
 @pytest.fixture
-def new_locks(settings: Settings) -> Callable[[], DistributedLockService]:
+def new_locks(
+    settings: Settings, connect_locks: Callable[[Settings], DistributedLockService]
+) -> Callable[[], DistributedLockService]:
     """Makes services that stand for processes."""
     return lambda: connect_locks(settings)
 
@@ -236,7 +231,9 @@ def test_a_child_renews_its_own_locks(locks: DistributedLockService) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_locks_of_two_teams_on_one_redis_never_meet(settings: Settings, redis_client: redis.Redis) -> None:
+def test_locks_of_two_teams_on_one_redis_never_meet(
+    settings: Settings, redis_client: redis.Redis, connect_locks: Callable[[Settings], DistributedLockService]
+) -> None:
     teams = [
         connect_locks(settings.model_copy(update={"key_prefix": prefix})) for prefix in ("team-a:", "team-b:")
     ]
@@ -249,7 +246,9 @@ def test_locks_of_two_teams_on_one_redis_never_meet(settings: Settings, redis_cl
         assert team.release_lock(claim)
 
 
-def test_a_redis_that_cannot_be_reached_is_not_taken_for_a_lock_that_is_held() -> None:
+def test_a_redis_that_cannot_be_reached_is_not_taken_for_a_lock_that_is_held(
+    connect_locks: Callable[[Settings], DistributedLockService],
+) -> None:
     settings = Settings(redis_url="redis://127.0.0.1:1/0", redis_timeout=0.2)
     cut_off = connect_locks(settings)
 

@@ -25,8 +25,7 @@ from workflow_engine.embedded import EmbeddedRedis
 from workflow_engine.engine import Engine
 from workflow_engine.errors import CacheUnavailable, GivenBack
 from workflow_engine.lock import Claim, DistributedLockService
-from workflow_engine.lock_servers import Quorum, connect_lock_servers
-from workflow_engine.redis_connection import connect_redis
+from workflow_engine.lock_servers import Quorum
 
 EXECUTION = "01890000-0000-7000-8000-000000000001"
 KEY = f"lock:execution:{EXECUTION}"
@@ -98,17 +97,14 @@ def servers(all_servers: list[LockServer]) -> list[LockServer]:
     return all_servers[:3]
 
 
-def connect_locks(settings: Settings) -> DistributedLockService:
-    client = connect_redis(settings)
-    return DistributedLockService(client, connect_lock_servers(client, settings), settings)
-
-
 def urls_of(servers: Sequence[LockServer]) -> tuple[str, ...]:
     return tuple(server.url for server in servers)
 
 
 @pytest.fixture
-def new_locks(redis_url: str, servers: list[LockServer]) -> Callable[[], DistributedLockService]:
+def new_locks(
+    redis_url: str, servers: list[LockServer], connect_locks: Callable[[Settings], DistributedLockService]
+) -> Callable[[], DistributedLockService]:
     """Makes services that stand for processes."""
     settings = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY)
     return lambda: connect_locks(settings)
@@ -194,7 +190,10 @@ def test_of_many_that_compete_one_at_a_time_gets_the_lock(
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_a_minority_that_is_lost_changes_nothing(
-    all_servers: list[LockServer], redis_url: str, count: int
+    all_servers: list[LockServer],
+    redis_url: str,
+    count: int,
+    connect_locks: Callable[[Settings], DistributedLockService],
 ) -> None:
     servers = all_servers[:count]
     settings = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY)
@@ -216,7 +215,10 @@ def test_a_minority_that_is_lost_changes_nothing(
 
 @pytest.mark.parametrize("count", [3, 5])
 def test_without_a_majority_the_lock_is_refused_and_not_called_held(
-    all_servers: list[LockServer], redis_url: str, count: int
+    all_servers: list[LockServer],
+    redis_url: str,
+    count: int,
+    connect_locks: Callable[[Settings], DistributedLockService],
 ) -> None:
     servers = all_servers[:count]
     locks = connect_locks(Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY))
@@ -260,7 +262,7 @@ def test_who_holds_the_lock_cannot_be_told_if_it_depends_on_a_server_that_is_awa
 
 
 def test_a_lock_is_renewed_on_all_servers_for_as_long_as_it_is_held(
-    redis_url: str, servers: list[LockServer]
+    redis_url: str, servers: list[LockServer], connect_locks: Callable[[Settings], DistributedLockService]
 ) -> None:
     short = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=0.9)
     locks = connect_locks(short)
@@ -358,7 +360,9 @@ def test_a_server_that_is_full_counts_as_one_that_is_away(
 # Servers that keep silent
 
 
-def test_all_servers_are_asked_before_one_is_waited_for(redis_url: str, servers: list[LockServer]) -> None:
+def test_all_servers_are_asked_before_one_is_waited_for(
+    redis_url: str, servers: list[LockServer], connect_locks: Callable[[Settings], DistributedLockService]
+) -> None:
     patient = Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=100)
     locks = connect_locks(patient)
     locks.release_lock(acquired(locks))
@@ -689,7 +693,9 @@ def test_a_context_is_not_cached_by_who_has_lost_the_lock(
 
 
 def test_a_lock_is_released_even_if_the_redis_of_the_contexts_is_away(
-    servers: list[LockServer], all_servers: list[LockServer]
+    servers: list[LockServer],
+    all_servers: list[LockServer],
+    connect_locks: Callable[[Settings], DistributedLockService],
 ) -> None:
     contexts = all_servers[3]
     locks = connect_locks(Settings(redis_url=contexts.url, lock_urls=urls_of(servers), redis_timeout=0.2))
