@@ -1,7 +1,7 @@
 """Executions, journal and waits in memory, behind the methods of `ExecutionStateService` and `Waits`.
 
 Only what a hop and its recovery ask for: waits are for times, not for events. There is no unique index on
-final rows, which Postgres has as a last resort: here the fence alone keeps results from being committed twice.
+final rows, which Postgres has as a last resort: here the fence alone keeps results from being repeated.
 """
 
 from __future__ import annotations

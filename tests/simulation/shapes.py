@@ -12,7 +12,14 @@ from typing import Any
 from simulation.steps import pause
 from workflow_engine.context import ExecutionContext
 from workflow_engine.definition import Edge, Node, Retry, Workflow, WorkflowSettings
-from workflow_engine.node_types import FreeConfig, NodeExecutionResult, NodeRegistry, NodeType, failure, success
+from workflow_engine.node_types import (
+    FreeConfig,
+    NodeExecutionResult,
+    NodeRegistry,
+    NodeType,
+    failure,
+    success,
+)
 from workflow_engine.nodes import BUILT_IN
 
 TRIGGER = "start"
@@ -110,9 +117,7 @@ def join_any(hops: str) -> Workflow:
         logic("any", "merge", join="any"),
         work("d", ["any", "by_a"], looks=["a"]),
     )
-    return _workflow(
-        hops, nodes, "start -> a", "start -> b", "b -> c", "a -> any", "c -> any", "any -> d"
-    )
+    return _workflow(hops, nodes, "start -> a", "start -> b", "b -> c", "a -> any", "c -> any", "any -> d")
 
 
 def retry(hops: str) -> Workflow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TypeVar
@@ -49,10 +49,8 @@ class Process:
         """Run a task up to its first stop."""
 
         def run(_: Fate) -> None:
-            try:
+            with suppress(ProcessDied):
                 task()
-            except ProcessDied:
-                pass
 
         self._running = _ProcessGreenlet(self, run)
         self.go(Fate.DONE)
