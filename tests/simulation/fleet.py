@@ -39,20 +39,21 @@ EXECUTION = "01890000-0000-7000-8000-000000000001"
 CONTEXT = SETTINGS.context_key(EXECUTION).encode()
 LOCK = SETTINGS.lock_key(EXECUTION).encode()
 
+STEP = 0.1
+"""Seconds that each step takes."""
+
 LONGER_THAN_ANY_WAIT = 86_400.0
 MOST_ROUNDS = 100
 MOST_STEPS = 5_000
 MOST_RETURNS = 5
 
-
-UNDISTURBED = ("go",)
 TO_MESSAGES = ("message doubled", "message overtakes")
 TO_LOCKS = ("lock expires", "renew")
 TO_CONTEXTS = ("cache goes back", "cache forgets", "cache loses a field")
 TO_SERVERS = ("answer lost", "unreachable", "replayed")
 LOSSES = ("die", "message lost")
 LOOKS = ("recover", "wake")
-KINDS = (*UNDISTURBED, *TO_MESSAGES, *TO_LOCKS, *TO_CONTEXTS, *TO_SERVERS, *LOSSES, *LOOKS)
+KINDS = (*TO_MESSAGES, *TO_LOCKS, *TO_CONTEXTS, *TO_SERVERS, *LOSSES, *LOOKS)
 
 
 class Move(NamedTuple):
@@ -147,6 +148,7 @@ class Fleet:
     def _go(self, worker: Worker) -> None:
         """One step of a worker; an idle one takes the next message."""
         self._steps += 1
+        self.clock.pass_by(STEP)
         if not worker.is_idle:
             worker.go()
         elif self._queue.tasks:

@@ -105,9 +105,7 @@ def pause(before: str = "") -> Fate:
 
 
 class Clock:
-    """The time of the whole simulation. It passes by a little with every look, and while somebody sleeps."""
-
-    TICK = 0.02
+    """The time of the whole simulation. It passes when a test says so, and while somebody sleeps."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -119,7 +117,6 @@ class Clock:
         self.seconds += seconds
 
     def _monotonic(self) -> float:
-        self.pass_by(self.TICK)
         return self.seconds
 
     def _sleep(self, seconds: float) -> None:

@@ -60,7 +60,7 @@ def without(script: str, *checks: tuple[str, str]) -> Variant:
 
 
 class NeverPublishesAfterARefusal(WorkflowExecutor):
-    """Hops call this when a result was refused; also after a pause or an interruption, of which none is here."""
+    """A hop calls this when its result was refused; also after a pause or an interruption, never here."""
 
     def resume_execution(self, execution_id: str) -> bool:
         return False
