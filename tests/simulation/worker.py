@@ -34,6 +34,7 @@ class Variant:
     edits: Mapping[str, str] = field(default_factory=dict)
     """Text of Redis scripts, and what stands in its place."""
     checks_fence: bool = True
+    cache: type[ExecutionContextCache] = ExecutionContextCache
     executor: type[WorkflowExecutor] = WorkflowExecutor
 
 
@@ -107,10 +108,9 @@ class Worker:
         servers = OneServer(client, expiry_ms=30_000)
         self._process = Process()
         state, self._waits = StateInMemory(world.database), WaitsInMemory(world.database, SETTINGS)
-        cache = ExecutionContextCache(client, servers, state, SETTINGS)
-        with patch(
-            "os.register_at_fork", _ignored
-        ):  # which would keep every process of the simulation for ever
+        cache = world.variant.cache(client, servers, state, SETTINGS)
+        # What is registered there would keep every process of the simulation for ever.
+        with patch("os.register_at_fork", _ignored):
             self.locks = Locks(client, servers, SETTINGS)
         self._enqueuer = Enqueuer(state, cache, world.queue, world.plans, self._waits, SETTINGS)
         self._entrance = Entrance(state, cache, self.locks, world.plans, self._waits, self._enqueuer)

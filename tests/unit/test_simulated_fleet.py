@@ -25,16 +25,17 @@ from simulation.fleet import (
     undisturbed,
 )
 
+from workflow_engine.context_cache import ExecutionContextCache
 from workflow_engine.executor import WorkflowExecutor
 from workflow_engine.redis_connection import script_text
 
-HOPS = ("spread",)
+HOPS = ("spread", "inline")
 
 property_test = settings(
     max_examples=max(200, settings().max_examples), suppress_health_check=[HealthCheck.too_slow]
 )
 
-moves = st.lists(st.sampled_from(moves_of(KINDS)), max_size=40)
+moves = st.lists(st.sampled_from(moves_of(KINDS)), max_size=60)
 
 
 @pytest.mark.parametrize("hops", HOPS)
@@ -57,6 +58,14 @@ def without(script: str, *checks: tuple[str, str]) -> Variant:
     for check, _ in checks:
         assert check in script_text(script), f"{script} has changed: say anew what its check is"
     return Variant(edits=dict(checks))
+
+
+class HearsNoKnock(ExecutionContextCache):
+    """Who has dropped a message at somebody's lock is not told of when that is given up."""
+
+    def take_knock(self, execution_id: str) -> bool:
+        super().take_knock(execution_id)
+        return False
 
 
 class NeverPublishesAfterARefusal(WorkflowExecutor):
@@ -92,9 +101,14 @@ BROKEN = {
         TO_CONTEXTS,
         "the execution is FAILED",
     ),
+    "the knock at a lock": (
+        Variant(cache=HearsNoKnock),
+        (*TO_MESSAGES, *TO_CONTEXTS),
+        "stands still although nothing was lost",
+    ),
     "the publish after a refusal": (
         Variant(executor=NeverPublishesAfterARefusal),
-        (*TO_MESSAGES, "cache goes back"),
+        (*TO_MESSAGES, *TO_LOCKS, "cache goes back"),
         "stands still although nothing was lost",
     ),
 }
@@ -125,7 +139,7 @@ def runs(moves: list[Move], count: int) -> Iterable[tuple[str, list[Move]]]:
     shapes = list(SHAPES)
     for number in range(count):
         dice = random.Random(number)
-        yield shapes[number % len(shapes)], dice.choices(moves, k=dice.randint(3, 30))
+        yield shapes[number % len(shapes)], dice.choices(moves, k=dice.randint(10, 60))
 
 
 @pytest.mark.parametrize("hops", HOPS)
