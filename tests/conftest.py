@@ -33,6 +33,9 @@ hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=5_000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+# So that their assertions tell as much as those of the test files that inherit them.
+pytest.register_assert_rewrite("simulation.redis_contract", "simulation.state_contract")
+
 # What a developer has set for the engine is not meant for its tests.
 for _name in [
     name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(TEST_PREFIX)

@@ -219,12 +219,16 @@ class ExecutionContextCache:
         return load
 
     def metadata_loader(self, cached: CachedContext) -> Callable[[str], Any]:
-        """Fetches the path of the execution, which grows with every node and is seldom read."""
+        """Fetches the path of the execution, which grows with every node and is seldom read.
+
+        From Redis only if the context there is the one that was entered with: of an older copy the path
+        would be too short, and the fence would not show it.
+        """
 
         def load(key: str) -> Any:
             if key != "executionPath":
                 raise KeyError(key)
-            return self.load_context(cached.execution_id).metadata[key]
+            return self._whole_context(cached.execution_id, cached.seq).metadata[key]
 
         return load
 
@@ -247,12 +251,17 @@ class ExecutionContextCache:
 
         Raises `ExecutionNotFound`.
         """
+        return self._whole_context(execution_id)
+
+    def _whole_context(self, execution_id: str, seq: int | None = None) -> ExecutionContext:
+        """With a `seq`, a context in Redis counts only if it stands there."""
         try:
             with redis_errors():
                 fields: Any = self._client.hgetall(self._settings.context_key(execution_id))
         except CacheUnavailable:
             fields = {}
-        if not fields or int(fields.get(b"size", -1)) != len(fields) - (b"mark" in fields):
+        is_whole = fields and int(fields.get(b"size", -1)) == len(fields) - (b"mark" in fields)
+        if not is_whole or (seq is not None and int(fields[b"seq"]) != seq):
             if (snapshot := self._state.load_snapshot(execution_id)) is None:
                 raise ExecutionNotFound(execution_id)
             fields = context_fields(snapshot, b"")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from fleet_in_process import Broker, Workers, calling
+from fleet_in_process import Broker, Workers, calling, line
 
 from workflow_engine import (
     ExecutionStatus,
@@ -229,6 +229,25 @@ def test_an_older_copy_put_back_while_a_node_runs_is_thrown_away(
 
     assert redis_client.exists(key) == 0
     completes()
+
+
+def test_the_path_that_a_node_reads_is_never_that_of_an_older_copy(
+    client: WorkflowClient, settings: Settings, workers: Workers, redis_client: redis.Redis
+) -> None:
+    def early() -> None:
+        copies.append(redis_client.dump(settings.context_key(execution)))
+
+    def late(context: Any) -> Any:
+        redis_client.restore(settings.context_key(execution), 60_000, copies[0], replace=True)
+        return context.metadata["executionPath"]
+
+    copies: list[Any] = []
+    client.deploy(line(early, late))
+    execution = client.start("line").id
+
+    workers.drain()
+
+    assert client.get(execution).result == ["start", "early"]
 
 
 def test_neither_a_wiped_redis_nor_a_lost_message_counts_as_a_lost_process(

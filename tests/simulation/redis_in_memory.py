@@ -1,0 +1,220 @@
+"""Redis in memory, as far as the engine's cache and locks use it, with the engine's own Lua scripts.
+
+The scripts run in Lua 5.1, as in Redis. Nothing expires by itself: a test that wants a key to be gone deletes
+it. Every command and every script is one step; a pipeline is one, too, since only its sender can fail in it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import redis
+from lupa import lua51
+
+from simulation.steps import step
+
+LUA = lua51.LuaRuntime(encoding=None, unpack_returned_tuples=False)
+
+Command = Callable[[], Any]
+
+
+class RedisInMemory:
+    """The server: what its clients share. `edits` replace text in scripts, to see what a check is for."""
+
+    def __init__(self, edits: Mapping[str, str] | None = None) -> None:
+        self._edits = edits or {}
+        self.strings: dict[bytes, bytes] = {}
+        self.hashes: dict[bytes, dict[bytes, bytes]] = {}
+
+    def flush(self) -> None:
+        self.strings.clear()
+        self.hashes.clear()
+
+    def script(self, text: str) -> str:
+        for before, after in self._edits.items():
+            text = text.replace(before, after)
+        return text
+
+    def run(self, text: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        call = {b"call": self._called_from_lua}
+        answer = _compiled(text)(
+            LUA.table_from([_bytes(key) for key in keys]),
+            LUA.table_from([_bytes(arg) for arg in args]),
+            LUA.table_from(call),
+            CJSON,
+        )
+        return _from_lua(answer)
+
+    def _called_from_lua(self, name: bytes, *args: Any) -> Any:
+        return _to_lua(self.execute(name.decode(), *args))
+
+    def execute(self, name: str, *args: Any) -> Any:
+        """One command, with arguments and answers as in the protocol."""
+        return getattr(self, f"_{name.lower()}")(*map(_bytes, args))
+
+    def _get(self, key: bytes) -> bytes | None:
+        return self.strings.get(key)
+
+    def _set(self, key: bytes, value: bytes, *options: bytes) -> bytes | None:
+        if b"NX" in options and key in self.strings:
+            return None
+        self.strings[key] = value
+        return b"OK"
+
+    def _del(self, *keys: bytes) -> int:
+        return sum(self.strings.pop(key, self.hashes.pop(key, None)) is not None for key in keys)
+
+    def _exists(self, *keys: bytes) -> int:
+        return sum(key in self.strings or key in self.hashes for key in keys)
+
+    def _hget(self, key: bytes, field: bytes) -> bytes | None:
+        return self.hashes.get(key, {}).get(field)
+
+    def _hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
+        found = self.hashes.get(key, {})
+        return [found.get(field) for field in fields]
+
+    def _hgetall(self, key: bytes) -> dict[bytes, bytes]:
+        return dict(self.hashes.get(key, {}))
+
+    def _hset(self, key: bytes, *pairs: bytes) -> int:
+        given = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        fields = self.hashes.setdefault(key, {})
+        before = len(fields)
+        fields.update(given)
+        return len(fields) - before
+
+    def _hdel(self, key: bytes, *fields: bytes) -> int:
+        found = self.hashes.get(key, {})
+        removed = sum(found.pop(field, None) is not None for field in fields)
+        if not found:
+            self.hashes.pop(key, None)
+        return removed
+
+    def _hlen(self, key: bytes) -> int:
+        return len(self.hashes.get(key, {}))
+
+    def _pexpire(self, key: bytes, _: bytes) -> int:
+        return self._exists(key)
+
+    def _publish(self, *_: bytes) -> int:
+        return 0
+
+
+class RedisClient:
+    """Stands in for `redis.Redis`."""
+
+    def __init__(self, server: RedisInMemory) -> None:
+        self._server = server
+
+    def register_script(self, text: str) -> Script:
+        return Script(self, self._server.script(text))
+
+    def pipeline(self, transaction: bool = True) -> Pipeline:
+        return Pipeline(self._server)
+
+    def run(self, text: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        return _step(lambda: self._server.run(text, keys, args))
+
+    def get(self, key: str) -> Any:
+        return self._command("GET", key)
+
+    def set(self, key: str, value: Any, px: int | None = None) -> Any:
+        return self._command("SET", key, value)
+
+    def delete(self, *keys: str) -> Any:
+        return self._command("DEL", *keys)
+
+    def exists(self, *keys: str) -> Any:
+        return self._command("EXISTS", *keys)
+
+    def hget(self, key: str, field: str) -> Any:
+        return self._command("HGET", key, field)
+
+    def hmget(self, key: str, *fields: str) -> Any:
+        return self._command("HMGET", key, *fields)
+
+    def hgetall(self, key: str) -> Any:
+        return self._command("HGETALL", key)
+
+    def hset(self, key: str, field: str, value: Any) -> Any:
+        return self._command("HSET", key, field, value)
+
+    def hdel(self, key: str, *fields: str) -> Any:
+        return self._command("HDEL", key, *fields)
+
+    def publish(self, channel: str, message: str) -> Any:
+        return self._command("PUBLISH", channel, message)
+
+    def _command(self, name: str, *args: Any) -> Any:
+        return _step(lambda: self._server.execute(name, *args))
+
+
+class Pipeline:
+    """Scripts that are sent together."""
+
+    def __init__(self, server: RedisInMemory) -> None:
+        self._server = server
+        self._asked: list[Command] = []
+
+    def run(self, text: str, keys: Sequence[Any], args: Sequence[Any]) -> None:
+        self._asked.append(lambda: self._server.run(text, keys, args))
+
+    def execute(self) -> list[Any]:
+        return _step(lambda: [command() for command in self._asked])
+
+
+class Script:
+    """A script that a client has registered."""
+
+    def __init__(self, client: RedisClient, text: str) -> None:
+        self._client = client
+        self._text = text
+
+    def __call__(
+        self, keys: Sequence[Any], args: Sequence[Any] = (), client: RedisClient | Pipeline | None = None
+    ) -> Any:
+        return (client or self._client).run(self._text, keys, args)
+
+
+def _step(command: Command) -> Any:
+    return step(command, redis.ConnectionError("simulated"), is_replayed=True)
+
+
+@functools.cache
+def _compiled(text: str) -> Any:
+    return LUA.execute(f"return function(KEYS, ARGV, redis, cjson) {text}\nend".encode())
+
+
+def _bytes(value: Any) -> bytes:
+    """As a client and as Redis' Lua write an argument."""
+    if isinstance(value, bytes):
+        return value
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).encode()
+
+
+def _to_lua(value: Any) -> Any:
+    """Nothing is `false` in Lua: a table cannot hold a nil."""
+    if value is None:
+        return False
+    if isinstance(value, list):
+        return LUA.table_from([_to_lua(each) for each in value])
+    if isinstance(value, dict):
+        return LUA.table_from({_bytes(key): _to_lua(each) for key, each in value.items()})
+    return value.encode() if isinstance(value, str) else value
+
+
+def _from_lua(value: Any) -> Any:
+    if value is False or value is None:
+        return None
+    if value is True:
+        return 1
+    if lua51.lua_type(value) == "table":
+        return [_from_lua(value[number]) for number in range(1, len(value) + 1)]
+    return int(value) if isinstance(value, float) else value
+
+
+CJSON = LUA.table_from({b"decode": lambda content: _to_lua(orjson.loads(content))})

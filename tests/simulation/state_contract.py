@@ -1,0 +1,290 @@
+"""What the executor relies on in Postgres: the real services keep it, and so do those in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from datetime import datetime
+
+import orjson
+import pytest
+
+from simulation.stores import Stores
+from workflow_engine.errors import ExecutionNotFound, IllegalMove
+from workflow_engine.execution_records import NewWait, NodeCommit
+from workflow_engine.states import LEGAL_MOVES, ExecutionStatus, NodeStatus, WaitStatus, WaitType
+
+NOBODY = "01890000-0000-7000-8000-00000000dead"
+
+
+class StateContract:
+    """Executions and their journal."""
+
+    def test_a_start_writes_the_row_of_its_trigger(self, stores: Stores) -> None:
+        snapshot = stores.snapshot(stores.start())
+
+        assert (snapshot.status, snapshot.seq, snapshot.priority) == (ExecutionStatus.PENDING, 1, 4)
+        assert (snapshot.workflow_id, snapshot.version) == ("contract", 1)
+        assert (snapshot.trigger_id, snapshot.trigger_node_id) == (stores.trigger_id, "start")
+        assert (snapshot.losses.count, snapshot.visits, snapshot.format) == (0, {}, 1)
+        assert snapshot.metadata.keys() == {"from", "startedAt"}
+        (row,) = snapshot.journal
+        entry = row.entry
+        assert (entry.seq, entry.node_id, entry.visit, entry.attempt) == (1, "start", 1, 1)
+        assert (entry.status, entry.handles, entry.waits) == (NodeStatus.COMPLETED, ("",), False)
+        assert (orjson.loads(row.output or b""), row.variables) == ({"orderId": 42}, {"currency": "EUR"})
+
+    def test_a_commit_appends_a_row_and_takes_the_fence(self, stores: Stores) -> None:
+        execution = stores.start()
+        commit = stores.commit(execution, variables=b'{"paid":true}', handles=("true",), attempt=2)
+
+        answer = stores.state.update_execution(commit)
+
+        assert (answer.accepted, answer.seq, answer.fence) == (True, 2, commit.token)
+        assert (answer.status, answer.attention) == (ExecutionStatus.RUNNING, False)
+        snapshot = stores.snapshot(execution)
+        assert (snapshot.fence, snapshot.seq, snapshot.status) == (commit.token, 2, ExecutionStatus.RUNNING)
+        row = snapshot.journal[1]
+        assert (row.entry.seq, row.entry.node_id, row.entry.attempt) == (2, "first", 2)
+        assert (row.entry.handles, row.variables) == (("true",), {"paid": True})
+        assert orjson.loads(row.output or b"") == {"a": 1}
+
+    def test_a_commit_with_an_old_fence_is_refused_and_changes_nothing(self, stores: Stores) -> None:
+        execution = stores.start()
+        late = stores.commit(execution, output=b"2")
+        winner = stores.commit(execution)
+        stores.state.update_execution(winner)
+        before = dataclasses.replace(stores.snapshot(execution), read_at=datetime.max)
+
+        answer = stores.state.update_execution(late)
+
+        assert (answer.accepted, answer.seq, answer.fence) == (False, 2, winner.token)
+        assert dataclasses.replace(stores.snapshot(execution), read_at=datetime.max) == before
+
+    @pytest.mark.parametrize(
+        "status", [ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED]
+    )
+    def test_a_commit_may_be_repeated(self, stores: Stores, status: ExecutionStatus) -> None:
+        execution = stores.start()
+        is_failed = status is ExecutionStatus.FAILED
+        commit = stores.commit(
+            execution,
+            execution_status=status,
+            status=NodeStatus.FAILED if is_failed else NodeStatus.COMPLETED,
+            error="boom" if is_failed else None,
+        )
+
+        answers = [stores.state.update_execution(commit) for _ in range(3)]
+
+        assert [(each.accepted, each.seq, each.status) for each in answers] == [(True, 2, status)] * 3
+        assert len(stores.snapshot(execution).journal) == 2
+
+    def test_a_finished_execution_takes_no_further_commit(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(stores.commit(execution, execution_status=ExecutionStatus.COMPLETED))
+
+        answer = stores.state.update_execution(stores.commit(execution, node_id="second"))
+
+        assert (answer.accepted, answer.seq, answer.status) == (False, 2, ExecutionStatus.COMPLETED)
+
+    def test_a_paused_execution_keeps_its_pause_unless_it_ends(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution_status(execution, ExecutionStatus.PAUSED)
+
+        paused = stores.state.update_execution(stores.commit(execution))
+        ended = stores.state.update_execution(
+            stores.commit(execution, node_id="second", execution_status=ExecutionStatus.COMPLETED)
+        )
+
+        assert (paused.accepted, paused.status) == (True, ExecutionStatus.PAUSED)
+        assert (ended.accepted, ended.status) == (True, ExecutionStatus.COMPLETED)
+
+    def test_a_retry_says_whether_it_waits(self, stores: Stores) -> None:
+        execution = stores.start()
+        for wait_ms in (0, 200):
+            stores.state.update_execution(
+                stores.commit(
+                    execution,
+                    status=NodeStatus.RETRYING,
+                    handles=(),
+                    output=None,
+                    error="boom",
+                    retry_details={"nextAttempt": 2, "waitMs": wait_ms},
+                )
+            )
+
+        rows = stores.snapshot(execution).journal[1:]
+        assert [(row.entry.status, row.entry.waits) for row in rows] == [
+            (NodeStatus.RETRYING, False),
+            (NodeStatus.RETRYING, True),
+        ]
+
+    def test_the_output_of_a_node_is_that_of_its_final_row(self, stores: Stores) -> None:
+        execution = stores.start()
+        assert stores.state.load_output(execution, "first") is None
+
+        stores.state.update_execution(stores.commit(execution))
+
+        assert orjson.loads(stores.state.load_output(execution, "first") or b"") == {"a": 1}
+        assert orjson.loads(stores.state.load_output(execution, "start") or b"") == {"orderId": 42}
+        assert stores.state.load_output(NOBODY, "first") is None
+
+    @pytest.mark.parametrize("wanted", ExecutionStatus)
+    def test_moves_outside_of_a_hop_are_legal_ones_and_an_end_takes_the_fence(
+        self, stores: Stores, wanted: ExecutionStatus
+    ) -> None:
+        execution = stores.start()
+        fence = stores.snapshot(execution).fence
+
+        if wanted in LEGAL_MOVES[ExecutionStatus.PENDING]:
+            stores.state.update_execution_status(execution, wanted)
+            assert stores.state.status_of(execution) is wanted
+            assert (stores.snapshot(execution).fence != fence) == wanted.is_finished
+        else:
+            with pytest.raises(IllegalMove):
+                stores.state.update_execution_status(execution, wanted)
+
+    def test_losses_count_on_top_of_one_seq(self, stores: Stores) -> None:
+        execution = stores.start()
+
+        counted = [stores.state.count_loss(execution, 1, what).count for what in ("once", "twice")]
+        too_late = stores.state.count_loss(execution, 7, "elsewhere").count
+
+        assert (counted, too_late) == ([1, 2], 0)
+        assert stores.snapshot(execution).losses.last == "twice"
+        stores.state.update_execution(stores.commit(execution))
+        assert stores.snapshot(execution).losses.count == 0
+        assert stores.state.count_loss(execution, 2, "again").count == 1
+        assert stores.state.count_loss(NOBODY, 1, "nobody").count == 0
+
+    def test_a_context_is_persisted_only_with_the_present_fence(self, stores: Stores) -> None:
+        execution = stores.start()
+        fence = stores.snapshot(execution).fence
+
+        assert stores.state.persist_context(execution, fence, {"variables": {}})
+        assert not stores.state.persist_context(execution, str(uuid.uuid4()), {"variables": {}})
+        assert not stores.state.persist_context(NOBODY, fence, {"variables": {}})
+
+    def test_what_does_not_exist_is_told_so(self, stores: Stores) -> None:
+        missing = dataclasses.replace(stores.commit(stores.start()), execution_id=NOBODY)
+
+        assert stores.state.load_snapshot(NOBODY) is None
+        for call in (
+            lambda: stores.state.update_execution(missing),
+            lambda: stores.state.status_of(NOBODY),
+            lambda: stores.state.seconds_since_move(NOBODY),
+            lambda: stores.state.update_execution_status(NOBODY, ExecutionStatus.COMPLETED),
+        ):
+            with pytest.raises(ExecutionNotFound):
+                call()
+
+    def test_a_definition_is_found_by_its_version(self, stores: Stores) -> None:
+        stored = stores.state.load_definition("contract", 1)
+
+        assert stored is not None
+        assert stored["id"] == "contract"
+        assert stores.state.load_definition("contract", 2) is None
+
+
+class WaitsContract:
+    """Waits for a time, from the commit that opens them to the one that closes them."""
+
+    def waiting(self, stores: Stores, execution: str, seconds: float = 60.0) -> NodeCommit:
+        """A commit with which `first` begins to wait."""
+        return stores.commit(
+            execution,
+            execution_status=ExecutionStatus.WAITING,
+            status=NodeStatus.WAITING,
+            handles=(),
+            output=None,
+            opens=NewWait(WaitType.DELAY, resume_in=seconds, details={"attempt": 1}),
+        )
+
+    def test_a_wait_wakes_its_node_when_it_is_over(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        assert stores.waits.claim_due() == []
+        assert stores.waits.woken(execution, "first") is None
+
+        stores.pass_time(100)
+
+        (due,) = stores.waits.claim_due()
+        assert (due.execution_id, due.node_id, due.seq, due.priority) == (execution, "first", 2, 4)
+        woken = stores.waits.woken(execution, "first")
+        assert woken is not None
+        assert (woken.type, woken.reason) == (WaitType.DELAY, "time")
+        assert woken.waited >= 100
+        assert stores.waits.claim_due() == [], "a claim is kept for a while"
+        assert stores.waits.woken(execution, "second") is None
+
+    def test_a_claim_asks_for_attention_which_is_taken_once(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        stores.pass_time(100)
+        stores.waits.claim_due()
+        commit = stores.commit(execution, node_id="second")
+
+        assert stores.state.update_execution(commit).attention
+        assert stores.waits.take_attention(execution) == ["first"]
+        assert not stores.state.update_execution(commit).attention
+        assert stores.waits.take_attention(execution) == ["first"], "until its node has gone on"
+
+    def test_a_claim_of_which_nothing_comes_is_claimed_again(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        stores.pass_time(100)
+        stores.waits.claim_due()
+
+        stores.pass_time(1.5 * stores.settings.claim_lease)
+        assert [due.node_id for due in stores.waits.claim_due()] == ["first"]
+        stores.pass_time(1.5 * stores.settings.claim_lease)
+        assert stores.waits.claim_due() == [], "the second claim lasts longer"
+
+    def test_the_commit_of_the_woken_node_closes_its_wait(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        stores.pass_time(100)
+        stores.waits.claim_due()
+
+        stores.state.update_execution(
+            stores.commit(execution, closes=("first",), woken_status=WaitStatus.COMPLETED)
+        )
+
+        assert stores.waits.woken(execution, "first") is None
+        assert stores.waits.take_attention(execution) == []
+
+    def test_a_commit_cancels_the_waits_it_overtakes_and_opens_its_own(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        overtaking = dataclasses.replace(self.waiting(stores, execution), node_id="second", closes=("first",))
+        stores.state.update_execution(overtaking)
+
+        stores.pass_time(100)
+
+        assert [due.node_id for due in stores.waits.claim_due()] == ["second"]
+
+    def test_a_refused_commit_opens_no_wait(self, stores: Stores) -> None:
+        execution = stores.start()
+        late = self.waiting(stores, execution)
+        stores.state.update_execution(stores.commit(execution))
+
+        assert not stores.state.update_execution(late).accepted
+
+        stores.pass_time(100)
+        assert stores.waits.claim_due() == []
+
+    def test_a_wait_of_a_paused_execution_wakes_nobody(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        stores.state.update_execution_status(execution, ExecutionStatus.PAUSED)
+        stores.pass_time(100)
+
+        assert stores.waits.claim_due() == []
+
+    def test_the_end_of_an_execution_ends_its_waits(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(self.waiting(stores, execution))
+        stores.state.update_execution_status(execution, ExecutionStatus.CANCELLED)
+        stores.pass_time(100)
+
+        assert stores.waits.claim_due() == []
