@@ -152,6 +152,11 @@ _YAML_HINTS = {
     "control characters": "remove it, or write it as an escape in double quotes",
 }
 
+_TOO_DEEP_FOR_THE_PARSER = "exceeded maximum nesting depth"
+"""What newer releases of libyaml say, which may look further ahead than what has been read so far."""
+
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels; flatten it"
+
 _QUOTE_EXPRESSIONS = 'put quotes around expressions: "{{ … }}"'
 
 
@@ -174,6 +179,8 @@ def _read_yaml(text: str) -> DefinitionText:
 
 
 def _yaml_message(text: str, line: int, problem: str) -> str:
+    if _TOO_DEEP_FOR_THE_PARSER in problem:
+        return _TOO_DEEP
     lines = text.splitlines()[line : line + 1]
     hint = next(
         (hint for part, hint in _YAML_HINTS.items() if part in problem), "check indentation and quotes"
@@ -246,7 +253,7 @@ class _YamlReader:
         if event.tag is not None:
             _refuse(event, f"the tag {event.tag!r} has no meaning here; remove it")
         if len(self._open) == MAX_DEPTH:  # at depths of thousands the parser itself takes minutes
-            _refuse(event, f"nested deeper than {MAX_DEPTH} levels; flatten it")
+            _refuse(event, _TOO_DEEP)
         container: dict[str, Any] | list[Any] = {} if isinstance(event, events.MappingStartEvent) else []
         self._anchors.pop(event.anchor or "", None)  # until it is closed, it cannot be referred to
         self._open.append(_Open(container, event.anchor))

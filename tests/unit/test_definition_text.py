@@ -119,7 +119,7 @@ def test_nesting_without_end_is_refused(text: str) -> None:
     started = time.perf_counter()
     with pytest.raises(DefinitionUnreadable, match="nested"):
         read_definition(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < 10  # a parser that reads on takes minutes
 
 
 def test_an_integer_of_thousands_of_digits_does_not_stop_the_reading() -> None:
