@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from workflow_engine import ExecutionContext, Workflow, WorkflowBuilder, node
 
 KILOBYTE = "x" * 1000
@@ -18,9 +20,11 @@ def kilobyte(context: ExecutionContext, previous: int) -> dict[str, object]:
     return {"count": previous + 1, "text": KILOBYTE}
 
 
-def no_ops(workflow_id: str, nodes: int, **options: str) -> Workflow:
+def no_ops(
+    workflow_id: str, nodes: int, settings: Mapping[str, str] | None = None, **options: str
+) -> Workflow:
     """A trigger, and so many nodes one after another that do nothing."""
-    flow = WorkflowBuilder(workflow_id)
+    flow = WorkflowBuilder(workflow_id, settings=settings)
     last = flow.trigger("begin")
     for number in range(1, nodes + 1):
         last = last >> flow.python(f"step{number}", "benchmarks.no_op", **options)  # type: ignore[arg-type]

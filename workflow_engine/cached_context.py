@@ -28,6 +28,8 @@ class CachedContext:
     seq: int
     fence: str
     walk: bytes
+    stored_seq: int
+    """The seq at which the context stands in Redis: behind `seq` while a worker walks inline."""
     variables: bytes
     """As JSON: the node is given a copy of its own, so that what it does to it is not kept."""
     identity: Mapping[str, Any]
@@ -37,6 +39,8 @@ class CachedContext:
     """The nodes whose output was asked for and does not exist."""
     mark: bytes | None = None
     """The claim of a holder who vanished while it ran a node."""
+    unstored: Mapping[bytes, Any] = field(default_factory=dict)
+    """The fields that commits have changed since the context was stored, of a walk inline."""
 
 
 def step_fields(
@@ -101,6 +105,7 @@ def rebuilt_context(snapshot: Snapshot, walk: bytes, needs: Sequence[str]) -> Ca
         seq=snapshot.seq,
         fence=snapshot.fence,
         walk=walk,
+        stored_seq=snapshot.seq,
         variables=fields[b"variables"],
         identity=orjson.loads(fields[b"identity"]),
         outputs=outputs,

@@ -124,6 +124,7 @@ class ExecutionContextCache:
             seq=int(cached_seq),
             fence=fence.decode(),
             walk=walk,
+            stored_seq=int(cached_seq),
             variables=variables,
             identity=orjson.loads(identity),
             outputs=found,
@@ -211,7 +212,7 @@ class ExecutionContextCache:
         def load(node_id: str) -> Any:
             if node_id in cached.absent:
                 raise KeyError(node_id)
-            encoded = self._read_output(cached, node_id)
+            encoded = cached.unstored.get(OUTPUT + node_id.encode()) or self._read_output(cached, node_id)
             if encoded is None:
                 raise KeyError(node_id)
             return orjson.loads(encoded)
@@ -237,7 +238,7 @@ class ExecutionContextCache:
             with redis_errors():
                 answer: Any = self._read(
                     keys=[self._settings.context_key(cached.execution_id)],
-                    args=[cached.seq, OUTPUT + node_id.encode()],
+                    args=[cached.stored_seq, OUTPUT + node_id.encode()],
                 )
         except CacheUnavailable:
             answer = None

@@ -78,6 +78,10 @@ class Entrance:
             raise _locked_out(entered, task_id)
         self._locks.hold(claim)
         with self.given_up_on_error(claim):
+            if isinstance(entered, CachedContext) and entered.mark and workflow.is_inline:
+                # Who vanished may have committed further nodes than the context tells of.
+                self._count_loss(message.execution_id, None, entered.mark)
+                entered = Missing()
             if isinstance(entered, Missing):
                 cached, losses = self._rebuild(claim, message, workflow, node)
             else:
@@ -140,9 +144,11 @@ class Entrance:
             return None
         with self._locks.released(claim):
             self._cache.take_knock(execution_id)  # whoever has come until now is served with this
-            if (abandoned := self._cache.abandoned_run(execution_id)) is not None:
-                self._count_loss(execution_id, *abandoned)
             snapshot = self._state.load_snapshot(execution_id)
+            if snapshot is not None and (abandoned := self._cache.abandoned_run(execution_id)) is not None:
+                entered, mark = abandoned
+                workflow = self._plans.get(snapshot.workflow_id, snapshot.version)
+                self._count_loss(execution_id, None if workflow.is_inline else entered, mark)
             is_moving = snapshot is not None and _may_move(snapshot)
             self._cache.remove_from_cache(execution_id)
         if snapshot is None or not is_moving:
@@ -169,7 +175,7 @@ class Entrance:
     def _losses(self, cached: CachedContext) -> Losses:
         return self._count_loss(cached.execution_id, cached.seq, cached.mark) if cached.mark else Losses()
 
-    def _count_loss(self, execution_id: str, seq: int, mark: bytes) -> Losses:
+    def _count_loss(self, execution_id: str, seq: int | None, mark: bytes) -> Losses:
         """A mark that somebody left and never removed is a process that was lost while it ran a node."""
         return self._state.count_loss(execution_id, seq, _last_trace(mark))
 

@@ -140,7 +140,7 @@ UPDATE {s}.executions SET
     losses = CASE WHEN losses_seq = seq THEN losses + 1 ELSE 1 END,
     losses_seq = seq,
     last_loss = %(what)s
-WHERE id = %(execution_id)s AND seq = %(seq)s
+WHERE id = %(execution_id)s AND seq = coalesce(%(seq)s, seq)
 RETURNING losses
 """
 
@@ -288,8 +288,11 @@ class ExecutionStateService:
         row = self._first(OUTPUT, execution_id=execution_id, node_id=node_id)
         return row[0].encode() if row else None
 
-    def count_loss(self, execution_id: str, seq: int, what: str) -> Losses:
-        """Note that a process was lost on top of `seq`, and what is known of it; none: it moved on since."""
+    def count_loss(self, execution_id: str, seq: int | None, what: str) -> Losses:
+        """Note that a process was lost on top of `seq`, and what is known of it; none: it moved on since.
+
+        Without a `seq` it was lost on top of whatever was committed last.
+        """
         row = self._first(COUNT_LOSS, execution_id=execution_id, seq=seq, what=what)
         return Losses(row[0], what) if row else Losses()
 

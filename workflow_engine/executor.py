@@ -2,19 +2,24 @@
 
 A hop is five steps: enter (lock and read), run, commit, leave (write and unlock), enqueue. Postgres
 decides in the third; the others can fail or be repeated at any point without losing or doubling a result.
+
+Of a workflow with `hops: inline` the worker runs and commits further nodes before it leaves, for a slice of
+time. Each has its own journal row and its own check of the fence; what the slice saves is everything else.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
-from workflow_engine.cached_context import step_fields
 from workflow_engine.callers_transaction import CallersTransaction
 from workflow_engine.context import ExecutionContext, LazyMapping
 from workflow_engine.context_cache import ExecutionContextCache
+from workflow_engine.definition import Node
 from workflow_engine.dispatch import HopMessage
 from workflow_engine.enqueue import BROKER_PATIENCE, Enqueuer
 from workflow_engine.entrance import Entrance, NotEntered
@@ -31,7 +36,7 @@ from workflow_engine.execution_records import CommitAnswer, NewExecution, Starte
 from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.hop import Hop, worker_name
 from workflow_engine.interruption import NodeInterrupted
-from workflow_engine.json_values import decode, encode
+from workflow_engine.json_values import decode
 from workflow_engine.lock import DistributedLockService
 from workflow_engine.node_run import Outcome, run_node
 from workflow_engine.node_types import NodeError
@@ -43,6 +48,20 @@ from workflow_engine.states import ExecutionStatus
 from workflow_engine.walk import Walk
 
 log = logging.getLogger(__name__)
+
+TIME_SLICE = 0.5
+"""Seconds after which a worker that walks inline lets another one go on; a running node is not cut short."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A hop whose outcome was offered to Postgres, and what came of it."""
+
+    hop: Hop
+    outcome: Outcome
+    walk: Walk
+    """Where the execution stands if the outcome was accepted."""
+    answer: CommitAnswer
 
 
 class WorkflowExecutor:
@@ -117,21 +136,66 @@ class WorkflowExecutor:
         self._hop(message, "", lambda hop: hop.failed_attempt(error))
 
     def _hop(self, message: HopMessage, task_id: str, run: Callable[[Hop], Outcome]) -> None:
+        slice_ends = time.monotonic() + TIME_SLICE
         try:
             hop = self._entrance.enter(message, task_id)
             with self._entrance.given_up_on_error(hop.claim):
-                try:
-                    outcome = run(hop)
-                except NodeInterrupted:
-                    self._abandon(hop)
-                    return
-                outcome, walk, answer = self._commit(hop, outcome)
-            is_awaited = self._leave(hop, outcome, walk, answer)
-            self._enqueue(hop, walk, answer, is_awaited)
+                done = self._run_and_commit(hop, run)
+            while done is not None and (following := self._next_inline(done, slice_ends)) is not None:
+                done = self._walk_on(done, following)
+            if done is not None:
+                self._leave_and_enqueue(done)
         except (NotEntered, ExecutionNotFound) as reason:
             _log_dropped(message, reason)
         except (BackingServiceUnavailable, DatabaseOutdated) as error:
             raise GivenBack(str(error)) from error
+
+    def _run_and_commit(self, hop: Hop, run: Callable[[Hop], Outcome]) -> Committed | None:
+        """None if the node was interrupted, and its execution left."""
+        try:
+            outcome = run(hop)
+        except NodeInterrupted:
+            self._abandon(hop)
+            return None
+        return Committed(hop, *self._commit(hop, outcome))
+
+    def _leave_and_enqueue(self, done: Committed) -> None:
+        is_awaited = self._leave(done)
+        self._enqueue(done, is_awaited)
+
+    # Between two nodes of a walk inline, in place of leaving, enqueueing and entering
+
+    def _next_inline(self, done: Committed, slice_ends: float) -> Hop | None:
+        """The hop into the node that this worker goes on with by itself, if it may."""
+        workflow, answer = done.hop.workflow, done.answer
+        if not workflow.is_inline or not answer.accepted or not done.walk.due:
+            return None
+        # What was woken, or an operator has asked for, is enqueued by whoever leaves.
+        if answer.status is not ExecutionStatus.RUNNING or answer.attention:
+            return None
+        if time.monotonic() >= slice_ends or not self._locks.still_holds(done.hop.claim):
+            return None
+        node = workflow.graph.nodes[done.walk.due[0]]
+        if node.timeout is not None or _has_queue_of_its_own(node) or _has_queue_of_its_own(done.hop.node):
+            return None
+        try:
+            workflow.node(node.id)
+        except UnknownNodeType:
+            return None
+        return done.hop.following(node, done.outcome, done.walk, answer)
+
+    def _walk_on(self, done: Committed, following: Hop) -> Committed | None:
+        """Run and commit the next node; what keeps it from that ends the slice where it stands."""
+        try:
+            return self._run_and_commit(following, self._run)
+        except BaseException as error:
+            # Its message comes anew, and the one that began the slice is served: it must not come again.
+            with suppress(CacheUnavailable):
+                self._leave_and_enqueue(done)
+            if not isinstance(error, GivenBack | BackingServiceUnavailable | DatabaseOutdated):
+                raise
+            log.warning("Execution %s goes on later: %s", following.execution_id, error)
+            return None
 
     def resume_execution(self, execution_id: str) -> bool:
         """Send what is due of an execution that may have come to a halt, as the journal has it.
@@ -211,13 +275,14 @@ class WorkflowExecutor:
 
     # 4 leave: write and unlock
 
-    def _leave(self, hop: Hop, outcome: Outcome, walk: Walk, answer: CommitAnswer) -> bool:
+    def _leave(self, done: Committed) -> bool:
         """Unlock; whether somebody has met our lock meanwhile."""
+        hop = done.hop
         self._locks.forget(hop.claim)
         try:
             # Until the lock has expired by itself: a message that meets it held would be dropped.
             return repeated(
-                lambda: self._leave_cache(hop, outcome, walk, answer),
+                lambda: self._leave_cache(done),
                 self._settings.lock_expiry,
                 f"unlock execution {hop.execution_id}",
             )
@@ -225,28 +290,22 @@ class WorkflowExecutor:
             log.warning("Execution %s was committed but not cached: %s", hop.execution_id, error)
             return True
 
-    def _leave_cache(self, hop: Hop, outcome: Outcome, walk: Walk, answer: CommitAnswer) -> bool:
+    def _leave_cache(self, done: Committed) -> bool:
+        hop, answer = done.hop, done.answer
         if answer.accepted and answer.status.is_finished:
             self._cache.finish(hop.claim, answer.status.value)
             return False
         if answer.accepted and answer.status is not ExecutionStatus.PAUSED:
-            variables = encode(hop.variables_after(outcome)) if outcome.variables else None
-            changed = step_fields(
-                answer.seq,
-                hop.node.id,
-                answer.fence,
-                walk.to_json(),
-                outcome.output,
-                variables,
-                begins_visit=hop.begins_visit,
-            )
-            return self._cache.update_context(hop.claim, hop.cached.seq, answer.seq, changed).is_awaited
+            changed = hop.changed_fields(done.outcome, done.walk, answer)
+            left = self._cache.update_context(hop.claim, hop.cached.stored_seq, answer.seq, changed)
+            return left.is_awaited
         self._cache.discard(hop.claim)
         return self._cache.take_knock(hop.execution_id)
 
     # 5 enqueue: what is due next
 
-    def _enqueue(self, hop: Hop, walk: Walk, answer: CommitAnswer, is_awaited: bool) -> None:
+    def _enqueue(self, done: Committed, is_awaited: bool) -> None:
+        hop, answer = done.hop, done.answer
         execution_id = hop.execution_id
         if not answer.accepted:
             log.warning(
@@ -260,7 +319,7 @@ class WorkflowExecutor:
             self._enqueuer.publish(
                 execution_id,
                 hop.workflow,
-                [*walk.due[:1], *woken],
+                [*done.walk.due[:1], *woken],
                 answer.seq,
                 hop.cached.identity["priority"],
                 answer.committed_at,
@@ -268,6 +327,10 @@ class WorkflowExecutor:
             )
         elif answer.status is ExecutionStatus.PAUSED and is_awaited:
             self.resume_execution(execution_id)  # it may have been resumed while we held the lock
+
+
+def _has_queue_of_its_own(node: Node) -> bool:
+    return node.queue is not None or node.priority is not None
 
 
 def _log_dropped(message: HopMessage, reason: Exception) -> None:

@@ -9,13 +9,13 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from workflow_engine.cached_context import CachedContext
+from workflow_engine.cached_context import CachedContext, step_fields
 from workflow_engine.context import Wake
 from workflow_engine.definition import Node
-from workflow_engine.execution_records import Losses, NewWait, NodeCommit, WokenWait
+from workflow_engine.execution_records import CommitAnswer, Losses, NewWait, NodeCommit, WokenWait
 from workflow_engine.json_values import decode, encode
 from workflow_engine.lock import Claim
 from workflow_engine.node_run import Outcome, failed, failed_attempt
@@ -87,6 +87,37 @@ class Hop:
 
     def variables_after(self, outcome: Outcome) -> Mapping[str, Any]:
         return {**decode(self.cached.variables), **outcome.variables}
+
+    def changed_fields(self, outcome: Outcome, walk: Walk, answer: CommitAnswer) -> dict[bytes, Any]:
+        """What an accepted commit changes in the context as it stands in Redis."""
+        variables = encode(self.variables_after(outcome)) if outcome.variables else None
+        changed = step_fields(
+            answer.seq,
+            self.node.id,
+            answer.fence,
+            walk.to_json(),
+            outcome.output,
+            variables,
+            begins_visit=self.begins_visit,
+        )
+        return {**self.cached.unstored, **changed}
+
+    def following(self, node: Node, outcome: Outcome, walk: Walk, answer: CommitAnswer) -> Hop:
+        """The hop into the next node under the same claim; what this one has changed is not in Redis."""
+        unstored = self.changed_fields(outcome, walk, answer)
+        cached = replace(
+            self.cached,
+            seq=answer.seq,
+            fence=answer.fence,
+            walk=unstored[b"walk"],
+            variables=unstored.get(b"variables", self.cached.variables),
+            # Read anew, so that what a node does to what it was given is not kept.
+            outputs={},
+            absent=frozenset(),
+            mark=None,
+            unstored=unstored,
+        )
+        return Hop(self.claim, self.workflow, node, cached, walk, Losses())
 
     def commit_of(self, outcome: Outcome, walk: Walk, step: Step) -> NodeCommit:
         """The journal row of the outcome, the waits it opens and closes, and the status after it."""

@@ -143,6 +143,10 @@ class DistributedLockService:
         if self._renewer is None or self._renewer[0] != os.getpid() or not self._renewer[1].is_alive():
             self._start_renewer()
 
+    def still_holds(self, claim: Claim) -> bool:
+        """Whether this claim is renewed and, as far as its last renewal showed, nobody else has the lock."""
+        return claim.token in self._held
+
     def forget(self, claim: Claim) -> None:
         """Renew this claim no longer; a renewal that is on its way is over before this returns.
 

@@ -53,6 +53,11 @@ class WorkflowPlan:
     def of(cls, workflow: Workflow, version: int, registry: NodeRegistry) -> WorkflowPlan:
         return cls(workflow, version, Graph.of(workflow), registry)
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether the worker that has run a node goes on with the next one by itself."""
+        return self.workflow.settings.hops == "inline"
+
     def node(self, node_id: str) -> NodePlan:
         """The plan of one node, compiled at the first use.
 

@@ -149,7 +149,9 @@ class Recovery:
         # Freed only after it was counted: if we are interrupted in between, the mark still tells. It is
         # counted only if the node has not been committed.
         place = f"on {claim[1].instance}:{claim[1].process} " if claim is not None else ""
-        losses = self._engine.state.count_loss(message.execution_id, message.seq, f"{place}({lost.reason})")
+        losses = self._engine.state.count_loss(
+            message.execution_id, self._seq_lost(message, claim), f"{place}({lost.reason})"
+        )
         if losses.count:
             log.warning(
                 "The process of task %s was lost with a node of execution %s (loss %d of this node): %s",
@@ -161,6 +163,14 @@ class Recovery:
         if claim is not None:
             self._engine.locks.free(message.execution_id, claim[0])
         self._engine.executor.resume_execution(message.execution_id)
+
+    def _seq_lost(self, message: HopMessage, claim: tuple[bytes, Holder] | None) -> int | None:
+        """The seq on top of which a node was being run; None for the present one.
+
+        Whoever walks inline commits further than its message says, for as long as it holds its claim.
+        """
+        workflow = self._engine.plans.get(message.workflow, message.version)
+        return None if workflow.is_inline and claim is not None else message.seq
 
     def _claim_of(self, lost: LostNode) -> tuple[bytes, Holder] | None:
         """The claim under which the dead process ran the node, if Redis still knows it.

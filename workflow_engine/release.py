@@ -16,7 +16,7 @@ from workflow_engine.problem_paths import at
 
 NOT_IN_THIS_RELEASE: dict[str, dict[str, tuple[Any, ...]]] = {
     "node": {"onCrash": ()},
-    "settings": {"concurrency": (1,), "hops": ("spread",)},
+    "settings": {"concurrency": (1,)},
 }
 """By part of a definition: keys, and the values that are accepted already."""
 

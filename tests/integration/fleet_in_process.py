@@ -7,7 +7,7 @@ whoever holds the messages. Everything behind them is real: the executor, Postgr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -80,12 +80,14 @@ class Workers:
         return self.hops - before
 
 
-def line(*steps: Callable[..., Any], id: str = "line", **options: Any) -> Workflow:
+def line(
+    *steps: Callable[..., Any], id: str = "line", settings: Mapping[str, Any] | None = None, **options: Any
+) -> Workflow:
     """A workflow of one trigger, `start`, and a node for each function in a row, named after the function.
 
     The functions are registered on the way; `options` are those of the nodes.
     """
-    flow = WorkflowBuilder(id)
+    flow = WorkflowBuilder(id, settings=settings)
     last: BuiltNode = flow.trigger("start")
     for step in steps:
         last = last >> calling(flow, step, **options)

@@ -315,7 +315,7 @@ def test_the_schema_accepts_functions_as_actions_and_does_not_depend_on_them() -
     [
         {"id": "no nodes"},
         sound_definition() | {"setings": {}},
-        sound_definition() | {"settings": {"hops": "inline"}},
+        sound_definition() | {"settings": {"hops": "sprint"}},
         sound_definition() | {"settings": {"concurrency": 2}},
         sound_definition() | {"variables": {"_x": 1}},
         sound_definition() | {"nodes": [{"id": "work", "type": "logic", "subType": "merge"}]},

@@ -17,7 +17,10 @@ if whole and seq == ARGV[4] then
   updated = 1
 elseif whole and seq == ARGV[3] then
   redis.call('HDEL', KEYS[1], 'mark')
-  redis.call('HSET', KEYS[1], 'seq', ARGV[4], unpack(ARGV, 5))
+  redis.call('HSET', KEYS[1], 'seq', ARGV[4])
+  for first = 5, #ARGV, 1000 do
+    redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+  end
   redis.call('HSET', KEYS[1], 'size', redis.call('HLEN', KEYS[1]))
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   updated = 1
