@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import orjson
@@ -225,6 +226,9 @@ class Fleet:
                 yield f"the result of {node_id} was committed {count} times"
         if [entry.seq for entry in entries] != list(range(FIRST_SEQ, self.row.seq + 1)):
             yield "the journal is not numbered without gaps"
+        for before, commit in pairwise(self.row.believed):
+            if commit.fence != before.token:
+                yield f"a commit of {commit.node_id} was believed with an old fence"
         if self.row.status is not ExecutionStatus.COMPLETED:
             yield f"the execution is {self.row.status}"
             return

@@ -68,6 +68,8 @@ class ExecutionRow:
     """By the `seq` on top of which they were lost."""
     context: dict[str, Any] = field(default_factory=dict)
     journal: list[JournalRow] = field(default_factory=list)
+    believed: list[NodeCommit] = field(default_factory=list)
+    """The commits behind the journal, for whoever judges them; the trigger's row has none."""
     waits: list[WaitRow] = field(default_factory=list)
 
 
@@ -127,6 +129,7 @@ class StateInMemory:
         )
         variables = orjson.loads(commit.variables) if commit.variables is not None else None
         row.journal.append(JournalRow(entry, commit.output, variables))
+        row.believed.append(commit)
         for wait in _open_waits(row):
             if wait.node_id in commit.closes:
                 is_own = wait.node_id == commit.node_id and commit.woken_status is not None

@@ -6,6 +6,7 @@ give the same run. Code that is called outside of any process is simply run.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -125,6 +126,14 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """`time.sleep` and `time.monotonic` are this clock's."""
-        with patch.object(time, "monotonic", self._monotonic), patch.object(time, "sleep", self._sleep):
+        """`time.sleep` and `time.monotonic` are this clock's; pauses are not spread, to be the same again."""
+        with (
+            patch.object(time, "monotonic", self._monotonic),
+            patch.object(time, "sleep", self._sleep),
+            patch.object(random, "uniform", _middle),
+        ):
             yield
+
+
+def _middle(low: float, high: float) -> float:
+    return (low + high) / 2
