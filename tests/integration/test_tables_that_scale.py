@@ -1,13 +1,16 @@
-"""The tables are ready for many executions: hops stay in their page, indexes earn their keep, ids tell the time."""
+"""The tables are ready for many executions: hops stay in their page, indexes are read, ids tell the time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from fleet_in_process import Broker, Workers, line
-from sqlalchemy import event
 
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient, node, waiting
 from workflow_engine.agenda import Agenda
@@ -40,8 +43,8 @@ def pauses(context: Any) -> Any:
     return waiting(seconds=HOUR) if context.wake is None else None
 
 
-def asks() -> Any:
-    return waiting(events=["paid"], correlation_id="order-7")
+def asks(context: Any) -> Any:
+    return waiting(events=["paid"], correlation_id="order-7") if context.wake is None else None
 
 
 def done() -> int:
@@ -140,22 +143,41 @@ def many_executions(
     workers.drain()
     for original in originals:
         sql(COPY.format(many=MANY), original, original, original)
-    for number in range(MANY):
-        sql(
-            "INSERT INTO execution_events (type, name, correlation_id, event_id) VALUES ('EVENT', 'sent', %s, %s)",
-            f"order-{number}",
-            f"event-{number}",
-        )
+    sql(f"""
+        INSERT INTO execution_events (type, name, correlation_id, event_id)
+        SELECT 'EVENT', 'sent', 'correlation-' || n, 'event-' || n FROM generate_series(1, {MANY}) AS n
+    """)
+    sql(f"""
+        INSERT INTO triggers (workflow_id, node_id, sub_type, config, next_due)
+        SELECT 'timed', 'trigger' || n, 'scheduler', '{{}}', now() + interval '1 day'
+        FROM generate_series(1, {MANY}) AS n
+    """)
     sql("ANALYZE")
     return client.start("finished").id
 
 
 @pytest.fixture
-def readers(engine: Engine, client: WorkflowClient, many_executions: str) -> dict[str, list[str]]:
-    """By index, the operations of the engine that read it; as Postgres counts it."""
+def scans(sql: Sql) -> Callable[[], Counter[str]]:
+    """How often each index has been read so far."""
+
+    def read() -> Counter[str]:
+        sql("SELECT pg_stat_force_next_flush()")
+        return Counter(dict(sql("SELECT indexrelname, idx_scan FROM pg_stat_user_indexes")))
+
+    return read
+
+
+def test_every_index_has_a_reader_among_the_engines_own_statements_or_keeps_something_unique(
+    engine: Engine,
+    client: WorkflowClient,
+    broker: Broker,
+    many_executions: str,
+    scans: Callable[[], Counter[str]],
+    sql: Sql,
+) -> None:
     agenda = Agenda(engine.state.engine, engine.settings)
     operations: dict[str, Callable[[], object]] = {
-        "a hop": lambda: Workers(engine.dispatcher, engine).drain(),  # type: ignore[arg-type]
+        "hops": Workers(broker, engine).drain,
         "show": lambda: (client.get(many_executions), client.history(many_executions)),
         "list of a workflow": lambda: client.list("timed"),
         "the timekeeper's look": agenda.look,
@@ -163,8 +185,64 @@ def readers(engine: Engine, client: WorkflowClient, many_executions: str) -> dic
         "executions past their timeout": engine.overdue.end,
         "schedules that are due": engine.schedules.claim_due,
         "executions that stand still": lambda: list(engine.stalled.find(30, 10)),
-        "an event": lambda: client.send_event("paid", correlation_id="order-7", event_id="event-7"),
+        "a wait for an event": lambda: (client.start("asked"), Workers(broker, engine).drain()),
+        "an event": lambda: client.send_event("order-7", "paid", {}, event_id="event-of-order-7"),
         "cancel": lambda: client.cancel(many_executions),
         "purge": lambda: client.purge(older_than=-60),
     }
-    return {}
+    readers: dict[str, list[str]] = {name: [] for name in scans() if name != "alembic_version_pkc"}
+    for name, operation in operations.items():
+        before = scans()
+        operation()
+        for index in scans() - before:
+            readers[index].append(name)
+
+    assert {index for index, found in readers.items() if not found} <= KEEP_UNIQUE, readers
+    unique = {name for (name,) in sql("SELECT indexrelid::regclass::text FROM pg_index WHERE indisunique")}
+    assert unique >= KEEP_UNIQUE
+
+
+# -- what dividing the tables by time requires ---------------------------------------------------------------
+
+
+def test_ids_of_executions_sort_by_the_time_of_their_start(client: WorkflowClient, sql: Sql) -> None:
+    client.deploy(line(done))
+    started = [client.start("line").id for _ in range(200)]
+
+    milliseconds = [int(id.replace("-", "")[:12], 16) for id in started]
+    assert milliseconds == sorted(milliseconds)
+    assert sql("SELECT count(*) FROM executions WHERE id < %s", started[-1])[0][0] >= 150
+    created = [at for (at,) in sql("SELECT created_at FROM executions ORDER BY id")]
+    assert all(after - before > timedelta(milliseconds=-2) for before, after in pairwise(created))
+
+
+def test_what_is_unique_in_the_two_large_tables_is_so_within_an_execution(sql: Sql) -> None:
+    """So that tables divided by the execution's id can keep it: each part by itself."""
+    unique = sql("""
+        SELECT t.relname, array_agg(a.attname::text)
+        FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = ANY(i.indkey)
+        WHERE i.indisunique AND t.relname IN ('executions', 'node_executions')
+        GROUP BY t.relname, i.indexrelid
+    """)
+
+    assert len(unique) == 3
+    for table, columns in unique:
+        assert ("id" if table == "executions" else "execution_id") in columns
+
+
+def test_idempotency_keys_outlive_the_rows_of_their_executions_and_are_freed_by_a_range_of_ids(
+    client: WorkflowClient, workers: Workers, sql: Sql
+) -> None:
+    client.deploy(line(done))
+    first = client.start("line", idempotency_key="order-7").id
+    workers.drain()
+    time.sleep(0.002)
+    second = client.start("line", idempotency_key="order-8").id
+
+    sql("DELETE FROM executions WHERE id < %s", second)  # as dropping their part of the table does
+    assert sql("SELECT execution_id::text FROM idempotency_keys ORDER BY key") == [(first,), (second,)]
+
+    sql("DELETE FROM idempotency_keys WHERE execution_id < %s", second)
+    assert client.start("line", idempotency_key="order-7").id > second
+    assert client.start("line", idempotency_key="order-8").id == second
