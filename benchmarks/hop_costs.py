@@ -190,7 +190,7 @@ def _context_memory(fleet: Fleet, workflow_id: str, executions: int) -> float:
 
 def connections(fleet: Fleet, pids: Mapping[str, int]) -> list[Connections]:
     """What a worker keeps open to Postgres and to Redis, once all its parts have had something to do."""
-    fleet.client.deploy(texts("first", 1, 1))
+    fleet.client.deploy(texts("first", NODES, 1))
     _walk(fleet, pids, "first", 10 * PROCESSES)
 
     def open_now() -> list[Connections]:

@@ -27,8 +27,9 @@ from workflow_engine.retention import Retention
 
 NODES = 10
 LENGTH = 100
-LONG = 30
+LONG = 60
 """Nodes of the execution whose hops are looked at."""
+CALLS = 20
 FEW = 100
 DAYS = 10
 DAY = 86_400.0
@@ -85,7 +86,7 @@ class Watched:
         with self.engine.state.engine.connect() as connection:
             return int(connection.exec_driver_sql(statement).scalar_one())
 
-    def cost(self, call: Callable[[], object], times: int = 5) -> Cost:
+    def cost(self, call: Callable[[], object], times: int = CALLS) -> Cost:
         """What one of several calls takes; pages are their mean, seconds their median."""
         call()
         before = self._pages()
@@ -176,6 +177,7 @@ def _size_rows(fleet: Fleet) -> list[Row]:
     return [
         (f"{table}, each: {'table' if name == table else name}", "", told(size / numbers[table]))
         for table, name, size in fleet.rows(SIZES)
+        if size >= numbers[table]
     ]
 
 

@@ -57,6 +57,7 @@ def fill(fleet: Fleet, execution_id: str, times: int, days: float) -> None:
                 cursor.execute("DROP TABLE copies")
             cursor.execute("VACUUM (ANALYZE) executions")  # as autovacuum would have by now
             cursor.execute("VACUUM (ANALYZE) node_executions")
+            cursor.execute("CHECKPOINT")  # or what follows would wait for the disk to take all this
 
 
 def _copy_statement(cursor: psycopg2.extensions.cursor, table: str, key: str) -> str:
