@@ -113,6 +113,7 @@ def _hop_rows(found: Sequence[Footprint]) -> list[Row]:
         cost("- Postgres", lambda costs: milliseconds(costs.postgres_seconds)),
         cost("- Redis", lambda costs: milliseconds(costs.redis_seconds)),
         cost("- share of it as Celery's broker", lambda costs: f"{100 * costs.broker_share:.0f} %"),
+        row("- share of it in commands", lambda each: f"{100 * each.steady.share_in_commands:.0f} %"),
         row("- all else on the machine", lambda each: milliseconds(each.steady.others_per_hop)),
         row("hops a second, all on this machine", lambda each: f"{each.steady.hops_per_second:,.0f}"),
         cost(

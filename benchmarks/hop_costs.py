@@ -80,6 +80,12 @@ class Batch:
         return self.number_of_hops / self.seconds
 
     @property
+    def share_in_commands(self) -> float:
+        """Of the processor time of Redis, what commands take by its own count; the rest is around them."""
+        microseconds = sum(self.hops.microseconds[name] for name in DIRECT_COMMANDS)
+        return microseconds / 1e6 / self.used.redis.total
+
+    @property
     def others_per_hop(self) -> float:
         """Processor time of what does not belong to the benchmark: how quiet the machine was."""
         return self.used.others / self.number_of_hops
