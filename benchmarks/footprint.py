@@ -86,7 +86,10 @@ def _hop_rows(found: Sequence[Footprint]) -> list[Row]:
 
     return [
         cost("WAL of a hop", lambda costs: told(costs.wal_bytes)),
-        row("- right after a checkpoint", lambda each: told(each.after_checkpoint.per_hop.wal_bytes)),
+        row("- records", lambda each: f"{each.steady.wal.records / each.steady.number_of_hops:.1f}"),
+        row("- images of whole pages", lambda each: told(each.steady.images_per_hop)),
+        row("WAL of a hop after a checkpoint", lambda each: told(each.after_checkpoint.per_hop.wal_bytes)),
+        row("- images of whole pages", lambda each: told(each.after_checkpoint.images_per_hop)),
         cost("WAL of a start", lambda costs: told(costs.wal_bytes_per_start)),
         cost("row of the journal", lambda costs: told(costs.row_bytes)),
         *_size_rows(found, "node_executions", per=NODES + 1),
@@ -158,8 +161,8 @@ def _method(size: Size) -> str:
         f"One worker of {PROCESSES} processes with Celery's defaults; executions of {NODES} nodes that do "
         f"nothing but put out a text. {size.at_once} of them were started while the worker stood still, and "
         "then walked to their ends, once right after a checkpoint and once more; what does not say "
-        "otherwise is of the second time. The first time's WAL has more images of whole pages, which are "
-        "written when a page is changed for the first time after a checkpoint. Sizes on disk are those of "
+        "otherwise is of the second time. Images of whole pages are written when a page is changed for the "
+        "first time after a checkpoint. Sizes on disk are those of "
         f"tables that hold {size.warm + 2 * size.at_once} executions and nothing else, updates and "
         "transactions those of all of them. A context's memory is taken after its last node."
     )

@@ -19,6 +19,7 @@ from benchmarks.counters import BROKER_COMMANDS, DIRECT_COMMANDS, Counters, Tabl
 from benchmarks.fleet import BenchmarkFailed, Fleet, tell
 from benchmarks.nodes import texts
 from benchmarks.usage import Usage
+from benchmarks.wal import Wal
 from workflow_engine import ExecutionStatus
 
 PROCESSES = 2
@@ -62,6 +63,8 @@ class Batch:
     executions: int
     starts: Counters
     hops: Counters
+    wal: Wal
+    """Of the hops."""
     used: Usage
     seconds: float
     message_bytes: float
@@ -74,6 +77,11 @@ class Batch:
     @property
     def per_hop(self) -> PerHop:
         return PerHop.of(self.hops, self.number_of_hops)
+
+    @property
+    def images_per_hop(self) -> float:
+        """Bytes of images of whole pages in the WAL."""
+        return self.wal.image_bytes / self.number_of_hops
 
     @property
     def hops_per_second(self) -> float:
@@ -130,8 +138,7 @@ def measured(
     before = TableCounters.at_last(fleet)
     tell(f"{size.at_once} executions of {NODES} nodes with outputs of {length} bytes, after a checkpoint")
     _walk(fleet, pids, workflow_id, size.warm)
-    fleet.execute("CHECKPOINT")
-    after_checkpoint = _walk(fleet, pids, workflow_id, size.at_once)
+    after_checkpoint = _walk(fleet, pids, workflow_id, size.at_once, checkpoint=True)
     tell("and once more, without one")
     steady = _walk(fleet, pids, workflow_id, size.at_once)
     tables = TableCounters.at_last(fleet) - before
@@ -142,13 +149,19 @@ def measured(
     return Footprint(length, executions, after_checkpoint, steady, tables, on_disk, costs)
 
 
-def _walk(fleet: Fleet, pids: Mapping[str, int], workflow_id: str, executions: int) -> Batch:
+def _walk(
+    fleet: Fleet, pids: Mapping[str, int], workflow_id: str, executions: int, *, checkpoint: bool = False
+) -> Batch:
+    """With a checkpoint, it comes between the starts and the hops."""
     with fleet.redis.pubsub(ignore_subscribe_messages=True) as endings:  # type: ignore[no-untyped-call]
         endings.psubscribe(fleet.settings.finished_channel("*"))
         with stopped(pids):
             before = Counters.now(fleet)
             for _ in range(executions):
                 fleet.client.start(workflow_id)
+            started = Counters.now(fleet)
+            if checkpoint:
+                fleet.execute("CHECKPOINT")
             queued = Counters.now(fleet)
             message_bytes, message_memory = _messages(fleet)
             used = Usage.now(fleet, pids)
@@ -159,11 +172,14 @@ def _walk(fleet: Fleet, pids: Mapping[str, int], workflow_id: str, executions: i
                 raise BenchmarkFailed(f"{ended} of {executions} executions ended within {PATIENCE:g} s")
             ended += endings.get_message(timeout=1) is not None
         seconds = time.perf_counter() - begin
+        finished = Counters.now(fleet)
+        used = Usage.now(fleet, pids) - used
         return Batch(
             executions,
-            starts=queued - before,
-            hops=Counters.now(fleet) - queued,
-            used=Usage.now(fleet, pids) - used,
+            starts=started - before,
+            hops=finished - queued,
+            wal=Wal.between(fleet, queued.wal_bytes, finished.wal_bytes),
+            used=used,
             seconds=seconds,
             message_bytes=message_bytes,
             message_memory=message_memory,

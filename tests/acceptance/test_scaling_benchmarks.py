@@ -32,6 +32,7 @@ def test_a_quick_run_counts_what_a_hop_costs_and_writes_nothing() -> None:
     )
     assert figures["- BRPOP"] == ("1.00", "1.00")
     assert all(0 < float(figures["- EVALSHA"][column]) < 2.5 for column in (0, 1))
+    assert all(1 <= float(figures["- records"][column]) < 20 for column in (0, 1)), "the WAL was read"
     pages = [int(figures["hop"][column].split()[0]) for column in (0, 1)]
     assert pages[1] <= 2 * pages[0], "beside many executions a hop touches hardly more pages"
     assert {"processes", "connections to Redis", "growth of the tables", "WAL of a hop"} <= figures.keys()
