@@ -20,7 +20,7 @@ help:  ## show this list
 	@echo "make test         every test: unit, integration (servers), acceptance (worker processes)"
 	@echo "make unit         one tier of them; also make integration, make acceptance (ARGS='-k lock')"
 	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS='--only redis-flushed')"
-	@echo "make bench        the figures of docs/performance.md (ARGS=waiting: some; ARGS=--quick: in a minute)"
+	@echo "make bench        the figures of docs/performance.md, docs/scaling.md (ARGS=waiting: some; ARGS=--quick)"
 	@echo "make lint         ruff, mypy and the layers of the modules"
 	@echo "make format       let ruff format the code"
 	@echo "make clean        remove the virtual environment and all caches"

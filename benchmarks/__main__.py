@@ -11,10 +11,10 @@ import sys
 
 import click
 
-from benchmarks import growth, hops, levers, waiting
+from benchmarks import footprint, growth, hops, levers, million, waiting
 from benchmarks.fleet import BenchmarkFailed, Fleet
 from benchmarks.machine import described
-from benchmarks.report import DOCUMENT, printed, without_targets, write_into
+from benchmarks.report import printed, without_targets, write_into
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
@@ -23,6 +23,8 @@ BENCHMARKS = {
     "growth": growth.measure,
     "levers": levers.measure,
     "waiting": waiting.measure,
+    "footprint": footprint.measure,
+    "million": million.measure,
 }
 WITHIN_A_MINUTE = ("hops", "growth", "waiting")
 """What a quick run that is given no names runs: starting workers is most of its time."""
@@ -45,12 +47,12 @@ def main(names: tuple[str, ...], quick: bool) -> None:
                 machine = described(fleet)
         except (BenchmarkFailed, WorkflowEngineError) as failure:
             sys.exit(f"{name}: {failure}")
-        if quick:
-            section = without_targets(section)
-        else:
-            write_into(DOCUMENT, name, section, machine)
-        click.echo(printed(section, machine))
-        missed += [f"{name}: {figure.name}" for figure in section.figures if figure.is_missed]
+        for title, part in {name: section, **section.further}.items():
+            told = without_targets(part) if quick else part
+            if not quick:
+                write_into(part.document, title, told, machine)
+            click.echo(printed(told, machine))
+            missed += [f"{title}: {figure.name}" for figure in told.figures if figure.is_missed]
     if missed:
         sys.exit("Targets missed: " + "; ".join(missed))
 

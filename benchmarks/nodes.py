@@ -20,6 +20,12 @@ def kilobyte(context: ExecutionContext, previous: int) -> dict[str, object]:
     return {"count": previous + 1, "text": KILOBYTE}
 
 
+@node("benchmarks.text")
+def text(length: int) -> str:
+    """Puts out a text of so many bytes."""
+    return "x" * length
+
+
 def no_ops(
     workflow_id: str, nodes: int, settings: Mapping[str, str] | None = None, **options: str
 ) -> Workflow:
@@ -38,4 +44,15 @@ def kilobytes(workflow_id: str, nodes: int) -> Workflow:
     for number in range(1, nodes + 1):
         previous = f"{{{{ step{number - 1}.count }}}}" if number > 1 else 0
         last = last >> flow.python(f"step{number}", "benchmarks.kilobyte", arguments={"previous": previous})
+    return flow.build()
+
+
+def texts(workflow_id: str, nodes: int, length: int, *, rests: bool = False) -> Workflow:
+    """A trigger, and so many nodes one after another with outputs of this length; at last perhaps a wait."""
+    flow = WorkflowBuilder(workflow_id)
+    last = flow.trigger("begin")
+    for number in range(1, nodes + 1):
+        last = last >> flow.python(f"step{number}", "benchmarks.text", arguments={"length": length})
+    if rests:
+        last >> flow.delay("rest", duration=1, unit="hours")
     return flow.build()

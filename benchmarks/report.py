@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import statistics
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+SCALING = DOCUMENT.with_name("scaling.md")
 
 
 WIDTH = 110
@@ -39,11 +40,30 @@ class Section:
 
     figures: Sequence[Figure]
     method: str
+    document: Path = DOCUMENT
+    further: Mapping[str, Section] = field(default_factory=dict)
+    """What else the same run has found, in sections of their own, by name."""
+
+    def lines(self) -> list[str]:
+        """The table."""
+        return table(self.figures)
+
+
+@dataclass(frozen=True)
+class Comparison(Section):
+    """Figures of several cases side by side, which are told and not judged."""
+
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    """The name of each, and its value in each column."""
+
+    def lines(self) -> list[str]:
+        return aligned([("", *self.columns), *self.rows], right=range(1, len(self.columns) + 1))
 
 
 def without_targets(section: Section) -> Section:
     """The same figures, judged by nobody."""
-    return Section([Figure(figure.name, figure.value) for figure in section.figures], section.method)
+    return replace(section, figures=[Figure(figure.name, figure.value) for figure in section.figures])
 
 
 def at_most(name: str, value: float, limit: float, unit: str = "") -> Figure:
@@ -87,21 +107,26 @@ def table(figures: Sequence[Figure]) -> list[str]:
     for figure in figures:
         missed = "**missed** " if figure.is_missed else ""
         rows.append((figure.name, figure.value, f"{missed}{figure.target}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:<{widths[2]}} |".rstrip() for row in rows
-    ]
-    return [
-        lines[0],
-        f"|{'-' * (widths[0] + 2)}|{'-' * (widths[1] + 1)}:|{'-' * (widths[2] + 2)}|",
-        *lines[1:],
-    ]
+    return aligned(rows, right=[1])
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
+    """The lines of a Markdown table whose first row is its head; `right` are the columns set flush right."""
+    columns = range(len(rows[0]))
+    widths = [max(len(row[column]) for row in rows) for column in columns]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [f"{row[n]:>{widths[n]}}" if n in right else f"{row[n]:<{widths[n]}}" for n in columns]
+        return f"| {' | '.join(cells)} |".rstrip()
+
+    rule = "|".join(f"{'-' * (widths[n] + 1)}:" if n in right else "-" * (widths[n] + 2) for n in columns)
+    return [line(rows[0]), f"|{rule}|", *map(line, rows[1:])]
 
 
 def printed(section: Section, machine: str) -> str:
     """A section as Markdown."""
     paragraphs = ("", *textwrap.wrap(section.method, WIDTH), "", *textwrap.wrap(machine, WIDTH))
-    return "\n".join([*table(section.figures), *paragraphs])
+    return "\n".join([*section.lines(), *paragraphs])
 
 
 def write_into(document: Path, name: str, section: Section, machine: str) -> None:

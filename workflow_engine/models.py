@@ -158,11 +158,6 @@ def tables(schema: str) -> MetaData:
             postgresql_where=text(f"expires_at IS NOT NULL AND NOT ({one_of('status', FINISHED).text})"),
         ),
         Index("executions_active", "id", postgresql_where=one_of("status", ACTIVE)),
-        Index(
-            "executions_by_parent",
-            "parent_execution_id",
-            postgresql_where=text("parent_execution_id IS NOT NULL"),
-        ),
         postgresql_with={"fillfactor": "70"},
     )
     Table(

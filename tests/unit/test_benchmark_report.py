@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report import (
+    Comparison,
     Figure,
     Section,
     Spread,
@@ -77,3 +78,15 @@ def test_a_ratio_is_judged_by_its_median_and_told_with_its_spread() -> None:
 
 def test_times_are_told_in_their_unit() -> None:
     assert Spread.of([0.0012, 0.001, 0.0015]).told("ms", 1000) == "1.20 ms (1.00 to 1.50)"
+
+
+def test_cases_stand_side_by_side_and_keep_their_table_where_nothing_is_judged() -> None:
+    section = Comparison((), "", columns=["small", "large"], rows=[("WAL", "1 B", "1,000 B")])
+    lines = [
+        "|     | small |   large |",
+        "|-----|------:|--------:|",
+        "| WAL |   1 B | 1,000 B |",
+    ]
+
+    assert section.lines() == lines
+    assert printed(without_targets(section), "").splitlines()[:3] == lines

@@ -188,14 +188,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('PENDING', 'RUNNING')"),
     )
     op.create_index(
-        "executions_by_parent",
-        "executions",
-        ["parent_execution_id"],
-        unique=False,
-        schema=schema,
-        postgresql_where=sa.text("parent_execution_id IS NOT NULL"),
-    )
-    op.create_index(
         "executions_by_workflow", "executions", ["workflow_id", "id"], unique=False, schema=schema
     )
     op.create_table(

@@ -1,0 +1,248 @@
+"""The tables are ready for many executions: hops stay in their page, indexes are read, ids tell the time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from fleet_in_process import Broker, Workers, line
+
+from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient, node, waiting
+from workflow_engine.agenda import Agenda
+from workflow_engine.engine import Engine
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+NODES = 50
+MANY = 2_000
+HOUR = 3600.0
+
+COPY = """
+WITH copies AS (SELECT gen_random_uuid() AS id FROM generate_series(1, {many})),
+executions AS (
+    INSERT INTO executions SELECT copy.* FROM executions e, copies,
+        LATERAL jsonb_populate_record(e, jsonb_build_object('id', copies.id)) copy WHERE e.id = %s),
+journal AS (
+    INSERT INTO node_executions SELECT copy.* FROM node_executions n, copies,
+        LATERAL jsonb_populate_record(n, jsonb_build_object('execution_id', copies.id)) copy
+    WHERE n.execution_id = %s)
+INSERT INTO execution_wait_states SELECT copy.* FROM execution_wait_states w, copies,
+    LATERAL jsonb_populate_record(w,
+        jsonb_build_object('execution_id', copies.id, 'id', gen_random_uuid(),
+            'correlation_id', copies.id::text)) copy
+WHERE w.execution_id = %s
+"""
+
+
+def pauses(context: Any) -> Any:
+    return waiting(seconds=HOUR) if context.wake is None else None
+
+
+def asks(context: Any) -> Any:
+    return waiting(events=["paid"], correlation_id="order-7") if context.wake is None else None
+
+
+def done() -> int:
+    return 1
+
+
+# -- what a hop changes --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def updates(sql: Sql) -> Callable[[], tuple[int, int]]:
+    """How many updates of `executions` there have been, and how many of them stayed in the page (HOT)."""
+
+    def read() -> tuple[int, int]:
+        sql("SELECT pg_stat_force_next_flush()")
+        ((updated, hot),) = sql(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'executions'"
+        )
+        return updated, hot
+
+    return read
+
+
+@pytest.mark.parametrize("at_once", [1, 40], ids="{} executions at once".format)
+def test_every_commit_between_the_first_and_the_last_stays_in_its_page_and_leaves_the_indexes_alone(
+    client: WorkflowClient,
+    broker: Broker,
+    engine: Engine,
+    updates: Callable[[], tuple[int, int]],
+    at_once: int,
+) -> None:
+    node("test.text")(lambda length: "x" * length)
+    flow = WorkflowBuilder("long")
+    last = flow.trigger("start")
+    for number in range(NODES):
+        last = last >> flow.python(f"node{number}", "test.text", arguments={"length": 1_000})
+    client.deploy(flow.build())
+    workers = Workers(broker, engine)
+    for _ in range(at_once):
+        client.start("long")
+    for _ in range(at_once):
+        workers.hop()
+    before = updates()
+
+    for _ in range(at_once * (NODES - 2)):
+        workers.hop()
+
+    updated, hot = (after - earlier for after, earlier in zip(updates(), before, strict=True))
+    assert updated == at_once * (NODES - 2)
+    assert hot == updated
+    assert workers.drain() == at_once
+    assert client.count() == {ExecutionStatus.COMPLETED: at_once}
+
+
+# -- what indexes are for ------------------------------------------------------------------------------------
+
+KEEP_UNIQUE = {
+    "workflows_pkey",
+    "workflow_versions_pkey",
+    "workflow_versions_content",
+    "triggers_pkey",
+    "triggers_node",
+    "idempotency_keys_pkey",
+    "executions_pkey",
+    "node_executions_pkey",
+    "node_executions_final",
+    "execution_wait_states_pkey",
+    "execution_wait_states_open",
+    "execution_events_pkey",
+    "execution_events_id",
+}
+"""Indexes that would be needed without any reader, because they keep something unique."""
+
+
+@pytest.fixture
+def many_executions(
+    client: WorkflowClient,
+    workers: Workers,
+    sql: Sql,
+    time_passes: Callable[[float], None],
+    wake_due: Callable[[], list[str]],
+) -> str:
+    """As many finished after a wait as wait for times and for events, and one that stands still; its id."""
+    client.deploy(line(pauses, done, id="finished"))
+    client.deploy(line(pauses, id="timed"))
+    client.deploy(line(asks, done, id="asked"))
+    limited = WorkflowBuilder("limited", settings={"timeout": 86_400})
+    limited.trigger("start") >> limited.delay("pause", duration=1, unit="hours")
+    client.deploy(limited.build())
+    originals = [client.start("finished", idempotency_key="first").id]
+    workers.drain()
+    time_passes(HOUR)
+    wake_due()
+    workers.drain()
+    originals += [client.start(workflow).id for workflow in ("timed", "asked", "limited")]
+    workers.drain()
+    for original in originals:
+        sql(COPY.format(many=MANY), original, original, original)
+    sql(f"""
+        INSERT INTO execution_events (type, name, correlation_id, event_id)
+        SELECT 'EVENT', 'sent', 'correlation-' || n, 'event-' || n FROM generate_series(1, {MANY}) AS n
+    """)
+    sql(f"""
+        INSERT INTO triggers (workflow_id, node_id, sub_type, config, next_due)
+        SELECT 'timed', 'trigger' || n, 'scheduler', '{{}}', now() + interval '1 day'
+        FROM generate_series(1, {MANY}) AS n
+    """)
+    sql("ANALYZE")
+    return client.start("finished").id
+
+
+@pytest.fixture
+def scans(sql: Sql) -> Callable[[], Counter[str]]:
+    """How often each index has been read so far."""
+
+    def read() -> Counter[str]:
+        sql("SELECT pg_stat_force_next_flush()")
+        return Counter(dict(sql("SELECT indexrelname, idx_scan FROM pg_stat_user_indexes")))
+
+    return read
+
+
+def test_every_index_has_a_reader_among_the_engines_own_statements_or_keeps_something_unique(
+    engine: Engine,
+    client: WorkflowClient,
+    broker: Broker,
+    many_executions: str,
+    scans: Callable[[], Counter[str]],
+    sql: Sql,
+) -> None:
+    agenda = Agenda(engine.state.engine, engine.settings)
+    operations: dict[str, Callable[[], object]] = {
+        "hops": Workers(broker, engine).drain,
+        "show": lambda: (client.get(many_executions), client.history(many_executions)),
+        "list of a workflow": lambda: client.list("timed"),
+        "the timekeeper's look": agenda.look,
+        "waits that are over": engine.waits.claim_due,
+        "executions past their timeout": engine.overdue.end,
+        "schedules that are due": engine.schedules.claim_due,
+        "executions that stand still": lambda: list(engine.stalled.find(30, 10)),
+        "a wait for an event": lambda: (client.start("asked"), Workers(broker, engine).drain()),
+        "an event": lambda: client.send_event("order-7", "paid", {}, event_id="event-of-order-7"),
+        "cancel": lambda: client.cancel(many_executions),
+        "purge": lambda: client.purge(older_than=-60),
+    }
+    readers: dict[str, list[str]] = {name: [] for name in scans() if name != "alembic_version_pkc"}
+    for name, operation in operations.items():
+        before = scans()
+        operation()
+        for index in scans() - before:
+            readers[index].append(name)
+
+    assert {index for index, found in readers.items() if not found} <= KEEP_UNIQUE, readers
+    unique = {name for (name,) in sql("SELECT indexrelid::regclass::text FROM pg_index WHERE indisunique")}
+    assert unique >= KEEP_UNIQUE
+
+
+# -- what dividing the tables by time requires ---------------------------------------------------------------
+
+
+def test_ids_of_executions_sort_by_the_time_of_their_start(client: WorkflowClient, sql: Sql) -> None:
+    client.deploy(line(done))
+    started = [client.start("line").id for _ in range(200)]
+
+    milliseconds = [int(id.replace("-", "")[:12], 16) for id in started]
+    assert milliseconds == sorted(milliseconds)
+    assert sql("SELECT count(*) FROM executions WHERE id < %s", started[-1])[0][0] >= 150
+    created = [at for (at,) in sql("SELECT created_at FROM executions ORDER BY id")]
+    assert all(after - before > timedelta(milliseconds=-2) for before, after in pairwise(created))
+
+
+def test_what_is_unique_in_the_two_large_tables_is_so_within_an_execution(sql: Sql) -> None:
+    """So that tables divided by the execution's id can keep it: each part by itself."""
+    unique = sql("""
+        SELECT t.relname, array_agg(a.attname::text)
+        FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = ANY(i.indkey)
+        WHERE i.indisunique AND t.relname IN ('executions', 'node_executions')
+        GROUP BY t.relname, i.indexrelid
+    """)
+
+    assert len(unique) == 3
+    for table, columns in unique:
+        assert ("id" if table == "executions" else "execution_id") in columns
+
+
+def test_idempotency_keys_outlive_the_rows_of_their_executions_and_are_freed_by_a_range_of_ids(
+    client: WorkflowClient, workers: Workers, sql: Sql
+) -> None:
+    client.deploy(line(done))
+    first = client.start("line", idempotency_key="order-7").id
+    workers.drain()
+    time.sleep(0.002)
+    second = client.start("line", idempotency_key="order-8").id
+
+    sql("DELETE FROM executions WHERE id < %s", second)  # as dropping their part of the table does
+    assert sql("SELECT execution_id::text FROM idempotency_keys ORDER BY key") == [(first,), (second,)]
+
+    sql("DELETE FROM idempotency_keys WHERE execution_id < %s", second)
+    assert client.start("line", idempotency_key="order-7").id > second
+    assert client.start("line", idempotency_key="order-8").id == second
