@@ -19,7 +19,7 @@ help:  ## show this list
 	@echo "make demo         200 orders through a workflow on real workers (ARGS=--once: end by itself)"
 	@echo "make test         every test: unit, integration (servers), acceptance (worker processes)"
 	@echo "make unit         one tier of them; also make integration, make acceptance (ARGS='-k lock')"
-	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS='--only redis-flushed')"
+	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS=--inline: on walks inline)"
 	@echo "make bench        the figures of docs/performance.md, docs/scaling.md (ARGS=waiting: some; ARGS=--quick)"
 	@echo "make lint         ruff, mypy and the layers of the modules"
 	@echo "make format       let ruff format the code"

@@ -6,9 +6,6 @@ own whatever servers other tests use, because they are stopped, frozen and kille
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import pytest
 from faults.catalogue import FAULTS
 from faults.fault import SHORT, Fault
@@ -16,25 +13,12 @@ from faults.report import plain
 from faults.servers import Servers
 from faults.verdict import judge
 
-from workflow_engine.errors import EmbeddedServerFailed
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    try:
-        with Servers() as servers:
-            yield servers
-    except EmbeddedServerFailed as error:
-        if os.environ.get("CI", "") not in ("", "0", "false"):
-            raise
-        pytest.skip(f"servers to break are missing: {error}")
-
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_nothing_is_lost_and_nothing_is_committed_twice_whatever_breaks(
-    fault: Fault, servers: Servers, request: pytest.FixtureRequest
+    fault: Fault, servers_to_break: Servers, request: pytest.FixtureRequest
 ) -> None:
-    verdict = judge(fault, SHORT, servers)
+    verdict = judge(fault, SHORT, servers_to_break)
     request.node.user_properties.append(("measured", plain(verdict)))
 
     assert not verdict.problems, "\n".join(verdict.problems)

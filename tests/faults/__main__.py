@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -28,13 +29,14 @@ class DeadlinePassed(Exception):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", "names", multiple=True, type=click.Choice(NAMES), help="These faults, in turn.")
+@click.option("--inline", is_flag=True, help="Workers walk inline; nothing is written.")
 @click.option("--short", is_flag=True, help="As in the tests: short, and no time is judged.")
-def main(names: tuple[str, ...], short: bool) -> None:
+def main(names: tuple[str, ...], inline: bool, short: bool) -> None:
     """Break everything, and see that nothing is lost. Only a full run is written to docs/faults.md."""
     # What a developer has set for the engine or for Celery is not meant for this.
     for name in [name for name in os.environ if name.startswith((ENVIRONMENT_PREFIX, "CELERY_"))]:
         del os.environ[name]
-    scale = SHORT if short else LONG
+    scale = replace(SHORT if short else LONG, hops="inline" if inline else "spread")
     verdicts = []
     with Servers() as servers:
         for fault in FAULTS:
@@ -46,7 +48,7 @@ def main(names: tuple[str, ...], short: bool) -> None:
             click.echo(plain(verdicts[-1]))
         machine = described(scale, servers)
     click.echo("\n".join(["", tables(verdicts), "", machine]))
-    if not (names or short):
+    if not (names or inline or short):
         write_into(DOCUMENT, verdicts, machine)
     if broken := [verdict.fault.name for verdict in verdicts if verdict.problems]:
         sys.exit("Promises not kept: " + ", ".join(broken))

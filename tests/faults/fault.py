@@ -42,6 +42,8 @@ class Scale:
     """To wait for the end of everything when no more faults are caused."""
     judges_times: bool
     """Whether the promises about times are judged, or the times only told."""
+    hops: str = "spread"
+    """How the workers walk through the executions."""
 
     @property
     def load(self) -> int:

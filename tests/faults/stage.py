@@ -58,7 +58,7 @@ class Stage:
             )
             self.fleet = Fleet(self.settings, self.folder)
             undo.callback(self.fleet.kill)
-            for workflow in workflows():
+            for workflow in workflows(self.scale.hops):
                 self.client.deploy(workflow)
             self._undo = undo.pop_all()
         return self

@@ -73,12 +73,13 @@ def _mixed(name: str, inputs: Sequence[int]) -> int:
 # -- the workflows -------------------------------------------------------------------------------------------
 
 
-def workflows() -> list[Workflow]:
-    return [_order(), _brief(), _poisoned(), _blocking()]
+def workflows(hops: str) -> list[Workflow]:
+    """The same work whichever way it goes, `spread` or `inline`."""
+    return [make(hops) for make in (_order, _brief, _poisoned, _blocking)]
 
 
-def _order() -> Workflow:
-    flow = WorkflowBuilder(ORDER)
+def _order(hops: str) -> Workflow:
+    flow = WorkflowBuilder(ORDER, settings={"hops": hops})
     step = {
         name: flow.python(name, "faults.step", arguments={"inputs": [f"{{{{ {sources[0]} }}}}"]})
         for name, sources in SOURCES.items()
@@ -107,23 +108,23 @@ def _order() -> Workflow:
     return flow.build()
 
 
-def _brief() -> Workflow:
-    flow = WorkflowBuilder(BRIEF)
+def _brief(hops: str) -> Workflow:
+    flow = WorkflowBuilder(BRIEF, settings={"hops": hops})
     receive = flow.python("receive", "faults.step", arguments={"inputs": ["{{ begin.number }}"]})
     reserve = flow.python("reserve", "faults.step", arguments={"inputs": ["{{ receive }}"]})
     flow.trigger("begin") >> receive >> reserve
     return flow.build()
 
 
-def _poisoned() -> Workflow:
-    flow = WorkflowBuilder(POISONED)
+def _poisoned(hops: str) -> Workflow:
+    flow = WorkflowBuilder(POISONED, settings={"hops": hops})
     receive = flow.python("receive", "faults.step", arguments={"inputs": ["{{ begin.number }}"]})
     flow.trigger("begin") >> receive >> flow.python("poison", "faults.poison")
     return flow.build()
 
 
-def _blocking() -> Workflow:
-    flow = WorkflowBuilder(BLOCKING)
+def _blocking(hops: str) -> Workflow:
+    flow = WorkflowBuilder(BLOCKING, settings={"hops": hops})
     arguments = {"inputs": ["{{ begin.number }}"], "seconds": "{{ begin.seconds }}"}
     flow.trigger("begin") >> flow.python("receive", "faults.step", arguments=arguments)
     return flow.build()
