@@ -61,7 +61,7 @@ def updates(sql: Sql) -> Callable[[], tuple[int, int]]:
     def read() -> tuple[int, int]:
         sql("SELECT pg_stat_force_next_flush()")
         ((updated, hot),) = sql(
-            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'executions'"
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relid = 'executions'::regclass"
         )
         return updated, hot
 
@@ -162,7 +162,14 @@ def scans(sql: Sql) -> Callable[[], Counter[str]]:
 
     def read() -> Counter[str]:
         sql("SELECT pg_stat_force_next_flush()")
-        return Counter(dict(sql("SELECT indexrelname, idx_scan FROM pg_stat_user_indexes")))
+        return Counter(
+            dict(
+                sql(
+                    "SELECT indexrelname, idx_scan FROM pg_stat_user_indexes "
+                    "WHERE schemaname = current_schema()"
+                )
+            )
+        )
 
     return read
 
@@ -222,7 +229,7 @@ def test_what_is_unique_in_the_two_large_tables_is_so_within_an_execution(sql: S
         SELECT t.relname, array_agg(a.attname::text)
         FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
         JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = ANY(i.indkey)
-        WHERE i.indisunique AND t.relname IN ('executions', 'node_executions')
+        WHERE i.indisunique AND t.oid IN ('executions'::regclass, 'node_executions'::regclass)
         GROUP BY t.relname, i.indexrelid
     """)
 
