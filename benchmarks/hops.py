@@ -11,9 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import raw_celery
-from benchmarks.contenders import Batch, Contender, DurableExecutions, RawChains
-from benchmarks.fleet import Fleet, tell
+from benchmarks.contenders import (
+    Batch,
+    DurableExecutions,
+    RawChains,
+    RawWorker,
+    in_turns,
+    processor_ratios,
+    ratios,
+)
+from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
 from benchmarks.nodes import no_ops
 from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_most
 
@@ -23,9 +30,7 @@ LATENCY_LIMIT = 3.0
 """A one-node execution, in bare tasks with a result."""
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 
-PROCESSES = 2
 NODES = 10
-RESULTS_DATABASE = 2
 REST = 0.005
 """Seconds between two measurements of latency, for the last one's end to be over."""
 
@@ -50,27 +55,16 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
     size = QUICK if quick else FULL
     fleet.client.deploy(no_ops(SATURATION, NODES))
     fleet.client.deploy(no_ops(ONE_NODE, 1))
-    pids = fleet.start_workers("worker1", concurrency=PROCESSES)
+    pids = fleet.start_workers(WORKER)
     engine = DurableExecutions(fleet, pids, SATURATION)
-    with RawChains(fleet, PROCESSES) as raw:
+    with RawWorker(fleet, PROCESSES) as raw:
         tell(f"{size.at_once} executions of {NODES} nodes at once, and chains, in turns")
-        ours, theirs = in_turns([engine, raw], size.at_once, size.repetitions)
+        ours, theirs = in_turns([engine, RawChains(raw)], size.at_once, NODES, size.repetitions)
     saturation = _of_saturation(ours, theirs)
     tell("one after another on an idle system")
-    return Section([_durability(fleet), *saturation, *_latency(fleet, size)], _method(size))
-
-
-def in_turns(contenders: Sequence[Contender], number: int, repetitions: int) -> list[list[Batch]]:
-    """The batches of each contender; before them, one that only warms up caches and connections."""
-    for contender in contenders:
-        contender.run(number, NODES)
-    batches = [[contender.run(number, NODES) for contender in contenders] for _ in range(repetitions)]
-    return [list(of_one) for of_one in zip(*batches, strict=True)]
-
-
-def ratios(ours: Sequence[Batch], theirs: Sequence[Batch]) -> list[float]:
-    """Of the seconds per hop, batch by batch."""
-    return [a.seconds_per_hop / b.seconds_per_hop for a, b in zip(ours, theirs, strict=True)]
+    latency = _latency(fleet, size)
+    fleet.stop_workers(*pids)
+    return Section([_durability(fleet), *saturation, *latency], _method(size))
 
 
 def _durability(fleet: Fleet) -> Figure:
@@ -83,20 +77,17 @@ def _of_saturation(ours: Sequence[Batch], theirs: Sequence[Batch]) -> list[Figur
     def time_of(batches: Sequence[Batch]) -> str:
         return Spread.of([batch.seconds_per_hop for batch in batches]).told("ms", 1000)
 
-    processor = [_processor_seconds(a) / _processor_seconds(b) for a, b in zip(ours, theirs, strict=True)]
     return [
         Figure(f"time per hop, {PROCESSES} processes at saturation", time_of(ours)),
         Figure("- of Celery's own chain", time_of(theirs)),
         ratio_at_most("- ratio", Spread.of(ratios(ours, theirs)), HOP_LIMIT),
         *_processor_time("processor time of 1,000 hops", ours),
         *_processor_time("processor time of 1,000 hops of Celery's own chain", theirs, is_durable=False),
-        Figure("ratio of the processor time, Redis and Postgres included", Spread.of(processor).told()),
+        Figure(
+            "ratio of the processor time, Redis and Postgres included",
+            Spread.of(processor_ratios(ours, theirs)).told(),
+        ),
     ]
-
-
-def _processor_seconds(batch: Batch) -> float:
-    used = batch.used
-    return used.workers.total + used.redis.total + used.postgres.total
 
 
 def _processor_time(name: str, batches: Sequence[Batch], is_durable: bool = True) -> list[Figure]:
@@ -120,10 +111,6 @@ def _processor_time(name: str, batches: Sequence[Batch], is_durable: bool = True
 
 def _latency(fleet: Fleet, size: Size) -> list[Figure]:
     """One-node executions and bare tasks in turns, each begun when the one before has ended."""
-    url = fleet.redis_database(RESULTS_DATABASE)
-    app = raw_celery.connected_to(url, url)
-    fleet.start_raw_worker("results", app, PROCESSES)
-    no_op = app.signature("raw_celery.no_op")
 
     def execution() -> None:
         fleet.client.wait(fleet.client.start(ONE_NODE).id, timeout=10)
@@ -132,9 +119,11 @@ def _latency(fleet: Fleet, size: Size) -> list[Figure]:
         no_op.apply_async().get(timeout=10)
 
     ours, bare = [], []
-    for _ in range(size.latencies):
-        ours.append(_seconds(execution))
-        bare.append(_seconds(bare_task))
+    with RawWorker.with_results(fleet, PROCESSES) as raw:
+        no_op = raw.task("no_op")
+        for _ in range(size.latencies):
+            ours.append(_seconds(execution))
+            bare.append(_seconds(bare_task))
     return [
         Figure("one-node execution, idle system, start to result: p50", _percentile(ours, 50)),
         Figure("- p95", _percentile(ours, 95)),

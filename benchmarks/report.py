@@ -10,7 +10,7 @@ import re
 import statistics
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -39,11 +39,13 @@ class Section:
 
     figures: Sequence[Figure]
     method: str
+    column: str = "measured"
+    """What the table's values are."""
 
 
 def without_targets(section: Section) -> Section:
     """The same figures, judged by nobody."""
-    return Section([Figure(figure.name, figure.value) for figure in section.figures], section.method)
+    return replace(section, figures=[Figure(figure.name, figure.value) for figure in section.figures])
 
 
 def at_most(name: str, value: float, limit: float, unit: str = "") -> Figure:
@@ -66,9 +68,16 @@ class Spread:
     def told(self, unit: str = "", factor: float = 1) -> str:
         """`1.25 ms (1.20 to 1.31)` for a factor of 1,000 and the unit ms."""
         median, least, greatest = (
-            f"{value * factor:.2f}" for value in (self.median, self.least, self.greatest)
+            f"{value * factor:,.2f}" for value in (self.median, self.least, self.greatest)
         )
         return f"{' '.join(filter(None, [median, unit]))} ({least} to {greatest})"
+
+    def as_change(self) -> str:
+        """Of ratios: by how many percent more or less than the same."""
+        median, least, greatest = (
+            f"{100 * (value - 1):+.0f}" for value in (self.median, self.least, self.greatest)
+        )
+        return f"{median} % ({least} to {greatest})"
 
 
 def ratio_at_most(name: str, ratio: Spread, limit: float) -> Figure:
@@ -76,32 +85,45 @@ def ratio_at_most(name: str, ratio: Spread, limit: float) -> Figure:
     return Figure(name, ratio.told(), f"at most {limit:g}", ratio.median <= limit)
 
 
+def ratio_at_least(name: str, ratio: Spread, limit: float) -> Figure:
+    """A ratio whose median must reach its limit."""
+    return Figure(name, ratio.told(), f"at least {limit:g}", ratio.median >= limit)
+
+
 def exactly(name: str, value: int, target: int) -> Figure:
     """A count that has to be this one."""
     return Figure(name, f"{value:,}", f"{target:,}", value == target)
 
 
-def table(figures: Sequence[Figure]) -> list[str]:
+def table(figures: Sequence[Figure], column: str = "measured") -> list[str]:
     """The lines of a Markdown table, its columns aligned to be read as they stand."""
-    rows = [("", "measured", "target")]
+    rows: list[tuple[str, ...]] = [("", column, "target")]
     for figure in figures:
         missed = "**missed** " if figure.is_missed else ""
         rows.append((figure.name, figure.value, f"{missed}{figure.target}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:<{widths[2]}} |".rstrip() for row in rows
+    if not any(figure.target for figure in figures):
+        rows = [row[:2] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [_line(row, widths) for row in rows]
+    rule = "|".join(
+        f"{'-' * (width + 1)}{':' if number == 1 else '-'}" for number, width in enumerate(widths)
+    )
+    return [lines[0], f"|{rule}|", *lines[1:]]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    # Values stand to the right, all else to the left.
+    padded = [
+        f"{cell:>{width}}" if number == 1 else f"{cell:<{width}}"
+        for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
-    return [
-        lines[0],
-        f"|{'-' * (widths[0] + 2)}|{'-' * (widths[1] + 1)}:|{'-' * (widths[2] + 2)}|",
-        *lines[1:],
-    ]
+    return f"| {' | '.join(padded)} |"
 
 
 def printed(section: Section, machine: str) -> str:
     """A section as Markdown."""
     paragraphs = ("", *textwrap.wrap(section.method, WIDTH), "", *textwrap.wrap(machine, WIDTH))
-    return "\n".join([*table(section.figures), *paragraphs])
+    return "\n".join([*table(section.figures, section.column), *paragraphs])
 
 
 def write_into(document: Path, name: str, section: Section, machine: str) -> None:
