@@ -15,7 +15,7 @@ import click
 from benchmarks import growth, hops, levers, memory, outside, setup, waiting, workloads
 from benchmarks.fleet import BenchmarkFailed, Fleet
 from benchmarks.machine import described
-from benchmarks.report import DOCUMENT, printed, without_targets, write_into
+from benchmarks.report import CHART, DOCUMENT, printed, without_targets, write_into
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
@@ -56,6 +56,8 @@ def main(names: tuple[str, ...], quick: bool) -> None:
                 section = without_targets(section)
             else:
                 write_into(DOCUMENT, name, section, machine)
+                if section.chart:
+                    CHART.write_text(section.chart)
             click.echo(printed(section, machine))
             missed += [f"{name}: {figure.name}" for figure in section.figures if figure.is_missed]
     if missed:

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.chart import Bar, Bars, Stacks, drawn
 from benchmarks.contenders import (
     Batch,
+    Contender,
     DurableExecutions,
     RawChains,
     RawWorker,
+    hop_told,
     in_turns,
     processor_ratios,
     ratios,
 )
 from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
-from benchmarks.nodes import no_ops
+from benchmarks.nodes import Hops, no_ops
 from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_most
+from benchmarks.usage import Usage
 
 HOP_LIMIT = 1.0
-"""A durable hop, in raw ones."""
+"""A durable hop that is a task of its own, in raw ones."""
 LATENCY_LIMIT = 3.0
 """A one-node execution, in bare tasks with a result."""
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
@@ -34,7 +38,15 @@ NODES = 10
 REST = 0.005
 """Seconds between two measurements of latency, for the last one's end to be over."""
 
-SATURATION, ONE_NODE = "saturation", "one-node"
+ONE_NODE = "one-node"
+
+
+def _of_spread(times: Sequence[float]) -> Iterator[Figure]:
+    yield ratio_at_most("- ratio", Spread.of(times), HOP_LIMIT)
+
+
+WAYS: Mapping[Hops, Callable[[Sequence[float]], Iterator[Figure]]] = {"spread": _of_spread}
+"""What a workflow's setting `hops` may say, and how the times of such hops, in raw ones, are told."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +63,23 @@ QUICK = Size(at_once=20, repetitions=2, latencies=10)
 
 
 def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The figures of a hop, on one worker of two processes for each of the contenders."""
+    """The figures of a hop, on one worker of two processes for the engine and one for raw Celery."""
     size = QUICK if quick else FULL
-    fleet.client.deploy(no_ops(SATURATION, NODES))
+    for hops in WAYS:
+        fleet.client.deploy(no_ops(hops, NODES, hops=hops))
     fleet.client.deploy(no_ops(ONE_NODE, 1))
     pids = fleet.start_workers(WORKER)
-    engine = DurableExecutions(fleet, pids, SATURATION)
     with RawWorker(fleet, PROCESSES) as raw:
         tell(f"{size.at_once} executions of {NODES} nodes at once, and chains, in turns")
-        ours, theirs = in_turns([engine, RawChains(raw)], size.at_once, NODES, size.repetitions)
-    saturation = _of_saturation(ours, theirs)
+        contenders: list[Contender] = [RawChains(raw)]
+        contenders += (DurableExecutions(fleet, pids, hops) for hops in WAYS)
+        theirs, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
+    ours = dict(zip(WAYS, batches, strict=True))
     tell("one after another on an idle system")
     latency = _latency(fleet, size)
     fleet.stop_workers(*pids)
-    return Section([_durability(fleet), *saturation, *latency], _method(size))
+    figures = [_durability(fleet), *_of_saturation(theirs, ours), *latency]
+    return Section(figures, _method(size), chart=_chart(theirs, ours))
 
 
 def _durability(fleet: Fleet) -> Figure:
@@ -73,37 +88,69 @@ def _durability(fleet: Fleet) -> Figure:
     return Figure(f"{', '.join(DURABILITY)}, as Postgres shows them", ", ".join(values), "on, on, on", is_on)
 
 
-def _of_saturation(ours: Sequence[Batch], theirs: Sequence[Batch]) -> list[Figure]:
-    def time_of(batches: Sequence[Batch]) -> str:
-        return Spread.of([batch.seconds_per_hop for batch in batches]).told("ms", 1000)
+def _of_saturation(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> Iterator[Figure]:
+    yield hop_told(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
+    for hops, batches in ours.items():
+        yield hop_told(f"- {hops}", batches)
+        yield from WAYS[hops](ratios(batches, theirs))
+    yield from _processor_time("Celery's own chain", theirs)
+    for hops, batches in ours.items():
+        yield from _processor_time(hops, batches)
+        ratio = Spread.of(processor_ratios(batches, theirs))
+        yield Figure("- ratio of all but the rest of the machine", ratio.told())
 
-    return [
-        Figure(f"time per hop, {PROCESSES} processes at saturation", time_of(ours)),
-        Figure("- of Celery's own chain", time_of(theirs)),
-        ratio_at_most("- ratio", Spread.of(ratios(ours, theirs)), HOP_LIMIT),
-        *_processor_time("processor time of 1,000 hops", ours),
-        *_processor_time("processor time of 1,000 hops of Celery's own chain", theirs, is_durable=False),
-        Figure(
-            "ratio of the processor time, Redis and Postgres included",
-            Spread.of(processor_ratios(ours, theirs)).told(),
+
+def _processor_time(name: str, batches: Sequence[Batch]) -> Iterator[Figure]:
+    def told(seconds: float) -> str:
+        return f"{seconds:.2f} s"
+
+    parts = _parts(batches)
+    yield Figure(f"processor time of 1,000 hops, {name}", told(sum(parts.values())))
+    for part, seconds in parts.items():
+        yield Figure(f"- {part}", told(seconds))
+    yield Figure("- and the rest of the machine", told(_median(batches, lambda used: used.others)))
+
+
+def _parts(batches: Sequence[Batch]) -> dict[str, float]:
+    """Seconds of processor time of 1,000 hops, by whose they are."""
+
+    def pool(used: Usage) -> float:
+        # What threads the main process has beside its first belong to the engine, like the pool.
+        return used.workers.children + used.workers.other_threads
+
+    return {
+        "worker's main process": _median(batches, lambda used: used.workers.first_thread),
+        "its pool": _median(batches, pool),
+        "Redis": _median(batches, lambda used: used.redis.total),
+        # No chain of Celery's touches it; what it does meanwhile is its own housekeeping.
+        "Postgres": _median(batches, lambda used: used.postgres.total),
+    }
+
+
+def _median(batches: Sequence[Batch], share: Callable[[Usage], float]) -> float:
+    return statistics.median(1000 * share(batch.used) / batch.hops for batch in batches)
+
+
+def _chart(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> str:
+    def bar(label: str, batches: Sequence[Batch], is_ours: bool = True) -> Bar:
+        return Bar(label, Spread.of([1000 * batch.seconds_per_hop for batch in batches]), is_ours)
+
+    chain = "Celery's own chain"
+    return drawn(
+        "What a durable hop costs beside one of Celery's own chain",
+        Bars(
+            f"Time per hop, {PROCESSES} processes at saturation",
+            "Median of the batches, with the least and the greatest. Less is better.",
+            "ms",
+            [bar(chain, theirs, is_ours=False), *(bar(hops, batches) for hops, batches in ours.items())],
         ),
-    ]
-
-
-def _processor_time(name: str, batches: Sequence[Batch], is_durable: bool = True) -> list[Figure]:
-    def told(share: Callable[[Batch], float]) -> str:
-        return f"{statistics.median(1000 * share(batch) / batch.hops for batch in batches):.2f} s"
-
-    figures = [
-        Figure(f"{name}: worker's main process", told(lambda batch: batch.used.workers.first_thread)),
-        Figure("- its pool", told(lambda batch: batch.used.workers.children)),
-        Figure("- Redis", told(lambda batch: batch.used.redis.total)),
-    ]
-    if is_durable:
-        figures.insert(2, Figure("- its other threads", told(lambda batch: batch.used.workers.other_threads)))
-        figures.append(Figure("- Postgres", told(lambda batch: batch.used.postgres.total)))
-    others = Figure("- all else on the machine", told(lambda batch: batch.used.others))
-    return [*figures, others]
+        Stacks(
+            "Processor time of 1,000 hops",
+            "A chain keeps nothing; the engine commits every node to Postgres.",
+            "s",
+            {chain: _parts(theirs)} | {hops: _parts(batches) for hops, batches in ours.items()},
+        ),
+    )
 
 
 # -- on an idle system -------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks import work
 from workflow_engine import ExecutionContext, Workflow, WorkflowBuilder, node
 
 KILOBYTE = "x" * 1000
+
+Hops = Literal["spread", "inline"]
 
 
 @node("benchmarks.no_op")
@@ -34,16 +36,21 @@ def outside(context: ExecutionContext, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def no_ops(workflow_id: str, nodes: int, **options: Any) -> Workflow:
+def no_ops(workflow_id: str, nodes: int, hops: Hops = "spread", **options: Any) -> Workflow:
     """A trigger, and so many nodes one after another that do nothing."""
-    return in_line(workflow_id, nodes, "benchmarks.no_op", **options)
+    return in_line(workflow_id, nodes, "benchmarks.no_op", hops=hops, **options)
 
 
 def in_line(
-    workflow_id: str, nodes: int, function: str, arguments: dict[str, Any] | None = None, **options: Any
+    workflow_id: str,
+    nodes: int,
+    function: str,
+    arguments: dict[str, Any] | None = None,
+    hops: Hops = "spread",
+    **options: Any,
 ) -> Workflow:
     """A trigger, and so many nodes one after another that call the same."""
-    flow = WorkflowBuilder(workflow_id)
+    flow = WorkflowBuilder(workflow_id, settings={"hops": hops})
     last = flow.trigger("begin")
     for number in range(1, nodes + 1):
         last = last >> flow.python(f"step{number}", function, arguments=arguments, **options)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+CHART = DOCUMENT.with_suffix(".svg")
 
 
 WIDTH = 110
@@ -41,6 +42,8 @@ class Section:
     method: str
     column: str = "measured"
     """What the table's values are."""
+    chart: str = ""
+    """SVG, for the document's chart; most benchmarks have none."""
 
 
 def without_targets(section: Section) -> Section:
