@@ -159,7 +159,7 @@ class Fleet:
 
     def _wait_for_workers(self, app: Celery, names: Sequence[str]) -> None:
         # By their full names, or Celery would listen for more answers until the time is over.
-        workers = [nodename(name, gethostname()) for name in names]
+        workers = list(map(full_name, names))
 
         def all_answer() -> bool:
             return len(app.control.ping(workers, timeout=0.5)) >= len(workers)
@@ -180,6 +180,11 @@ class Fleet:
     def last_words(self) -> str:
         """The ends of the logs of all workers."""
         return "\n".join(worker.last_words() for worker in self._workers.values())
+
+
+def full_name(worker: str) -> str:
+    """What Celery calls a worker of this name."""
+    return str(nodename(worker, gethostname()))
 
 
 def _worker_command(app: str, name: str, concurrency: int) -> list[str]:

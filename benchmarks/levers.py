@@ -27,7 +27,7 @@ class Size:
 
 
 FULL = Size(at_once=100, repetitions=7, levers=len(LEVERS))
-QUICK = Size(at_once=10, repetitions=1, levers=2)
+QUICK = Size(at_once=10, repetitions=1, levers=1)
 
 
 def measure(fleet: Fleet, quick: bool = False) -> Section:

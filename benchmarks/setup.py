@@ -12,7 +12,7 @@ from celery import Celery
 from celery.app import defaults as celery_defaults
 
 from benchmarks.contenders import RawWorker
-from benchmarks.fleet import PROCESSES, WORKER, BenchmarkFailed, Fleet
+from benchmarks.fleet import PROCESSES, WORKER, BenchmarkFailed, Fleet, full_name
 from benchmarks.report import Figure, Section
 from workflow_engine.dispatch import producer_app
 
@@ -70,7 +70,8 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
 
 
 def _of_worker(title: str, app: Celery, name: str) -> Iterator[Figure]:
-    inspect = app.control.inspect(timeout=2)
+    # With a limit, because Celery listens for more answers until the time is over.
+    inspect = app.control.inspect([full_name(name)], timeout=10, limit=1)
     stats, settings = _answer_of(name, inspect.stats()), _answer_of(name, inspect.conf())
     for called, theirs in POOL.items():
         yield Figure(f"{title}: {called}", str(stats["pool"][theirs]))
@@ -82,10 +83,9 @@ def _of_worker(title: str, app: Celery, name: str) -> Iterator[Figure]:
 
 
 def _answer_of(name: str, answers: Mapping[str, Any] | None) -> Any:
-    for worker, answer in (answers or {}).items():
-        if worker.partition("@")[0] == name:
-            return answer
-    raise BenchmarkFailed(f"the worker {name!r} did not answer")
+    if not answers or full_name(name) not in answers:
+        raise BenchmarkFailed(f"the worker {name!r} did not answer")
+    return answers[full_name(name)]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
