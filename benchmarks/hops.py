@@ -25,11 +25,13 @@ from benchmarks.contenders import (
 )
 from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
 from benchmarks.nodes import Hops, no_ops
-from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_most
+from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_least, ratio_at_most
 from benchmarks.usage import Usage
 
 HOP_LIMIT = 1.0
 """A durable hop that is a task of its own, in raw ones."""
+THROUGHPUT_LIMIT = 3.0
+"""Of hops that stay on their worker, in raw ones."""
 LATENCY_LIMIT = 3.0
 """A one-node execution, in bare tasks with a result."""
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
@@ -45,7 +47,15 @@ def _of_spread(times: Sequence[float]) -> Iterator[Figure]:
     yield ratio_at_most("- ratio", Spread.of(times), HOP_LIMIT)
 
 
-WAYS: Mapping[Hops, Callable[[Sequence[float]], Iterator[Figure]]] = {"spread": _of_spread}
+def _of_inline(times: Sequence[float]) -> Iterator[Figure]:
+    throughput = Spread.of([1 / each for each in times])
+    yield ratio_at_least("- throughput, in that of the chain", throughput, THROUGHPUT_LIMIT)
+
+
+WAYS: Mapping[Hops, Callable[[Sequence[float]], Iterator[Figure]]] = {
+    "spread": _of_spread,
+    "inline": _of_inline,
+}
 """What a workflow's setting `hops` may say, and how the times of such hops, in raw ones, are told."""
 
 
@@ -196,7 +206,9 @@ def _method(size: Size) -> str:
         f"One worker of {PROCESSES} processes with Celery's defaults, and another for the raw chains: "
         "prefork, no setting touched, no result backend, on another database of the same Redis. Both run "
         f"{size.at_once} chains of {NODES} tasks that do nothing, in turns, {size.repetitions} times after a "
-        "first that does not count; each worker is stopped until all its chains are queued. A hop's time is "
-        "that of the whole batch, from there to the end of the last chain, divided by its hops. Figures are "
-        "medians, in brackets the least and the greatest. Processor time is counted by the operating system."
+        "first that does not count; the engine once with each node a task of its own (spread) and once with "
+        "a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. A "
+        "hop's time is that of the whole batch, from there to the end of the last chain, divided by its "
+        "hops. Figures are medians, in brackets the least and the greatest. Processor time is counted by the "
+        "operating system."
     )

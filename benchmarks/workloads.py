@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from benchmarks.contenders import (
     Batch,
@@ -21,7 +22,7 @@ from benchmarks.contenders import (
     seconds_told,
 )
 from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
-from benchmarks.nodes import branches, in_line
+from benchmarks.nodes import Hops, branches, in_line
 from benchmarks.report import Figure, Section, Spread
 from workflow_engine import Workflow
 
@@ -52,7 +53,7 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
         fleet.client.deploy(workflow)
         return DurableExecutions(fleet, pids, workflow.id)
 
-    light = engine(_fibs("light", size.light, 10))
+    light = [engine(_fibs(f"light-{hops}", size.light, 10, hops)) for hops in get_args(Hops)]
     heavy = engine(_fibs("heavy", size.heavy, size.hard))
     join = engine(branches("join", size.branches))
     with (
@@ -60,7 +61,7 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
         RawWorker.with_results(fleet, PROCESSES) as with_results,
     ):
         figures = [
-            *_of_line(f"{size.light} nodes of fib(10)", light, RawChains(raw, "fib", 10), size.light, size),
+            *_of_light(f"{size.light} nodes of fib(10)", [*light, RawChains(raw, "fib", 10)], size),
             *_of_line(
                 f"{size.heavy} nodes of fib({size.hard})",
                 heavy,
@@ -76,8 +77,18 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
     return Section(figures, _method(size))
 
 
-def _fibs(workflow_id: str, nodes: int, n: int) -> Workflow:
-    return in_line(workflow_id, nodes, "benchmarks.fib", {"n": n})
+def _fibs(workflow_id: str, nodes: int, n: int, hops: Hops = "spread") -> Workflow:
+    return in_line(workflow_id, nodes, "benchmarks.fib", {"n": n}, hops)
+
+
+def _of_light(name: str, contenders: Sequence[Contender], size: Size) -> list[Figure]:
+    tell(name)
+    spread, inline, chains = in_turns(contenders, 1, size.light, size.repetitions)
+    return [
+        *_figures(name, size.light, spread, chains),
+        seconds_told("- with `hops: inline`", inline),
+        Figure("- ratio of that to the chain", Spread.of(ratios(inline, chains)).told()),
+    ]
 
 
 def _of_line(name: str, ours: Contender, theirs: Contender, nodes: int, size: Size) -> list[Figure]:

@@ -21,7 +21,9 @@ def test_a_quick_run_measures_all_but_pure_waiting_and_writes_nothing() -> None:
     assert figures["fsync, full_page_writes, synchronous_commit, as Postgres shows them"] == "on, on, on"
     for measured in (
         "- ratio",
+        "- throughput, in that of the chain",
         "- ratio of the p50",
+        "- ratio of that to the chain",
         "- ratio to that",
         "- hop at node 50, in hops at node 10",
         "- ratio of the two",
