@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import click
 import redis
 from celery import Celery
+from celery.utils.nodenames import gethostname, nodename
 
 from workflow_engine import WorkflowClient, migrations
 from workflow_engine.database import autocommit
@@ -30,6 +31,9 @@ from workflow_engine.embedded import EmbeddedServers
 from workflow_engine.embedded.lifetime import ScratchFolder
 from workflow_engine.engine import Engine
 from workflow_engine.settings import ENVIRONMENT_PREFIX, Settings
+
+WORKER, PROCESSES = "worker", 2
+"""The worker that most benchmarks use, on the engine's default queue, and how large its pool is."""
 
 START_PATIENCE = 30.0
 
@@ -41,7 +45,14 @@ class BenchmarkFailed(Exception):
 
 
 class Fleet:
-    """Postgres, Redis and workers, from `with Fleet()` on until its end; and the producer's view of them."""
+    """Postgres, Redis and workers, from `with Fleet()` on until its end; and the producer's view of them.
+
+    One that `keeps_workers` ends them all at its own end, and whoever wants one of the same name gets it: a
+    worker takes seconds to start and to stop.
+    """
+
+    def __init__(self, *, keeps_workers: bool = False) -> None:
+        self._keeps_workers = keeps_workers
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -52,9 +63,7 @@ class Fleet:
             scratch = ScratchFolder({})
             undo.callback(scratch.remove)
             self._folder = scratch.data
-            self._processes = Processes(self._folder, self._environment())
-            undo.callback(self._processes.stop)
-            self._raw_processes: list[Processes] = []
+            self._workers: dict[str, Processes] = {}
             migrations.upgrade(self.settings.database_url, self.settings.database_schema)
             self._undo = undo.pop_all()
         return self
@@ -62,8 +71,7 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with ThreadPoolExecutor() as at_once:  # a busy worker takes seconds to end
-            list(at_once.map(Processes.stop, [self._processes, *self._raw_processes]))
+        self._end_workers(list(self._workers))
         self._undo.close()
 
     @functools.cached_property
@@ -104,29 +112,57 @@ class Fleet:
         }
 
     def start_workers(
-        self, *names: str, concurrency: int = 2, app: str = "workers", options: Sequence[str] = ()
+        self,
+        *names: str,
+        concurrency: int = PROCESSES,
+        app: str = "workers",
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> dict[str, int]:
         """Start workers and wait until they take messages; the ids of their main processes by name."""
-        for name in names:
-            self._processes.start(name, [*_worker_command(app, name, concurrency), *options])
-        self._wait_for_workers(producer_app(self.settings), names)
-        return {name: self._processes.pid(name) for name in names}
+        new = [name for name in names if name not in self._workers]
+        for name in new:
+            command = [*_worker_command(app, name, concurrency), *options]
+            self._start(name, command, environment or {})
+        if new:
+            self._wait_for_workers(producer_app(self.settings), new)
+        return {name: self._workers[name].pid(name) for name in names}
 
-    def start_raw_worker(self, name: str, app: Celery, concurrency: int, **environment: str) -> int:
+    def start_raw_worker(
+        self, name: str, app: Celery, concurrency: int, options: Sequence[str] = (), **environment: str
+    ) -> int:
         """Start a worker of `raw_celery` for the servers of this app; the id of its main process."""
+        if name in self._workers:
+            return self._workers[name].pid(name)
         servers = {"CELERY_BROKER_URL": app.conf.broker_url}
         if app.conf.result_backend:
             servers["CELERY_RESULT_BACKEND"] = app.conf.result_backend
-        processes = Processes(self._folder, {**self._environment(), **servers, **environment})
-        self._raw_processes.append(processes)
-        processes.start(name, _worker_command("benchmarks.raw_celery", name, concurrency))
+        command = [*_worker_command("benchmarks.raw_celery", name, concurrency), *options]
+        self._start(name, command, {**servers, **environment})
         self._wait_for_workers(app, [name])
-        return processes.pid(name)
+        return self._workers[name].pid(name)
+
+    def stop_workers(self, *names: str) -> None:
+        """These workers are wanted no more."""
+        if not self._keeps_workers:
+            self._end_workers(names)
+
+    def _end_workers(self, names: Sequence[str]) -> None:
+        ended = [self._workers.pop(name) for name in names]
+        with ThreadPoolExecutor() as at_once:  # a busy worker takes seconds to end
+            list(at_once.map(Processes.stop, ended))
+
+    def _start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        processes = Processes(self._folder, {**self._environment(), **environment})
+        self._workers[name] = processes
+        processes.start(name, command)
 
     def _wait_for_workers(self, app: Celery, names: Sequence[str]) -> None:
+        # By their full names, or Celery would listen for more answers until the time is over.
+        workers = list(map(full_name, names))
+
         def all_answer() -> bool:
-            answers = {worker for answer in app.control.ping(timeout=0.5) for worker in answer}
-            return {worker.partition("@")[0] for worker in answers} >= set(names)
+            return len(app.control.ping(workers, timeout=0.5)) >= len(workers)
 
         self.wait_until(all_answer, START_PATIENCE, "the workers take messages")
 
@@ -134,12 +170,21 @@ class Fleet:
         """Ask twice a second until the answer is true, and give it. Raises BenchmarkFailed."""
         deadline = time.monotonic() + patience
         while not (answer := condition()):
-            for processes in (self._processes, *self._raw_processes):
-                processes.check()
+            for worker in self._workers.values():
+                worker.check()
             if time.monotonic() > deadline:
-                raise BenchmarkFailed(f"not within {patience:g} s: {what}\n{self._processes.last_words()}")
+                raise BenchmarkFailed("\n".join([f"not within {patience:g} s: {what}", self.last_words()]))
             time.sleep(0.5)
         return answer
+
+    def last_words(self) -> str:
+        """The ends of the logs of all workers."""
+        return "\n".join(worker.last_words() for worker in self._workers.values())
+
+
+def full_name(worker: str) -> str:
+    """What Celery calls a worker of this name."""
+    return str(nodename(worker, gethostname()))
 
 
 def _worker_command(app: str, name: str, concurrency: int) -> list[str]:

@@ -8,28 +8,55 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import raw_celery
-from benchmarks.contenders import Batch, Contender, DurableExecutions, RawChains
-from benchmarks.fleet import Fleet, tell
-from benchmarks.nodes import no_ops
-from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_most
+from benchmarks.chart import Bar, Bars, Stacks, drawn
+from benchmarks.contenders import (
+    Batch,
+    Contender,
+    DurableExecutions,
+    RawChains,
+    RawWorker,
+    hop_told,
+    in_turns,
+    processor_ratios,
+    ratios,
+)
+from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
+from benchmarks.nodes import Hops, no_ops
+from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_least, ratio_at_most
+from benchmarks.usage import Usage
 
 HOP_LIMIT = 1.0
-"""A durable hop, in raw ones."""
+"""A durable hop that is a task of its own, in raw ones."""
+THROUGHPUT_LIMIT = 3.0
+"""Of hops that stay on their worker, in raw ones."""
 LATENCY_LIMIT = 3.0
 """A one-node execution, in bare tasks with a result."""
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 
-PROCESSES = 2
 NODES = 10
-RESULTS_DATABASE = 2
 REST = 0.005
 """Seconds between two measurements of latency, for the last one's end to be over."""
 
-SATURATION, ONE_NODE = "saturation", "one-node"
+ONE_NODE = "one-node"
+
+
+def _of_spread(times: Sequence[float]) -> Iterator[Figure]:
+    yield ratio_at_most("- ratio", Spread.of(times), HOP_LIMIT)
+
+
+def _of_inline(times: Sequence[float]) -> Iterator[Figure]:
+    throughput = Spread.of([1 / each for each in times])
+    yield ratio_at_least("- throughput, in that of the chain", throughput, THROUGHPUT_LIMIT)
+
+
+WAYS: Mapping[Hops, Callable[[Sequence[float]], Iterator[Figure]]] = {
+    "spread": _of_spread,
+    "inline": _of_inline,
+}
+"""What a workflow's setting `hops` may say, and how the times of such hops, in raw ones, are told."""
 
 
 @dataclass(frozen=True)
@@ -46,31 +73,23 @@ QUICK = Size(at_once=20, repetitions=2, latencies=10)
 
 
 def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The figures of a hop, on one worker of two processes for each of the contenders."""
+    """The figures of a hop, on one worker of two processes for the engine and one for raw Celery."""
     size = QUICK if quick else FULL
-    fleet.client.deploy(no_ops(SATURATION, NODES))
+    for hops in WAYS:
+        fleet.client.deploy(no_ops(hops, NODES, hops=hops))
     fleet.client.deploy(no_ops(ONE_NODE, 1))
-    pids = fleet.start_workers("worker1", concurrency=PROCESSES)
-    engine = DurableExecutions(fleet, pids, SATURATION)
-    with RawChains(fleet, PROCESSES) as raw:
+    pids = fleet.start_workers(WORKER)
+    with RawWorker(fleet, PROCESSES) as raw:
         tell(f"{size.at_once} executions of {NODES} nodes at once, and chains, in turns")
-        ours, theirs = in_turns([engine, raw], size.at_once, size.repetitions)
-    saturation = _of_saturation(ours, theirs)
+        contenders: list[Contender] = [RawChains(raw)]
+        contenders += (DurableExecutions(fleet, pids, hops) for hops in WAYS)
+        theirs, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
+    ours = dict(zip(WAYS, batches, strict=True))
     tell("one after another on an idle system")
-    return Section([_durability(fleet), *saturation, *_latency(fleet, size)], _method(size))
-
-
-def in_turns(contenders: Sequence[Contender], number: int, repetitions: int) -> list[list[Batch]]:
-    """The batches of each contender; before them, one that only warms up caches and connections."""
-    for contender in contenders:
-        contender.run(number, NODES)
-    batches = [[contender.run(number, NODES) for contender in contenders] for _ in range(repetitions)]
-    return [list(of_one) for of_one in zip(*batches, strict=True)]
-
-
-def ratios(ours: Sequence[Batch], theirs: Sequence[Batch]) -> list[float]:
-    """Of the seconds per hop, batch by batch."""
-    return [a.seconds_per_hop / b.seconds_per_hop for a, b in zip(ours, theirs, strict=True)]
+    latency = _latency(fleet, size)
+    fleet.stop_workers(*pids)
+    figures = [_durability(fleet), *_of_saturation(theirs, ours), *latency]
+    return Section(figures, _method(size), chart=_chart(theirs, ours))
 
 
 def _durability(fleet: Fleet) -> Figure:
@@ -79,40 +98,69 @@ def _durability(fleet: Fleet) -> Figure:
     return Figure(f"{', '.join(DURABILITY)}, as Postgres shows them", ", ".join(values), "on, on, on", is_on)
 
 
-def _of_saturation(ours: Sequence[Batch], theirs: Sequence[Batch]) -> list[Figure]:
-    def time_of(batches: Sequence[Batch]) -> str:
-        return Spread.of([batch.seconds_per_hop for batch in batches]).told("ms", 1000)
-
-    processor = [_processor_seconds(a) / _processor_seconds(b) for a, b in zip(ours, theirs, strict=True)]
-    return [
-        Figure(f"time per hop, {PROCESSES} processes at saturation", time_of(ours)),
-        Figure("- of Celery's own chain", time_of(theirs)),
-        ratio_at_most("- ratio", Spread.of(ratios(ours, theirs)), HOP_LIMIT),
-        *_processor_time("processor time of 1,000 hops", ours),
-        *_processor_time("processor time of 1,000 hops of Celery's own chain", theirs, is_durable=False),
-        Figure("ratio of the processor time, Redis and Postgres included", Spread.of(processor).told()),
-    ]
+def _of_saturation(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> Iterator[Figure]:
+    yield hop_told(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
+    for hops, batches in ours.items():
+        yield hop_told(f"- {hops}", batches)
+        yield from WAYS[hops](ratios(batches, theirs))
+    yield from _processor_time("Celery's own chain", theirs)
+    for hops, batches in ours.items():
+        yield from _processor_time(hops, batches)
+        ratio = Spread.of(processor_ratios(batches, theirs))
+        yield Figure("- ratio of all but the rest of the machine", ratio.told())
 
 
-def _processor_seconds(batch: Batch) -> float:
-    used = batch.used
-    return used.workers.total + used.redis.total + used.postgres.total
+def _processor_time(name: str, batches: Sequence[Batch]) -> Iterator[Figure]:
+    def told(seconds: float) -> str:
+        return f"{seconds:.2f} s"
+
+    parts = _parts(batches)
+    yield Figure(f"processor time of 1,000 hops, {name}", told(sum(parts.values())))
+    for part, seconds in parts.items():
+        yield Figure(f"- {part}", told(seconds))
+    yield Figure("- and the rest of the machine", told(_median(batches, lambda used: used.others)))
 
 
-def _processor_time(name: str, batches: Sequence[Batch], is_durable: bool = True) -> list[Figure]:
-    def told(share: Callable[[Batch], float]) -> str:
-        return f"{statistics.median(1000 * share(batch) / batch.hops for batch in batches):.2f} s"
+def _parts(batches: Sequence[Batch]) -> dict[str, float]:
+    """Seconds of processor time of 1,000 hops, by whose they are."""
 
-    figures = [
-        Figure(f"{name}: worker's main process", told(lambda batch: batch.used.workers.first_thread)),
-        Figure("- its pool", told(lambda batch: batch.used.workers.children)),
-        Figure("- Redis", told(lambda batch: batch.used.redis.total)),
-    ]
-    if is_durable:
-        figures.insert(2, Figure("- its other threads", told(lambda batch: batch.used.workers.other_threads)))
-        figures.append(Figure("- Postgres", told(lambda batch: batch.used.postgres.total)))
-    others = Figure("- all else on the machine", told(lambda batch: batch.used.others))
-    return [*figures, others]
+    def pool(used: Usage) -> float:
+        # What threads the main process has beside its first belong to the engine, like the pool.
+        return used.workers.children + used.workers.other_threads
+
+    return {
+        "worker's main process": _median(batches, lambda used: used.workers.first_thread),
+        "its pool": _median(batches, pool),
+        "Redis": _median(batches, lambda used: used.redis.total),
+        # No chain of Celery's touches it; what it does meanwhile is its own housekeeping.
+        "Postgres": _median(batches, lambda used: used.postgres.total),
+    }
+
+
+def _median(batches: Sequence[Batch], share: Callable[[Usage], float]) -> float:
+    return statistics.median(1000 * share(batch.used) / batch.hops for batch in batches)
+
+
+def _chart(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> str:
+    def bar(label: str, batches: Sequence[Batch], is_ours: bool = True) -> Bar:
+        return Bar(label, Spread.of([1000 * batch.seconds_per_hop for batch in batches]), is_ours)
+
+    chain = "Celery's own chain"
+    return drawn(
+        "What a durable hop costs beside one of Celery's own chain",
+        Bars(
+            f"Time per hop, {PROCESSES} processes at saturation",
+            "Median of the batches, with the least and the greatest. Less is better.",
+            "ms",
+            [bar(chain, theirs, is_ours=False), *(bar(hops, batches) for hops, batches in ours.items())],
+        ),
+        Stacks(
+            "Processor time of 1,000 hops",
+            "A chain keeps nothing; the engine commits every node to Postgres.",
+            "s",
+            {chain: _parts(theirs)} | {hops: _parts(batches) for hops, batches in ours.items()},
+        ),
+    )
 
 
 # -- on an idle system -------------------------------------------------------------------------------------
@@ -120,10 +168,6 @@ def _processor_time(name: str, batches: Sequence[Batch], is_durable: bool = True
 
 def _latency(fleet: Fleet, size: Size) -> list[Figure]:
     """One-node executions and bare tasks in turns, each begun when the one before has ended."""
-    url = fleet.redis_database(RESULTS_DATABASE)
-    app = raw_celery.connected_to(url, url)
-    fleet.start_raw_worker("results", app, PROCESSES)
-    no_op = app.signature("raw_celery.no_op")
 
     def execution() -> None:
         fleet.client.wait(fleet.client.start(ONE_NODE).id, timeout=10)
@@ -132,9 +176,11 @@ def _latency(fleet: Fleet, size: Size) -> list[Figure]:
         no_op.apply_async().get(timeout=10)
 
     ours, bare = [], []
-    for _ in range(size.latencies):
-        ours.append(_seconds(execution))
-        bare.append(_seconds(bare_task))
+    with RawWorker.with_results(fleet, PROCESSES) as raw:
+        no_op = raw.task("no_op")
+        for _ in range(size.latencies):
+            ours.append(_seconds(execution))
+            bare.append(_seconds(bare_task))
     return [
         Figure("one-node execution, idle system, start to result: p50", _percentile(ours, 50)),
         Figure("- p95", _percentile(ours, 95)),
@@ -160,7 +206,9 @@ def _method(size: Size) -> str:
         f"One worker of {PROCESSES} processes with Celery's defaults, and another for the raw chains: "
         "prefork, no setting touched, no result backend, on another database of the same Redis. Both run "
         f"{size.at_once} chains of {NODES} tasks that do nothing, in turns, {size.repetitions} times after a "
-        "first that does not count; each worker is stopped until all its chains are queued. A hop's time is "
-        "that of the whole batch, from there to the end of the last chain, divided by its hops. Figures are "
-        "medians, in brackets the least and the greatest. Processor time is counted by the operating system."
+        "first that does not count; the engine once with each node a task of its own (spread) and once with "
+        "a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. A "
+        "hop's time is that of the whole batch, from there to the end of the last chain, divided by its "
+        "hops. Figures are medians, in brackets the least and the greatest. Processor time is counted by the "
+        "operating system."
     )

@@ -1,83 +1,72 @@
-"""What each lever brings, alone: workers with it and workers without it, at saturation, in turns.
+"""What each lever brings, alone: a worker with all of them, and one without each, at saturation, in turns.
 
-A lever stays only if these figures say so.
+Held against each other is processor time, because that is what a lever saves.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from benchmarks.contenders import Batch, DurableExecutions
-from benchmarks.fleet import Fleet, tell
-from benchmarks.hops import FULL, NODES, PROCESSES, QUICK, Size, in_turns, ratios
+from benchmarks.contenders import DurableExecutions, in_turns, processor_ratios
+from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
 from benchmarks.nodes import no_ops
 from benchmarks.report import Figure, Section, Spread
-from benchmarks.without import SETTINGS
-from workflow_engine.dispatch import CeleryDispatcher, Dispatch, HopMessage, producer_app
-from workflow_engine.execution_records import new_execution_id
+from benchmarks.without import LEVERS, Lever
 
-WITH = "with"
+WITH = "with-all-levers"
+NODES = 10
 
-PUBLISHED = 300
-"""Messages published for each measurement of a publish alone, to a queue that no worker consumes."""
+
+@dataclass(frozen=True)
+class Size:
+    """How many of what; `levers` is how many of the table are tried."""
+
+    at_once: int
+    repetitions: int
+    levers: int
+
+
+FULL = Size(at_once=100, repetitions=7, levers=len(LEVERS))
+QUICK = Size(at_once=10, repetitions=1, levers=1)
 
 
 def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """A hop with and without each lever, on a worker of two processes for each."""
+    """The processor time of a hop without each lever, beside that with all of them."""
     size = QUICK if quick else FULL
+    levers = dict(list(LEVERS.items())[: size.levers])
     fleet.client.deploy(no_ops(WITH, NODES))
-    everything = DurableExecutions(fleet, fleet.start_workers(WITH, concurrency=PROCESSES), WITH)
-    figures = [_publishing(fleet, size)]
-    for lever in SETTINGS:
-        name = f"without-{lever.replace('_', '-')}"
-        # A queue of its own keeps its executions on its worker.
-        fleet.client.deploy(no_ops(name, NODES, queue=name))
-        pids = fleet.start_workers(
-            name, concurrency=PROCESSES, app=f"benchmarks.without:{lever}", options=["--queues", name]
-        )
-        tell(f"with and without {lever}")
-        contenders = (everything, DurableExecutions(fleet, pids, name))
-        figures += _of_lever(lever.replace("_", " "), *in_turns(contenders, size.at_once, size.repetitions))
-    method = (
+    pids = fleet.start_workers(WORKER)
+    contenders = [DurableExecutions(fleet, pids, WITH)]
+    contenders += [_without(fleet, name, lever) for name, lever in levers.items()]
+    tell(f"with all levers, and without each of {len(levers)}")
+    everything, *without = in_turns(contenders, size.at_once, NODES, size.repetitions)
+    fleet.stop_workers(WORKER, *map(_worker_name, levers))
+    hop = Spread.of([1000 * batch.processor_seconds_per_hop for batch in everything])
+    figures = [Figure("processor time of 1,000 hops, with all levers", hop.told("s"))]
+    for lever, batches in zip(levers.values(), without, strict=True):
+        change = Spread.of(processor_ratios(batches, everything))
+        figures.append(Figure(f"- with {lever.name}", change.as_change()))
+    return Section(figures, _method(size))
+
+
+def _worker_name(lever: str) -> str:
+    return f"without-{lever.replace('_', '-')}"
+
+
+def _without(fleet: Fleet, lever: str, details: Lever) -> DurableExecutions:
+    name = _worker_name(lever)
+    # A queue of its own keeps its executions on its worker.
+    fleet.client.deploy(no_ops(name, NODES, queue=name))
+    options = ["--queues", name, *details.options]
+    pids = fleet.start_workers(name, app=f"benchmarks.without:{lever}", options=options)
+    return DurableExecutions(fleet, pids, name)
+
+
+def _method(size: Size) -> str:
+    return (
         f"One worker of {PROCESSES} processes with everything, and one for each lever that goes without it. "
         f"Each runs {size.at_once} executions of {NODES} nodes that do nothing at once, in turns, "
-        f"{size.repetitions} times after a first that does not count. Figures are the medians of the ratios "
-        "of batches that ran one after another, in brackets the least and the greatest."
+        f"{size.repetitions} times after a first that does not count. Processor time is that of the worker, "
+        "Redis and Postgres. Told is by how much it changes, turn by turn: the median, in brackets the least "
+        "and the greatest."
     )
-    return Section(figures, method)
-
-
-def _publishing(fleet: Fleet, size: Size) -> Figure:
-    """The kept client by itself: what it saves is a few hundredths of a hop, and more of a publish."""
-    kept, built = producer_app(fleet.settings), producer_app(fleet.settings)
-    built.conf.update(SETTINGS["kept_client"])
-    dispatchers = CeleryDispatcher(kept), CeleryDispatcher(built)
-    dispatch = Dispatch(HopMessage(new_execution_id(), "none", 1, "none", 1), "published-to-nobody", 0)
-    seconds = [
-        [_publish_seconds(dispatcher, dispatch) for dispatcher in dispatchers]
-        for _ in range(2 * size.repetitions + 1)
-    ][1:]
-    fleet.redis.delete(dispatch.queue)
-    told = Spread.of([with_it / without_it for with_it, without_it in seconds]).told()
-    return Figure("kept client: processor time of a publish, in publishes without it", told)
-
-
-def _publish_seconds(dispatcher: CeleryDispatcher, dispatch: Dispatch) -> float:
-    """Of processor time."""
-    begin = time.process_time()
-    for _ in range(PUBLISHED):
-        dispatcher.publish([dispatch])
-    return time.process_time() - begin
-
-
-def _of_lever(name: str, ours: Sequence[Batch], without: Sequence[Batch]) -> list[Figure]:
-    processor = [
-        (with_it.used.workers.total + with_it.used.redis.total)
-        / (without_it.used.workers.total + without_it.used.redis.total)
-        for with_it, without_it in zip(ours, without, strict=True)
-    ]
-    return [
-        Figure(f"{name}: time of a hop, in hops without it", Spread.of(ratios(ours, without)).told()),
-        Figure("- processor time of worker and Redis, likewise", Spread.of(processor).told()),
-    ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+CHART = DOCUMENT.with_suffix(".svg")
 SCALING = DOCUMENT.with_name("scaling.md")
 
 
@@ -40,13 +41,17 @@ class Section:
 
     figures: Sequence[Figure]
     method: str
+    column: str = "measured"
+    """What the table's values are."""
+    chart: str = ""
+    """SVG, for the document's chart; most benchmarks have none."""
     document: Path = DOCUMENT
     further: Mapping[str, Section] = field(default_factory=dict)
     """What else the same run has found, in sections of their own, by name."""
 
     def lines(self) -> list[str]:
         """The table."""
-        return table(self.figures)
+        return table(self.figures, self.column)
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,16 @@ class Spread:
     def told(self, unit: str = "", factor: float = 1) -> str:
         """`1.25 ms (1.20 to 1.31)` for a factor of 1,000 and the unit ms."""
         median, least, greatest = (
-            f"{value * factor:.2f}" for value in (self.median, self.least, self.greatest)
+            f"{value * factor:,.2f}" for value in (self.median, self.least, self.greatest)
         )
         return f"{' '.join(filter(None, [median, unit]))} ({least} to {greatest})"
+
+    def as_change(self) -> str:
+        """Of ratios: by how many percent more or less than the same."""
+        median, least, greatest = (
+            f"{100 * (value - 1):+.0f}" for value in (self.median, self.least, self.greatest)
+        )
+        return f"{median} % ({least} to {greatest})"
 
 
 def ratio_at_most(name: str, ratio: Spread, limit: float) -> Figure:
@@ -96,17 +108,24 @@ def ratio_at_most(name: str, ratio: Spread, limit: float) -> Figure:
     return Figure(name, ratio.told(), f"at most {limit:g}", ratio.median <= limit)
 
 
+def ratio_at_least(name: str, ratio: Spread, limit: float) -> Figure:
+    """A ratio whose median must reach its limit."""
+    return Figure(name, ratio.told(), f"at least {limit:g}", ratio.median >= limit)
+
+
 def exactly(name: str, value: int, target: int) -> Figure:
     """A count that has to be this one."""
     return Figure(name, f"{value:,}", f"{target:,}", value == target)
 
 
-def table(figures: Sequence[Figure]) -> list[str]:
+def table(figures: Sequence[Figure], column: str = "measured") -> list[str]:
     """The lines of a Markdown table, its columns aligned to be read as they stand."""
-    rows = [("", "measured", "target")]
+    rows: list[tuple[str, ...]] = [("", column, "target")]
     for figure in figures:
         missed = "**missed** " if figure.is_missed else ""
         rows.append((figure.name, figure.value, f"{missed}{figure.target}"))
+    if not any(figure.target for figure in figures):
+        rows = [row[:2] for row in rows]
     return aligned(rows, right=[1])
 
 

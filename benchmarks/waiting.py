@@ -86,7 +86,7 @@ def _make_history(fleet: Fleet, size: Size) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     original = fleet.client.start(TIMER, {"until": soon.isoformat()})
     fleet.client.wait(original.id, timeout=20)
-    copy_execution(fleet, original.id, size.finished - 1)
+    copy_execution(fleet.engine, original.id, size.finished - 1)
 
 
 def _open_waits(fleet: Fleet, size: Size) -> float:

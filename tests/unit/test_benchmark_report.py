@@ -12,6 +12,7 @@ from benchmarks.report import (
     at_most,
     exactly,
     printed,
+    ratio_at_least,
     ratio_at_most,
     table,
     without_targets,
@@ -74,6 +75,23 @@ def test_a_ratio_is_judged_by_its_median_and_told_with_its_spread() -> None:
     assert ratio.value == "0.90 (0.80 to 1.30)"
     assert not ratio.is_missed
     assert ratio_at_most("hop", Spread.of([1.3, 0.91, 0.8]), 0.9).is_missed
+
+
+def test_a_ratio_that_must_be_reached_is_missed_below_its_limit() -> None:
+    assert not ratio_at_least("throughput", Spread.of([0.8, 0.9, 1.0]), 0.9).is_missed
+    assert ratio_at_least("throughput", Spread.of([0.8, 0.89, 1.0]), 0.9).is_missed
+
+
+def test_a_ratio_is_told_as_a_change_in_percent() -> None:
+    assert Spread.of([1.1, 0.95, 1.25]).as_change() == "+10 % (-5 to +25)"
+
+
+def test_a_table_in_which_nothing_is_judged_has_no_column_for_targets() -> None:
+    assert table([Figure("fsync", "on")], "setting") == [
+        "|       | setting |",
+        "|-------|--------:|",
+        "| fsync |      on |",
+    ]
 
 
 def test_times_are_told_in_their_unit() -> None:

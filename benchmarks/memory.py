@@ -1,0 +1,113 @@
+"""What a worker keeps in memory, before its first node and after very many; and what they leave in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+
+from benchmarks.contenders import DurableExecutions, RawChains, RawWorker
+from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
+from benchmarks.nodes import no_ops
+from benchmarks.report import Figure, Section, at_most, exactly
+
+GROWTH_LIMIT = 5.0
+"""Percent."""
+
+NODES = 10
+NAME = "memory"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many of what."""
+
+    at_once: int
+    warm_up: int
+    """Batches of `at_once` executions before memory is looked at."""
+    batches: int
+
+
+FULL = Size(at_once=200, warm_up=2, batches=10)
+QUICK = Size(at_once=10, warm_up=1, batches=1)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a worker; a page that several of its processes share is counted once (PSS)."""
+
+    main: int
+    pool: int
+
+    @classmethod
+    def of(cls, pids: Mapping[str, int]) -> Memory:
+        mains = [psutil.Process(pid) for pid in pids.values()]
+        children = [child for main in mains for child in main.children(recursive=True)]
+        return cls(_pss(mains), _pss(children))
+
+    @property
+    def total(self) -> int:
+        return self.main + self.pool
+
+    def told(self) -> str:
+        return f"{_mebibytes(self.total)} ({self.main / 2**20:.0f} + {self.pool / 2**20:.0f})"
+
+
+def _pss(processes: list[psutil.Process]) -> int:
+    return sum(process.memory_full_info().pss for process in processes)
+
+
+def _mebibytes(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+def measure(fleet: Fleet, quick: bool = False) -> Section:
+    """The memory of a worker of two processes, and of one of raw Celery."""
+    size = QUICK if quick else FULL
+    fleet.client.deploy(no_ops(NAME, NODES))
+    pids = fleet.start_workers(WORKER)
+    engine = DurableExecutions(fleet, pids, NAME)
+    with RawWorker(fleet, PROCESSES) as raw:
+        fresh, raw_fresh = Memory.of(pids), Memory.of(raw.pids)
+        tell("the first nodes, which load what every process loads once")
+        for _ in range(size.warm_up):
+            engine.run(size.at_once, NODES)
+            RawChains(raw).run(size.at_once, NODES)
+        warm, raw_warm = Memory.of(pids), Memory.of(raw.pids)
+    keys, redis_memory = _redis(fleet)
+    hops = size.batches * size.at_once * NODES
+    tell(f"{hops:,} hops, and what they leave behind")
+    for _ in range(size.batches):
+        engine.run(size.at_once, NODES)
+    after = Memory.of(pids)
+    keys_after, redis_memory_after = _redis(fleet)
+    fleet.stop_workers(*pids)
+    return Section(
+        [
+            Figure("memory of an idle worker, fresh (main process + pool)", fresh.told()),
+            Figure("- of one of raw Celery", raw_fresh.told()),
+            Figure("- ratio", f"{fresh.total / raw_fresh.total:.2f}"),
+            Figure(f"memory after {size.warm_up * size.at_once * NODES:,} hops", warm.told()),
+            Figure("- of one of raw Celery", raw_warm.told()),
+            Figure("- ratio", f"{warm.total / raw_warm.total:.2f}"),
+            Figure(f"memory after {hops:,} hops more", after.told()),
+            at_most("- growth", 100 * (after.total / warm.total - 1), GROWTH_LIMIT, "%"),
+            exactly("keys in Redis after them, beside those before", keys_after, keys),
+            Figure("- and memory used by Redis", f"{redis_memory:.2f} to {redis_memory_after:.2f} MiB"),
+        ],
+        _method(size),
+    )
+
+
+def _redis(fleet: Fleet) -> tuple[int, float]:
+    """Keys of the engine's database, and the MiB that Redis uses."""
+    return fleet.redis.dbsize(), fleet.redis.info("memory")["used_memory"] / 2**20
+
+
+def _method(size: Size) -> str:
+    return (
+        f"One worker of {PROCESSES} processes with Celery's defaults, and one of raw Celery. Hops are those "
+        f"of {size.at_once} executions of {NODES} nodes at once, batch after batch. Memory is the "
+        "proportional set size, in which a page that processes share is counted once."
+    )
