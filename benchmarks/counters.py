@@ -26,18 +26,18 @@ SESSION_END = 0.3
 
 EXECUTIONS = """
 SELECT n_tup_upd, n_tup_hot_upd, n_dead_tup, autovacuum_count
-FROM pg_stat_user_tables WHERE relname = 'executions'
+FROM pg_stat_user_tables WHERE relid = 'executions'::regclass
 """
 SIZES = """
 SELECT t.relname, t.relname, pg_relation_size(t.oid) FROM pg_class t
-WHERE t.relname IN ('executions', 'node_executions') AND t.relkind IN ('r', 'p')
+WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass) AND t.relkind IN ('r', 'p')
 UNION ALL
 SELECT t.relname, 'TOAST', pg_total_relation_size(t.reltoastrelid) FROM pg_class t
-WHERE t.relname IN ('executions', 'node_executions') AND t.relkind = 'r' AND t.reltoastrelid <> 0
+WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass) AND t.relkind = 'r' AND t.reltoastrelid <> 0
 UNION ALL
 SELECT t.relname, i.relname, pg_relation_size(i.oid)
 FROM pg_class t JOIN pg_index x ON x.indrelid = t.oid JOIN pg_class i ON i.oid = x.indexrelid
-WHERE t.relname IN ('executions', 'node_executions')
+WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass)
 """
 
 
