@@ -33,7 +33,8 @@ SELECT t.relname, t.relname, pg_relation_size(t.oid) FROM pg_class t
 WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass) AND t.relkind IN ('r', 'p')
 UNION ALL
 SELECT t.relname, 'TOAST', pg_total_relation_size(t.reltoastrelid) FROM pg_class t
-WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass) AND t.relkind = 'r' AND t.reltoastrelid <> 0
+WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass)
+    AND t.relkind = 'r' AND t.reltoastrelid <> 0
 UNION ALL
 SELECT t.relname, i.relname, pg_relation_size(i.oid)
 FROM pg_class t JOIN pg_index x ON x.indrelid = t.oid JOIN pg_class i ON i.oid = x.indexrelid

@@ -18,12 +18,13 @@ from workflow_engine.settings import Settings
 BATCH = 500
 """Executions or events that one statement removes; journals make an execution some dozens of rows."""
 
-# A parent that goes on may still ask for its children.
+# A parent that goes on may still ask for its children. Most have none, and are not to be looked up in a join.
 ENDED = """
     e.status IN ('COMPLETED', 'FAILED', 'CANCELLED')
     AND e.completed_at < now() - %(older_than)s * interval '1 second'
-    AND NOT EXISTS (SELECT FROM {s}.executions p WHERE p.id = e.parent_execution_id
-        AND p.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED'))
+    AND (e.parent_execution_id IS NULL OR NOT EXISTS (
+        SELECT FROM {s}.executions p WHERE p.id = e.parent_execution_id
+        AND p.status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')))
 """
 
 UNMATCHED = """
