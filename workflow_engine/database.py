@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import orjson
+import psycopg2
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, in spite of its name
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -29,6 +31,7 @@ from workflow_engine.statement_deadline import connecting
 
 UNDEFINED_TABLE = "42P01"
 UNDEFINED_COLUMN = "42703"
+UNDEFINED_FUNCTION = "42883"
 INSUFFICIENT_PRIVILEGE = "42501"
 READ_ONLY = "25006"
 TOO_MUCH = "54"
@@ -97,7 +100,7 @@ def _translated(error: DBAPIError) -> WorkflowEngineError | None:
         return InvalidValue("data", f"Postgres refuses it: {_first_line(error)}")
     if code == INSUFFICIENT_PRIVILEGE:
         return DatabaseUnavailable(f"Postgres refuses this user: {_first_line(error)}")
-    if code in (UNDEFINED_TABLE, UNDEFINED_COLUMN):
+    if code in (UNDEFINED_TABLE, UNDEFINED_COLUMN, UNDEFINED_FUNCTION):
         return DatabaseOutdated(
             f"the tables are not those of this release ({_first_line(error)}); "
             "run `workflow-engine db upgrade`"
@@ -130,6 +133,26 @@ def autocommit(engine: Engine) -> Iterator[Connection]:
     """A connection on which every statement is a transaction of its own."""
     with engine_errors(), engine.connect() as connection:
         yield connection
+
+
+@contextmanager
+def statement(engine: Engine) -> Iterator[Cursor]:
+    """The driver's own cursor, on a connection on which every statement is a transaction of its own.
+
+    For what every hop does: SQLAlchemy's way to execute takes longer than the rest of the call. Errors are
+    those of `autocommit`.
+    """
+    with engine_errors():
+        connection = engine.raw_connection()
+        try:
+            with connection.cursor() as cursor:  # type: ignore[attr-defined]  # psycopg2's closes itself
+                yield cursor
+        except psycopg2.Error as error:
+            if engine.dialect.is_disconnect(error, connection, None) or _sqlstate(error) == READ_ONLY:  # type: ignore[arg-type]
+                connection.invalidate(error)
+            raise DBAPIError.instance(None, None, error, psycopg2.Error) from error
+        finally:
+            connection.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from workflow_engine.database import autocommit, to_jsonb, transaction
+from workflow_engine.database import autocommit, statement, to_jsonb, transaction
 from workflow_engine.errors import ExecutionNotFound, IllegalMove
 from workflow_engine.events import lock_events, take_kept
 from workflow_engine.execution_creation import ExecutionCreation
@@ -30,60 +30,15 @@ from workflow_engine.settings import Settings
 from workflow_engine.states import FINISHED, LEGAL_MOVES, ExecutionStatus, NodeStatus, WaitType
 from workflow_engine.walk import JournalEntry
 
+# The function is in migration 0002.
 COMMIT = """
-WITH moved AS (
-    UPDATE {s}.executions SET
-        fence = %(token)s,
-        seq = seq + 1,
-        status = CASE WHEN status = 'PAUSED' AND NOT %(is_finished)s THEN status
-            ELSE %(execution_status)s END,
-        nodes_executed = nodes_executed + %(is_final)s::int,
-        started_at = coalesce(started_at, now() - %(duration)s::interval),
-        completed_at = CASE WHEN %(is_finished)s THEN now() END,
-        duration_ms = CASE WHEN %(is_finished)s THEN
-            (extract(epoch FROM now() - coalesce(started_at, now() - %(duration)s::interval)) * 1000)::bigint
-            END,
-        error = CASE WHEN %(execution_status)s = 'FAILED' THEN %(error)s END,
-        error_details = CASE WHEN %(execution_status)s = 'FAILED' THEN %(execution_error)s::jsonb END,
-        context = coalesce(%(context)s::jsonb, context),
-        updated_at = now()
-    WHERE id = %(execution_id)s AND fence = %(fence)s AND status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
-    RETURNING seq, status, fence, attention, updated_at
-), journalled AS (
-    INSERT INTO {s}.node_executions (
-        execution_id, seq, node_id, label, type, sub_type, visit, attempt, status, handles, variables, token,
-        input_data, output_data, error, error_details, retry_details, worker, started_at, completed_at,
-        duration_ms)
-    SELECT %(execution_id)s, seq, %(node_id)s, %(label)s, %(type)s, %(sub_type)s, %(visit)s, %(attempt)s,
-        %(status)s, %(handles)s, %(variables)s::jsonb, %(token)s, %(input_data)s::jsonb, %(output)s::jsonb,
-        %(error)s, %(error_details)s::jsonb, %(retry_details)s::jsonb, %(worker)s,
-        now() - %(duration)s::interval, CASE WHEN %(is_final)s THEN now() END, %(duration_ms)s
-    FROM moved
-){waits}
-SELECT true, seq, status, fence::text, attention, updated_at FROM moved
-UNION ALL
-SELECT false, seq, status, fence::text, attention, updated_at FROM {s}.executions
-WHERE id = %(execution_id)s AND NOT EXISTS (SELECT FROM moved)
+SELECT * FROM {s}.commit_node(
+    %(execution_id)s, %(fence)s, %(token)s, %(execution_status)s, %(is_finished)s, %(node_id)s, %(label)s,
+    %(type)s, %(sub_type)s, %(visit)s, %(attempt)s, %(status)s, %(is_final)s, %(handles)s, %(variables)s,
+    %(input_data)s, %(output)s, %(error)s, %(error_details)s, %(execution_error)s, %(retry_details)s,
+    %(worker)s, %(duration)s, %(duration_ms)s, %(context)s, %(closes)s, %(woken_status)s, %(wait_type)s,
+    %(correlation_id)s, %(resume_at)s, %(resume_in)s, %(expires_in)s, %(wait_details)s)
 """
-
-COMMIT_WAITS = """, closed AS (
-    UPDATE {s}.execution_wait_states w SET
-        status = CASE WHEN w.node_id = %(node_id)s THEN %(woken_status)s ELSE 'CANCELLED' END,
-        resumed_at = now(), resumed_by = %(worker)s
-    FROM moved
-    WHERE w.execution_id = %(execution_id)s AND w.node_id = ANY(%(closes)s)
-        AND w.status IN ('WAITING', 'RESUMING')
-    RETURNING w.id
-), opened AS (
-    INSERT INTO {s}.execution_wait_states (
-        execution_id, node_id, seq, visit, wait_type, correlation_id, resume_at, expires_at, details)
-    SELECT %(execution_id)s, %(node_id)s, moved.seq, %(visit)s, %(wait_type)s, %(correlation_id)s,
-        coalesce(%(resume_at)s::timestamptz, now() + %(resume_in)s::interval),
-        now() + %(expires_in)s::interval, %(wait_details)s::jsonb
-    -- Counting the closed waits first closes the one before this: a node has but one open wait.
-    FROM moved, (SELECT count(*) FROM closed) AS closed_first
-    WHERE %(wait_type)s IS NOT NULL
-)"""
 
 MOVE = """
 WITH moved AS (
@@ -166,6 +121,7 @@ class ExecutionStateService:
         self.engine = engine
         self._schema = settings.database_schema
         self._claim_lease = settings.claim_lease
+        self._commit = COMMIT.format(s=settings.database_schema)
         self._creation = ExecutionCreation(engine, settings)
 
     def create_execution(self, new: NewExecution, connection: Connection | None = None) -> StartedExecution:
@@ -184,32 +140,17 @@ class ExecutionStateService:
         """
         if commit.opens is not None and commit.opens.type is WaitType.EVENTS:
             return self._commit_waiting_for_events(commit)
-        with autocommit(self.engine) as connection:
-            return self._commit(connection, commit)
-
-    def _commit(self, connection: Connection, commit: NodeCommit) -> CommitAnswer:
-        has_waits = commit.opens is not None or bool(commit.closes)
-        statement = COMMIT.replace("{waits}", COMMIT_WAITS if has_waits else "").format(s=self._schema)
-        parameters = _commit_parameters(commit) | (_wait_parameters(commit) if has_waits else {})
-        row = connection.exec_driver_sql(statement, parameters).first()
-        if row is None:
-            raise ExecutionNotFound(commit.execution_id)
-        moved, seq, status, fence, attention, committed_at = row
-        return CommitAnswer(
-            accepted=moved or fence == commit.token,
-            seq=seq,
-            status=ExecutionStatus(status),
-            fence=fence,
-            attention=attention,
-            committed_at=committed_at,
-        )
+        with statement(self.engine) as cursor:
+            cursor.execute(self._commit, _commit_parameters(commit))
+            return _commit_answer(commit, cursor.fetchone())
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitAnswer:
         """Commit under the lock that senders of events take too, and look for events that came early."""
         correlation_id = commit.opens.correlation_id if commit.opens else None
         with transaction(self.engine) as connection:
             lock_events(connection, commit.execution_id, correlation_id or "")
-            answer = self._commit(connection, commit)
+            row = connection.exec_driver_sql(self._commit, _commit_parameters(commit)).one()
+            answer = _commit_answer(commit, row)
             if answer.accepted and take_kept(
                 connection, self._schema, commit.execution_id, commit.node_id, self._claim_lease
             ):
@@ -350,11 +291,19 @@ def _commit_parameters(commit: NodeCommit) -> dict[str, Any]:
         "duration": _interval(commit.duration_ms),
         "duration_ms": round(commit.duration_ms),
         "context": to_jsonb(commit.context),
+        **_wait_parameters(commit),
     }
 
 
-def _wait_parameters(commit: NodeCommit) -> dict[str, Any]:
+WAITS_FOR_NOTHING: Mapping[str, Any] = dict.fromkeys(
+    ("woken_status", "wait_type", "correlation_id", "resume_at", "resume_in", "expires_in", "wait_details")
+) | {"closes": []}
+
+
+def _wait_parameters(commit: NodeCommit) -> Mapping[str, Any]:
     opens = commit.opens
+    if opens is None and not commit.closes:
+        return WAITS_FOR_NOTHING
     in_ms = {
         name: None if seconds is None else _interval(seconds * 1000)
         for name, seconds in (
@@ -371,6 +320,13 @@ def _wait_parameters(commit: NodeCommit) -> dict[str, Any]:
         "wait_details": to_jsonb(dict(opens.details)) if opens else "{}",
         **in_ms,
     }
+
+
+def _commit_answer(commit: NodeCommit, row: Sequence[Any] | None) -> CommitAnswer:
+    if row is None or row[0] is None:
+        raise ExecutionNotFound(commit.execution_id)
+    accepted, seq, status, fence, attention, committed_at = row
+    return CommitAnswer(accepted, seq, ExecutionStatus(status), fence, attention, committed_at)
 
 
 def _journal_row(columns: Sequence[Any]) -> JournalRow:
