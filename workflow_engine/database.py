@@ -142,7 +142,7 @@ def statement(engine: Engine) -> Iterator[Cursor]:
     For what every hop does: SQLAlchemy's way to execute takes longer than the rest of the call. Errors are
     those of `autocommit`.
     """
-    with engine_errors():
+    with engine_errors(), _wrapped_errors():
         connection = engine.raw_connection()
         try:
             with connection.cursor() as cursor:  # type: ignore[attr-defined]  # psycopg2's closes itself
@@ -150,9 +150,18 @@ def statement(engine: Engine) -> Iterator[Cursor]:
         except psycopg2.Error as error:
             if engine.dialect.is_disconnect(error, connection, None) or _sqlstate(error) == READ_ONLY:  # type: ignore[arg-type]
                 connection.invalidate(error)
-            raise DBAPIError.instance(None, None, error, psycopg2.Error) from error
+            raise
         finally:
             connection.close()
+
+
+@contextmanager
+def _wrapped_errors() -> Iterator[None]:
+    """SQLAlchemy wraps no errors of the connections that it hands out, nor of connecting them."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise DBAPIError.instance(None, None, error, psycopg2.Error) from error
 
 
 @contextmanager

@@ -17,12 +17,34 @@ import pytest
 import sqlalchemy.exc
 
 from workflow_engine import Settings
-from workflow_engine.database import autocommit, connect_engine, transaction
+from workflow_engine.database import autocommit, connect_engine, statement, transaction
 from workflow_engine.embedded import EmbeddedPostgres
 from workflow_engine.engine import Engine
 from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable, InvalidValue
 
 DEADLINE = 0.5
+
+Execute = Callable[[sqlalchemy.Engine, str], Any]
+"""Executes a statement and gives the first value of its answer."""
+
+
+def by_sqlalchemy(database: sqlalchemy.Engine, text: str) -> Any:
+    with autocommit(database) as connection:
+        result = connection.exec_driver_sql(text)
+        return result.scalar_one() if result.returns_rows else None
+
+
+def by_the_driver(database: sqlalchemy.Engine, text: str) -> Any:
+    with statement(database) as cursor:
+        cursor.execute(text)
+        return cursor.fetchone()[0] if cursor.description else None  # type: ignore[index]
+
+
+@pytest.fixture(params=[by_sqlalchemy, by_the_driver], ids=lambda way: way.__name__)
+def execute(request: pytest.FixtureRequest) -> Execute:
+    """Either of the two ways in which the engine executes statements: what goes wrong is told alike."""
+    way: Execute = request.param
+    return way
 
 
 @pytest.fixture(scope="module")
@@ -75,27 +97,29 @@ def frozen(server: EmbeddedPostgres) -> Iterator[None]:
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_passes_is_an_outage(code: tuple[str, str], engine: Engine) -> None:
+def test_what_passes_is_an_outage(code: tuple[str, str], engine: Engine, execute: Execute) -> None:
     with pytest.raises(DatabaseUnavailable, match="told by the test"):
-        fail_with(engine, code[1])
+        fail_with(engine, code[1], execute)
 
 
 @pytest.mark.parametrize("code", ["22003", "22P05", "54000", "54001"])
-def test_content_that_postgres_refuses_is_an_invalid_value(code: str, engine: Engine) -> None:
+def test_content_that_postgres_refuses_is_an_invalid_value(
+    code: str, engine: Engine, execute: Execute
+) -> None:
     with pytest.raises(InvalidValue, match="told by the test"):
-        fail_with(engine, code)
+        fail_with(engine, code, execute)
 
 
-@pytest.mark.parametrize("code", ["42P01", "42703"])
-def test_tables_of_another_release_are_told(code: str, engine: Engine) -> None:
+@pytest.mark.parametrize("code", ["42P01", "42703", "42883"])
+def test_tables_of_another_release_are_told(code: str, engine: Engine, execute: Execute) -> None:
     with pytest.raises(DatabaseOutdated, match="workflow-engine db upgrade"):
-        fail_with(engine, code)
+        fail_with(engine, code, execute)
 
 
 @pytest.mark.parametrize("code", ["23505", "42601", "25P02", "P0001"])
-def test_a_mistake_of_a_statement_is_no_outage(code: str, engine: Engine) -> None:
+def test_a_mistake_of_a_statement_is_no_outage(code: str, engine: Engine, execute: Execute) -> None:
     with pytest.raises(sqlalchemy.exc.DBAPIError, match="told by the test"):
-        fail_with(engine, code)
+        fail_with(engine, code, execute)
 
 
 def test_an_index_entry_that_is_too_large_is_not_waited_for(sql: Callable[..., Any]) -> None:
@@ -107,23 +131,45 @@ def test_an_index_entry_that_is_too_large_is_not_waited_for(sql: Callable[..., A
 
 
 def test_a_frozen_postgres_is_given_up_after_the_deadline(
-    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine, execute: Execute
 ) -> None:
-    assert answer(database) == 1
+    assert execute(database, "SELECT 1") == 1
     with frozen(own_postgres):
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable, match=r"no answer within 0\.5 s"):
-            answer(database)
+            execute(database, "SELECT 1")
         assert DEADLINE <= time.monotonic() - began < 5 * DEADLINE
 
-    assert answer(database) == 1
+    assert execute(database, "SELECT 1") == 1
 
 
 def test_connecting_to_a_frozen_postgres_is_given_up(
-    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine, execute: Execute
 ) -> None:
     with frozen(own_postgres), pytest.raises(DatabaseUnavailable, match="timeout expired"):
-        answer(database)
+        execute(database, "SELECT 1")
+
+
+def test_a_postgres_that_refuses_connections_is_an_outage(execute: Execute) -> None:
+    nobody = connect_engine(Settings(database_url="postgresql+psycopg2://postgres@127.0.0.1:1/none"))
+
+    with pytest.raises(DatabaseUnavailable, match="refused"):
+        execute(nobody, "SELECT 1")
+
+
+def test_connections_that_a_restart_has_ended_are_replaced(
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine, execute: Execute
+) -> None:
+    assert execute(database, "SELECT 1") == 1
+    with closing(psycopg2.connect(own_postgres.url.replace("+psycopg2", ""))) as administrator:
+        administrator.cursor().execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+    with pytest.raises(DatabaseUnavailable):
+        execute(database, "SELECT 1")
+    assert execute(database, "SELECT 1") == 1
 
 
 def test_a_transaction_that_freezes_as_it_commits_is_given_up(
@@ -194,20 +240,16 @@ def test_a_forked_process_keeps_the_deadline(database: sqlalchemy.Engine) -> Non
 
 
 def test_a_connection_to_what_is_a_standby_after_a_failover_is_not_used_again(
-    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine
+    own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine, execute: Execute
 ) -> None:
     name = urlsplit(own_postgres.url).path[1:]
     with autocommit(database) as connection:
         connection.exec_driver_sql("SET default_transaction_read_only = on")  # as a demoted server says
 
-    with (
-        pytest.raises(DatabaseUnavailable, match="read-only transaction"),
-        autocommit(database) as connection,
-    ):
-        connection.exec_driver_sql(f"COMMENT ON DATABASE {name} IS 'written'")
+    with pytest.raises(DatabaseUnavailable, match="read-only transaction"):
+        execute(database, f"COMMENT ON DATABASE {name} IS 'written'")
 
-    with autocommit(database) as connection:
-        connection.exec_driver_sql(f"COMMENT ON DATABASE {name} IS 'written'")
+    execute(database, f"COMMENT ON DATABASE {name} IS 'written'")
 
 
 def answer(database: sqlalchemy.Engine) -> int:
@@ -220,8 +262,8 @@ def overdue(database: sqlalchemy.Engine) -> None:
         connection.exec_driver_sql("SELECT pg_sleep(60)")
 
 
-def fail_with(engine: Engine, code: str) -> None:
-    with autocommit(engine.state.engine) as connection:
-        connection.exec_driver_sql(
-            f"DO $$ BEGIN RAISE EXCEPTION 'told by the test' USING ERRCODE = '{code}'; END $$"
-        )
+def fail_with(engine: Engine, code: str, execute: Execute) -> None:
+    execute(
+        engine.state.engine,
+        f"DO $$ BEGIN RAISE EXCEPTION 'told by the test' USING ERRCODE = '{code}'; END $$",
+    )
