@@ -146,7 +146,7 @@ def test_a_frozen_postgres_is_given_up_after_the_deadline(
 def test_connecting_to_a_frozen_postgres_is_given_up(
     own_postgres: EmbeddedPostgres, database: sqlalchemy.Engine, execute: Execute
 ) -> None:
-    with frozen(own_postgres), pytest.raises(DatabaseUnavailable, match="timeout expired|no answer"):
+    with frozen(own_postgres), pytest.raises(DatabaseUnavailable, match=r"timeout expired|no answer"):
         execute(database, "SELECT 1")
 
 
