@@ -6,15 +6,18 @@ door. Every script is safe to run twice, because the client repeats a call whose
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -26,16 +29,53 @@ RETRIES = 2
 """How often a call is repeated at once; longer outages are waited out by giving the message back."""
 
 
+REPEATED = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
+"""After a failover a connection may live on to what was the primary, and is a replica now."""
+
+
+class Client(redis.Redis):
+    """A client whose threads keep a connection each, for all but pipelines and subscriptions.
+
+    To lend one from redis-py's pool, look whether it is still alive and account for it takes longer than to
+    send a command and read its answer. What fails on a kept connection is repeated as that of the pool is.
+    """
+
+    def __init__(self, *args: Any, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self._kept = threading.local()
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        connection = getattr(self._kept, "connection", None)
+        if connection is None or connection.pid != os.getpid():
+            pool = self.connection_pool
+            connection = self._kept.connection = pool.connection_class(**pool.connection_kwargs)
+        try:
+            connection.send_command(*args)
+            return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+        except REPEATED:
+            connection.disconnect()
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except ResponseError:
+            raise
+        except BaseException:
+            # Nobody waits for the answer any more, which would be taken for that to the next command.
+            connection.disconnect()
+            raise
+
+    def close(self) -> None:
+        self._kept = threading.local()
+        super().close()
+
+
 def connect_redis(settings: Settings, url: str | None = None) -> redis.Redis:
-    """A client that connects at the first use; its pool notices a fork by itself."""
-    return redis.Redis.from_url(
+    """A client that connects at the first use, and anew after a fork."""
+    return Client.from_url(
         url or settings.redis_url,
         socket_timeout=settings.redis_timeout,
         socket_connect_timeout=settings.redis_timeout,
         socket_keepalive=True,
         retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
-        # After a failover a connection may live on to what was the primary, and is a replica now.
-        retry_on_error=[RedisConnectionError, RedisTimeoutError, ReadOnlyError],
+        retry_on_error=list(REPEATED),
     )
 
 
