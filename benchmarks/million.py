@@ -67,6 +67,9 @@ class KeptMessages:
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         self.queue.extend(dispatch.message for dispatch in dispatches)
 
+    def queued(self, dispatch: Dispatch) -> None:
+        """They are not in Redis."""
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.UNKNOWN
 

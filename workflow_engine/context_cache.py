@@ -18,11 +18,13 @@ import redis
 
 from workflow_engine.cached_context import OUTPUT, CachedContext, context_fields, context_of
 from workflow_engine.context import ExecutionContext
-from workflow_engine.errors import CacheUnavailable, ExecutionNotFound
+from workflow_engine.errors import BrokerUnavailable, CacheUnavailable, ExecutionNotFound
 from workflow_engine.execution_records import Snapshot
 from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.lock import Claim
 from workflow_engine.lock_servers import LockServers
+from workflow_engine.outages import outages
+from workflow_engine.queued_message import QueuedMessage
 from workflow_engine.redis_connection import load_script, redis_errors
 from workflow_engine.settings import Settings
 
@@ -52,6 +54,8 @@ class Left:
     """The cached context is up to date; else it did not hold what we entered with, and was deleted."""
     is_awaited: bool
     """Somebody has met our lock; a node was woken, or an operator has acted."""
+    has_sent: bool = False
+    """The message that was given along is in its queue."""
 
 
 class ExecutionContextCache:
@@ -144,19 +148,33 @@ class ExecutionContextCache:
             return bool(self._cache(keys=self._keys(claim.execution_id), args=args))
 
     def update_context(
-        self, claim: Claim, entered: int, committed: int, changed: Mapping[bytes, Any]
+        self,
+        claim: Claim,
+        entered: int,
+        committed: int,
+        changed: Mapping[bytes, Any],
+        message: QueuedMessage | None = None,
     ) -> Left:
-        """Bring the cached context from `seq` entered to `seq` committed, and unlock; one call."""
+        """Bring the cached context from `seq` entered to `seq` committed, and unlock; one call.
+
+        A message whose queue is in this Redis is sent by the same call, unless the lock is elsewhere: it must
+        not arrive while that is held.
+        """
+        keys, content = self._keys(claim.execution_id), b""
+        if has_sent := message is not None and self._lock_servers.keeps_contexts:
+            keys, content = [*keys, message.key], message.content
         pairs = itertools.chain.from_iterable(changed.items())
         with redis_errors():
             was_updated, is_awaited = self._leave(
-                keys=self._keys(claim.execution_id),
-                args=[claim.value, self._context_ms, entered, committed, *pairs],
+                keys=keys,
+                args=[claim.value, self._context_ms, entered, committed, content, *pairs],
             )
         if not self._lock_servers.keeps_contexts:
             self._unlock_elsewhere(claim)
             is_awaited = self.take_knock(claim.execution_id) or is_awaited
-        return Left(bool(was_updated), bool(is_awaited))
+        if has_sent:
+            outages.answered(BrokerUnavailable)
+        return Left(bool(was_updated), bool(is_awaited), has_sent)
 
     def finish(self, claim: Claim, status: str) -> None:
         """Remove a finished execution from the cache, tell whoever waits for it, and unlock; one call."""

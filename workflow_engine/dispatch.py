@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
@@ -27,7 +27,8 @@ from kombu.transport.redis import Channel as RedisChannel
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.execution_records import FORMAT
 from workflow_engine.outages import outages
-from workflow_engine.settings import Settings, broker_transport, broker_transport_options
+from workflow_engine.queued_message import QueuedMessage, queued_content
+from workflow_engine.settings import Settings, broker_transport, broker_transport_options, redis_database
 
 TASK_NAME = "workflow_engine.run_node"
 FORMAT_HEADER = "workflow_engine_format"
@@ -76,16 +77,27 @@ class Dispatcher(Protocol):
         """Hand the messages to the broker. Raises `BrokerUnavailable`."""
         ...
 
+    def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
+        """The message as it waits in the Redis of the contexts; None if its queue is elsewhere.
+
+        It is not sent by this. Raises `BrokerUnavailable`.
+        """
+        ...
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         """When the commit was made that led to the message served next. Raises `BrokerUnavailable`."""
         ...
 
 
 class CeleryDispatcher:
-    """Publishes each node as a Celery task through one producer per thread, kept open."""
+    """Publishes each node as a Celery task through one producer per thread, kept open.
 
-    def __init__(self, app: Celery) -> None:
+    `contexts_url` is that of the Redis that has the contexts, and may be the broker as well.
+    """
+
+    def __init__(self, app: Celery, contexts_url: str = "") -> None:
         self._app = app
+        self._contexts_url = contexts_url
         self._producers = threading.local()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
@@ -96,11 +108,38 @@ class CeleryDispatcher:
             raise BrokerUnavailable(f"the broker takes no messages: {error}") from error
         outages.answered(BrokerUnavailable)
 
+    def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
+        if (queues := self._queues_beside_contexts) is None:
+            return None
+        key = _queue_key(queues, dispatch.queue, dispatch.priority)
+        task_id = _new_task_id()
+        content = queued_content(
+            task_body(dispatch.message),
+            task_headers(dispatch, task_id),
+            task_id,
+            dispatch.queue,
+            dispatch.priority,
+        )
+        return QueuedMessage(key, content)
+
+    @functools.cached_property
+    def _queues_beside_contexts(self) -> RedisChannel | None:
+        """The channel that knows how kombu calls its queues, if they are in the Redis of the contexts."""
+        connection: Connection = self._app.connection_for_write()
+        place = redis_database(self._contexts_url)
+        if place is None or redis_database(connection.as_uri()) != place or len(connection.alt) > 1:
+            return None
+        try:
+            channel = self._producer().channel
+        except self._refusals as error:
+            raise BrokerUnavailable(f"the broker does not answer: {error}") from error
+        return channel if isinstance(channel, RedisChannel) else None
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         channel = self._producer().channel
         if not isinstance(channel, RedisChannel):
             return Backlog.UNKNOWN
-        name = f"{channel.global_keyprefix}{channel._q_for_pri(queue, priority)}"
+        name = _queue_key(channel, queue, priority)
         try:
             # New messages are pushed on the left; not every command of this client adds the prefix.
             with channel.conn_or_acquire() as client:
@@ -130,8 +169,7 @@ class CeleryDispatcher:
                 self._publish_one(producer, dispatch)
 
     def _publish_one(self, producer: Producer, dispatch: Dispatch) -> None:
-        # A task id is never used twice: a revoked one would be dropped by every worker for hours.
-        task_id = str(uuid.uuid4())
+        task_id = _new_task_id()
         producer.publish(
             task_body(dispatch.message),
             exchange="",
@@ -154,6 +192,16 @@ class CeleryDispatcher:
         return held[1]
 
 
+def _new_task_id() -> str:
+    """It is never used twice: a revoked one would be dropped by every worker for hours."""
+    return str(uuid.uuid4())
+
+
+def _queue_key(channel: RedisChannel, queue: str, priority: int) -> str:
+    """The list that kombu keeps for a queue and a priority."""
+    return f"{channel.global_keyprefix}{channel._q_for_pri(queue, priority)}"
+
+
 def _committed_at(message: bytes) -> datetime | None:
     """The time in the header of a message as kombu keeps it in Redis; None for those of others."""
     try:
@@ -165,7 +213,7 @@ def _committed_at(message: bytes) -> datetime | None:
 
 def task_body(message: HopMessage) -> tuple[Any, ...]:
     """Celery's message body, protocol 2: args, kwargs and what a canvas would embed, which is nothing."""
-    return ((), asdict(message), {})
+    return ((), vars(message), {})
 
 
 def task_headers(dispatch: Dispatch, task_id: str) -> dict[str, Any]:

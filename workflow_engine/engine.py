@@ -69,7 +69,7 @@ class Engine:
         locks = DistributedLockService(redis, lock_servers, settings)
         waits = Waits(database, settings)
         plans = Plans(state.load_definition, registry)
-        dispatcher = dispatcher or CeleryDispatcher(app or producer_app(settings))
+        dispatcher = dispatcher or CeleryDispatcher(app or producer_app(settings), settings.redis_url)
         enqueuer = Enqueuer(state, cache, dispatcher, plans, waits, settings)
         entrance = Entrance(state, cache, locks, plans, waits, enqueuer)
         running_nodes = RunningNodes(redis, settings)

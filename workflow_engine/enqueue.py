@@ -19,6 +19,7 @@ from workflow_engine.execution_records import FIRST_SEQ, DueWait, NewExecution, 
 from workflow_engine.execution_state import ExecutionStateService
 from workflow_engine.patience import repeated
 from workflow_engine.plan import Plans, WorkflowPlan
+from workflow_engine.queued_message import QueuedMessage
 from workflow_engine.settings import Settings
 from workflow_engine.states import ExecutionStatus
 from workflow_engine.waits import Waits
@@ -119,12 +120,31 @@ class Enqueuer:
             self._dispatch(execution_id, workflow, node_id, seq, priority, committed_at)
             for node_id in node_ids
         ]
+        if not dispatches:
+            return
         with suppress(BrokerUnavailable):  # told where it was met; recovery sends what is due
             repeated(
                 lambda: self._dispatcher.publish(dispatches),
                 patience,
                 f"enqueue {', '.join(node_ids)} of execution {execution_id}",
             )
+
+    def queued(
+        self,
+        execution_id: str,
+        workflow: WorkflowPlan,
+        node_id: str,
+        seq: int,
+        priority: int | None,
+        committed_at: datetime,
+    ) -> QueuedMessage | None:
+        """The message for a node, for whoever can send it on the way; None if it has to be published."""
+        try:
+            return self._dispatcher.queued(
+                self._dispatch(execution_id, workflow, node_id, seq, priority, committed_at)
+            )
+        except BrokerUnavailable:
+            return None
 
     def _dispatch(
         self,

@@ -18,7 +18,7 @@ from functools import partial
 
 from workflow_engine.callers_transaction import CallersTransaction
 from workflow_engine.context import ExecutionContext, LazyMapping
-from workflow_engine.context_cache import ExecutionContextCache
+from workflow_engine.context_cache import ExecutionContextCache, Left
 from workflow_engine.definition import Node
 from workflow_engine.dispatch import HopMessage
 from workflow_engine.enqueue import BROKER_PATIENCE, Enqueuer
@@ -42,6 +42,7 @@ from workflow_engine.node_run import Outcome, run_node
 from workflow_engine.node_types import NodeError
 from workflow_engine.patience import repeated
 from workflow_engine.plan import Plans
+from workflow_engine.queued_message import QueuedMessage
 from workflow_engine.running_nodes import RunningNode, RunningNodes
 from workflow_engine.settings import Settings
 from workflow_engine.states import ExecutionStatus
@@ -160,8 +161,8 @@ class WorkflowExecutor:
         return Committed(hop, *self._commit(hop, outcome))
 
     def _leave_and_enqueue(self, done: Committed) -> None:
-        is_awaited = self._leave(done)
-        self._enqueue(done, is_awaited)
+        left = self._leave(done)
+        self._enqueue(done, left)
 
     # Between two nodes of a walk inline, in place of leaving, enqueueing and entering
 
@@ -273,10 +274,9 @@ class WorkflowExecutor:
         )
         return outcome, walk, answer
 
-    # 4 leave: write and unlock
+    # 4 leave: write and unlock, and send what is due where one call can do both
 
-    def _leave(self, done: Committed) -> bool:
-        """Unlock; whether somebody has met our lock meanwhile."""
+    def _leave(self, done: Committed) -> Left:
         hop = done.hop
         self._locks.forget(hop.claim)
         try:
@@ -288,23 +288,37 @@ class WorkflowExecutor:
             )
         except CacheUnavailable as error:
             log.warning("Execution %s was committed but not cached: %s", hop.execution_id, error)
-            return True
+            return Left(was_updated=False, is_awaited=True)
 
-    def _leave_cache(self, done: Committed) -> bool:
+    def _leave_cache(self, done: Committed) -> Left:
         hop, answer = done.hop, done.answer
         if answer.accepted and answer.status.is_finished:
             self._cache.finish(hop.claim, answer.status.value)
-            return False
+            return Left(was_updated=False, is_awaited=False)
         if answer.accepted and answer.status is not ExecutionStatus.PAUSED:
             changed = hop.changed_fields(done.outcome, done.walk, answer)
-            left = self._cache.update_context(hop.claim, hop.cached.stored_seq, answer.seq, changed)
-            return left.is_awaited
+            return self._cache.update_context(
+                hop.claim, hop.cached.stored_seq, answer.seq, changed, self._message_sent_on_leaving(done)
+            )
         self._cache.discard(hop.claim)
-        return self._cache.take_knock(hop.execution_id)
+        return Left(was_updated=False, is_awaited=self._cache.take_knock(hop.execution_id))
 
-    # 5 enqueue: what is due next
+    def _message_sent_on_leaving(self, done: Committed) -> QueuedMessage | None:
+        hop, answer = done.hop, done.answer
+        if not done.walk.due:
+            return None
+        return self._enqueuer.queued(
+            hop.execution_id,
+            hop.workflow,
+            done.walk.due[0],
+            answer.seq,
+            hop.cached.identity["priority"],
+            answer.committed_at,
+        )
 
-    def _enqueue(self, done: Committed, is_awaited: bool) -> None:
+    # 5 enqueue: what is due next and was not sent on leaving
+
+    def _enqueue(self, done: Committed, left: Left) -> None:
         hop, answer = done.hop, done.answer
         execution_id = hop.execution_id
         if not answer.accepted:
@@ -315,17 +329,18 @@ class WorkflowExecutor:
             )
             self.resume_execution(execution_id)
         elif answer.status in (ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
-            woken = self._enqueuer.woken(execution_id) if answer.attention or is_awaited else []
+            due = [] if left.has_sent else done.walk.due[:1]
+            woken = self._enqueuer.woken(execution_id) if answer.attention or left.is_awaited else []
             self._enqueuer.publish(
                 execution_id,
                 hop.workflow,
-                [*done.walk.due[:1], *woken],
+                [*due, *woken],
                 answer.seq,
                 hop.cached.identity["priority"],
                 answer.committed_at,
                 BROKER_PATIENCE,
             )
-        elif answer.status is ExecutionStatus.PAUSED and is_awaited:
+        elif answer.status is ExecutionStatus.PAUSED and left.is_awaited:
             self.resume_execution(execution_id)  # it may have been resumed while we held the lock
 
 

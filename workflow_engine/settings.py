@@ -175,6 +175,15 @@ def redis_place(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
 
 
+def redis_database(url: str) -> tuple[str, int] | None:
+    """Which database of which Redis a `redis://` or `rediss://` URL means; None for any other URL."""
+    parts = urlsplit(url)
+    number = parts.path.strip("/") or "0"
+    if parts.scheme not in ("redis", "rediss") or ";" in url or not number.isdigit():
+        return None
+    return redis_place(url), int(number)
+
+
 @functools.cache
 def get_settings() -> Settings:
     """The settings of this process, read from the environment at the first call."""

@@ -33,6 +33,9 @@ class Broker:
             raise BrokerUnavailable("the broker is away")
         self.queue.extend(dispatches)
 
+    def queued(self, dispatch: Dispatch) -> None:
+        """Its messages are not in Redis."""
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         """As if every queue and priority were this one queue."""
         if not self.shows_its_queues:

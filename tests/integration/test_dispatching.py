@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,6 +21,8 @@ from workflow_engine.errors import BrokerUnavailable
 MANY = [Dispatch(HopMessage(str(uuid4()), "order", 1, "ship", 2), "workflow", 3) for _ in range(100)]
 QUEUE = "workflow\x06\x163"
 """As kombu names the queue of priority 3."""
+
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -79,3 +85,43 @@ def test_a_broker_that_is_away_is_told_as_such_however_many_messages_it_is_to_ta
     own_redis.restart()
     dispatcher.publish(MANY[:number])
     assert waiting_at(own_redis.url) >= number
+
+
+def test_a_message_sent_on_leaving_a_node_is_what_kombu_would_have_sent(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    dispatcher = CeleryDispatcher(producer_app(Settings(redis_url=redis_url)), redis_url)
+    for priority in range(10):
+        dispatch = Dispatch(HopMessage(str(uuid4()), "order", 1, "pack", 2), "own", priority, NOW)
+        dispatcher.publish([dispatch])
+        message = dispatcher.queued(dispatch)
+
+        assert message is not None
+        published = json.loads(redis_client.rpop(message.key) or b"")  # type: ignore[arg-type]
+        assert stripped(json.loads(message.content)) == stripped(published)
+
+
+def stripped(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without the ids that are never the same, after a look at how they belong together."""
+    body = json.loads(base64.b64decode(message.pop("body")))
+    properties, headers = message["properties"], message["headers"]
+    assert properties["correlation_id"] == headers.pop("id")
+    assert len({properties.pop("correlation_id"), properties.pop("delivery_tag")}) in (1, 2)
+    return {**message, "body": body}
+
+
+@pytest.mark.parametrize(
+    ("broker", "contexts"),
+    [
+        ("redis://one.example.com/0", "redis://two.example.com/0"),
+        ("redis://one.example.com/0", "redis://one.example.com/1"),
+        ("redis://one.example.com/0", "redis://one.example.com:6380/0"),
+        ("redis://one.example.com/0;redis://two.example.com/0", "redis://one.example.com/0"),
+        ("amqp://one.example.com//", "redis://one.example.com/0"),
+        ("sentinel://one.example.com:26379", "redis://one.example.com:26379/0"),
+    ],
+)
+def test_no_message_is_sent_on_leaving_a_node_if_its_queue_is_elsewhere(broker: str, contexts: str) -> None:
+    app = producer_app(Settings(broker_url=broker, redis_url=contexts))
+
+    assert CeleryDispatcher(app, contexts).queued(MANY[0]) is None

@@ -82,9 +82,9 @@ class Fleet:
         self.clock = Clock()
         self._of = (shape, hops)
         self._plans = _plans(shape, hops)
-        self._redis = RedisInMemory(variant.edits)
+        self._queue = Queue(is_in_redis=variant.queue_is_in_redis)
+        self._redis = RedisInMemory(variant.edits, self._queue.push)
         self._database = PostgresInMemory(self.clock, checks_fence=variant.checks_fence)
-        self._queue = Queue()
         self._world = World(variant, self._plans, self._redis, self._database, self._queue)
         self._copies: list[dict[bytes, bytes]] = []
         self._steps = 0

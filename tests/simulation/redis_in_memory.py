@@ -22,10 +22,19 @@ Command = Callable[[], Any]
 
 
 class RedisInMemory:
-    """The server: what its clients share. `edits` replace text in scripts, to see what a check is for."""
+    """The server: what its clients share.
 
-    def __init__(self, edits: Mapping[str, str] | None = None) -> None:
+    `edits` replace text in scripts, to see what a check is for. `push` takes what is pushed onto a list:
+    there is but one, the queue.
+    """
+
+    def __init__(
+        self,
+        edits: Mapping[str, str] | None = None,
+        push: Callable[[bytes], object] = lambda _: None,
+    ) -> None:
         self._edits = edits or {}
+        self._push = push
         self.strings: dict[bytes, bytes] = {}
         self.hashes: dict[bytes, dict[bytes, bytes]] = {}
 
@@ -99,6 +108,10 @@ class RedisInMemory:
 
     def _pexpire(self, key: bytes, _: bytes) -> int:
         return self._exists(key)
+
+    def _lpush(self, key: bytes, value: bytes) -> int:
+        self._push(value)
+        return 1
 
     def _publish(self, *_: bytes) -> int:
         return 0

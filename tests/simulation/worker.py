@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from unittest.mock import patch
 
+import orjson
+
 from simulation.postgres_in_memory import COMMIT, PostgresInMemory, StateInMemory, WaitsInMemory
 from simulation.redis_in_memory import RedisClient, RedisInMemory
 from simulation.steps import Fate, Process, step
@@ -20,6 +22,7 @@ from workflow_engine.executor import WorkflowExecutor
 from workflow_engine.lock import Claim, DistributedLockService
 from workflow_engine.lock_servers import OneServer
 from workflow_engine.plan import Plans
+from workflow_engine.queued_message import QueuedMessage
 from workflow_engine.running_nodes import RunningNode
 from workflow_engine.settings import Settings
 
@@ -34,6 +37,8 @@ class Variant:
     edits: Mapping[str, str] = field(default_factory=dict)
     """Text of Redis scripts, and what stands in its place."""
     checks_fence: bool = True
+    queue_is_in_redis: bool = True
+    """The broker is the Redis of the contexts, so that one call can leave a node and send the next."""
     cache: type[ExecutionContextCache] = ExecutionContextCache
     executor: type[WorkflowExecutor] = WorkflowExecutor
 
@@ -79,7 +84,8 @@ class Task:
 class Queue:
     """Stands in for the broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_in_redis: bool) -> None:
+        self._is_in_redis = is_in_redis
         self.tasks: list[Task] = []
         self._published = 0
 
@@ -88,8 +94,18 @@ class Queue:
 
     def _put(self, dispatches: Sequence[Dispatch]) -> None:
         for dispatch in dispatches:
-            self._published += 1
-            self.tasks.append(Task(f"task-{self._published}", dispatch.message))
+            self._append(dispatch.message)
+
+    def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
+        return QueuedMessage("queue", orjson.dumps(dispatch.message)) if self._is_in_redis else None
+
+    def push(self, content: bytes) -> None:
+        """Redis has been given a message that was `queued`."""
+        self._append(HopMessage(**orjson.loads(content)))
+
+    def _append(self, message: HopMessage) -> None:
+        self._published += 1
+        self.tasks.append(Task(f"task-{self._published}", message))
 
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.UNKNOWN

@@ -38,14 +38,18 @@ property_test = settings(
 moves = st.lists(st.sampled_from(moves_of(KINDS)), max_size=60)
 
 
+BROKERS = {"broker in Redis": Variant(), "broker elsewhere": Variant(queue_is_in_redis=False)}
+
+
 @pytest.mark.parametrize("hops", HOPS)
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("broker", BROKERS.values(), ids=BROKERS)
 @property_test
 @given(moves)
 def test_whatever_happens_nothing_is_lost_and_no_result_is_committed_twice(
-    shape: str, hops: str, moves: list[Move]
+    broker: Variant, shape: str, hops: str, moves: list[Move]
 ) -> None:
-    assert problems(shape, hops, moves) == []
+    assert problems(shape, hops, moves, broker) == []
 
 
 # -- what the promises rest on --------------------------------------------------------------------------

@@ -1,13 +1,14 @@
--- Leave a node after its commit: bring the cached context up to the journal, and unlock.
+-- Leave a node after its commit: bring the cached context up to the journal, unlock, and send the next message.
 --
--- KEYS  1 context   2 knock   3 lock; left out if locks are kept on servers of their own
--- ARGV  1 claim   2 context expiry, ms   3 seq entered with   4 seq committed   5.. field, value, …
+-- KEYS  1 context   2 knock   3 lock; left out if locks are kept on servers of their own   4 queue, if it is here
+-- ARGV  1 claim   2 context expiry, ms   3 seq entered with   4 seq committed
+--       5 message for the queue   6.. field, value, …
 --
 -- A context that is not at the seq we entered with was rebuilt, restored or removed meanwhile, one that is
 -- not whole has lost a part: it is deleted, never patched and never created, and the next node rebuilds it
 -- from Postgres.
 -- Answers {1 if the context was brought up to date, else 0, 1 if somebody has met the lock, else 0}. Safe to
--- run again, except that who has knocked is told once.
+-- run again, except that who has knocked is told once; a message that is sent twice does no harm.
 
 local updated = 0
 local fixed = redis.call('HMGET', KEYS[1], 'seq', 'size', 'mark')
@@ -18,7 +19,7 @@ if whole and seq == ARGV[4] then
 elseif whole and seq == ARGV[3] then
   redis.call('HDEL', KEYS[1], 'mark')
   redis.call('HSET', KEYS[1], 'seq', ARGV[4])
-  for first = 5, #ARGV, 1000 do
+  for first = 6, #ARGV, 1000 do
     redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
   end
   redis.call('HSET', KEYS[1], 'size', redis.call('HLEN', KEYS[1]))
@@ -29,5 +30,8 @@ else
 end
 if KEYS[3] and redis.call('GET', KEYS[3]) == ARGV[1] then
   redis.call('DEL', KEYS[3])
+end
+if KEYS[4] then
+  redis.call('LPUSH', KEYS[4], ARGV[5])
 end
 return {updated, redis.call('DEL', KEYS[2])}
