@@ -197,17 +197,20 @@ def _outcome(
         return failed(plan.node, graph, error, context.attempt)
     output = encode(secrets.mask(normalise(result.output, "output")))
     check_size(output, output_limit, "output")
-    variables = _checked_variables(secrets.mask(normalise(dict(result.variables), "variables")), graph)
-    check_size(encode(variables), output_limit, "variables")
+    variables = _checked_variables(result.variables, graph, secrets, output_limit) if result.variables else {}
     return Outcome(NodeStatus.COMPLETED, handles, output, variables)
 
 
-def _checked_variables(variables: dict[str, Any], graph: Graph) -> dict[str, Any]:
+def _checked_variables(
+    given: Mapping[str, Any], graph: Graph, secrets: Secrets, limit: int
+) -> dict[str, Any]:
+    variables: dict[str, Any] = secrets.mask(normalise(dict(given), "variables"))
     for name in variables:
         if name.startswith("_") or name in graph.nodes:
             raise InvalidValue(
                 f"variables.{name}", "a variable may not start with _ nor have the name of a node; rename it"
             )
+    check_size(encode(variables), limit, "variables")
     return variables
 
 

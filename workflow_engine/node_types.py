@@ -317,13 +317,21 @@ class RegisteredFunction:
     def signature(self) -> inspect.Signature:
         return inspect.signature(self.function)
 
-    @property
+    @functools.cached_property
     def takes_context(self) -> bool:
         return "context" in self.signature.parameters
 
     def check(self, arguments: Mapping[str, Any]) -> str | None:
         """What is wrong with these arguments for this function, or None. Only their names matter."""
-        given = dict(arguments)
+        return self._problem_with(frozenset(arguments))
+
+    @functools.cached_property
+    def _problem_with(self) -> Callable[[frozenset[str]], str | None]:
+        """Remembers what was found of the names given last: a node gives the same ones every time."""
+        return functools.lru_cache(maxsize=16)(self._find_problem)
+
+    def _find_problem(self, names: frozenset[str]) -> str | None:
+        given: dict[str, None] = dict.fromkeys(sorted(names))
         if self.takes_context:
             if "context" in given:
                 return f"{self.name}{self.signature}: `context` is given by the engine; leave it out"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import resources
+from types import TracebackType
 from typing import Any
 
 import redis
@@ -100,11 +100,23 @@ def load_script(client: redis.Redis, name: str) -> Script:
     return client.register_script(script_text(name))
 
 
-@contextmanager
-def redis_errors() -> Iterator[None]:
+class _RedisErrors:
+    # No generator: every hop comes through here several times.
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, RedisError):
+            raise CacheUnavailable(f"Redis does not do as told: {type(error).__name__}: {error}") from error
+        if error is None:
+            outages.answered(CacheUnavailable)
+
+
+def redis_errors() -> AbstractContextManager[None]:
     """Raises `CacheUnavailable` for whatever keeps Redis from doing as told: away, full, read-only."""
-    try:
-        yield
-    except RedisError as error:
-        raise CacheUnavailable(f"Redis does not do as told: {type(error).__name__}: {error}") from error
-    outages.answered(CacheUnavailable)
+    return _redis_errors
+
+
+_redis_errors = _RedisErrors()

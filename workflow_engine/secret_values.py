@@ -49,8 +49,7 @@ class Secrets:
         Also hidden are the forms a secret takes inside JSON and URLs. The value itself is not changed;
         it is returned as it is if nothing was revealed.
         """
-        forms = self._forms()
-        return _masked(value, forms) if forms else value
+        return _masked(value, self._forms()) if self._revealed else value
 
     def _forms(self) -> list[str]:
         """Every text to hide, the longest first: a secret may be a part of another."""
