@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -37,6 +38,8 @@ READ_ONLY = "25006"
 TOO_MUCH = "54"
 """Class of errors about limits of Postgres that a value exceeds, such as the size of an index entry."""
 INTERNAL = "XX"
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -180,3 +183,8 @@ def to_jsonb(value: Any) -> str | None:
     if value is None:
         return None
     return value.decode() if isinstance(value, bytes) else orjson.dumps(value).decode()
+
+
+def instant(microseconds: int) -> datetime:
+    """A time that Postgres has told in microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=microseconds)
