@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine
 
-from workflow_engine.database import autocommit, instant, statement, to_jsonb, transaction
+from workflow_engine.database import autocommit, execute, instant, to_jsonb, transaction
 from workflow_engine.errors import ExecutionNotFound, IllegalMove
 from workflow_engine.events import lock_events, take_kept
 from workflow_engine.execution_creation import ExecutionCreation
@@ -32,8 +32,9 @@ from workflow_engine.settings import Settings
 from workflow_engine.states import FINISHED, LEGAL_MOVES, ExecutionStatus, NodeStatus, WaitStatus, WaitType
 from workflow_engine.walk import JournalEntry
 
-# The function is in migration 0002.
+# The functions are in migration 0002.
 COMMIT = "SELECT {s}.commit_node(%s)"
+SNAPSHOT = "SELECT * FROM {s}.load_snapshot(%s)"
 
 MOVE = """
 WITH moved AS (
@@ -62,20 +63,6 @@ STATUS = "SELECT status FROM {s}.executions WHERE id = %(execution_id)s"
 PERSIST = """
 UPDATE {s}.executions SET context = context || %(context)s::jsonb
 WHERE id = %(execution_id)s AND fence = %(fence)s
-"""
-
-SNAPSHOT = """
-SELECT e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status, e.fence::text,
-    e.seq, e.format, e.priority, CASE WHEN e.losses_seq = e.seq THEN e.losses ELSE 0 END, e.last_loss,
-    now(), e.metadata,
-    (SELECT coalesce(jsonb_object_agg(node_id, visit), '{{}}') FROM (
-        SELECT node_id, max(visit) + 1 AS visit FROM {s}.node_executions
-        WHERE execution_id = %(execution_id)s AND superseded_for = 'RERUN' GROUP BY node_id) AS rerun),
-    n.seq, n.node_id, n.visit, n.attempt, n.status, n.handles, n.output_data::text, n.variables,
-    coalesce((n.retry_details->>'waitMs')::bigint > 0, false)
-FROM {s}.executions e JOIN {s}.node_executions n ON n.execution_id = e.id AND n.superseded_by IS NULL
-WHERE e.id = %(execution_id)s
-ORDER BY n.seq
 """
 
 OUTPUT = """
@@ -117,6 +104,7 @@ class ExecutionStateService:
         self._schema = settings.database_schema
         self._claim_lease = settings.claim_lease
         self._commit = COMMIT.format(s=settings.database_schema)
+        self._snapshot = SNAPSHOT.format(s=settings.database_schema)
         self._creation = ExecutionCreation(engine, settings)
 
     def create_execution(self, new: NewExecution, connection: Connection | None = None) -> StartedExecution:
@@ -135,9 +123,8 @@ class ExecutionStateService:
         """
         if commit.opens is not None and commit.opens.type is WaitType.EVENTS:
             return self._commit_waiting_for_events(commit)
-        with statement(self.engine) as cursor:
-            cursor.execute(self._commit, (_commit_document(commit),))
-            return _commit_answer(commit, cursor.fetchone())
+        (row,) = execute(self.engine, self._commit, (_commit_document(commit),))
+        return _commit_answer(commit, row)
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitAnswer:
         """Commit under the lock that senders of events take too, and look for events that came early."""
@@ -194,10 +181,7 @@ class ExecutionStateService:
 
     def load_snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution and its journal, superseded rows left out, read by one statement."""
-        with autocommit(self.engine) as connection:
-            rows = connection.exec_driver_sql(
-                SNAPSHOT.format(s=self._schema), {"execution_id": execution_id}
-            ).all()
+        rows = execute(self.engine, self._snapshot, (execution_id,))
         if not rows:
             return None
         first = rows[0]
@@ -213,9 +197,9 @@ class ExecutionStateService:
             format=first[7],
             priority=first[8],
             losses=Losses(first[9], first[10]),
-            read_at=first[11],
-            metadata=first[12],
-            visits=first[13],
+            read_at=instant(first[11]),
+            metadata=orjson.loads(first[12]),
+            visits=orjson.loads(first[13] or "{}"),
             journal=tuple(_journal_row(row[14:]) for row in rows),
         )
 
@@ -306,8 +290,8 @@ def _opened(wait: NewWait) -> dict[str, Any]:
     }
 
 
-def _commit_answer(commit: NodeCommit, row: Sequence[Any] | None) -> CommitAnswer:
-    if row is None or row[0] is None:
+def _commit_answer(commit: NodeCommit, row: Sequence[Any]) -> CommitAnswer:
+    if row[0] is None:
         raise ExecutionNotFound(commit.execution_id)
     accepted, seq, status, fence, attention, committed_at = row[0]
     return CommitAnswer(
@@ -331,4 +315,6 @@ def _journal_row(columns: Sequence[Any]) -> JournalRow:
         handles=tuple(handles),
         waits=waits,
     )
-    return JournalRow(entry, output.encode() if output is not None else None, variables)
+    return JournalRow(
+        entry, None if output is None else output.encode(), variables and orjson.loads(variables)
+    )

@@ -1,11 +1,8 @@
-"""The function with which every hop commits.
+"""The functions with which every hop commits, and every execution is loaded.
 
-A function, because Postgres keeps the plans of its statements with the connection, and planning them takes
-as long as executing them. It needs no session of its own: behind a pooler in transaction mode each of the
-pooler's connections has its plans.
-
-It is given one JSON document and answers with one array, because both are read faster than a list of
-arguments and a row: those have to be parsed, typed and planned with every call.
+Functions, because Postgres keeps the plans of their statements with the connection, and planning them takes
+as long as executing them, or longer. They need no session of their own: behind a pooler in transaction mode
+each of the pooler's connections has its plans.
 """
 
 from __future__ import annotations
@@ -15,8 +12,10 @@ from alembic import context, op
 revision = "0002"
 down_revision = "0001"
 
-# What the document leaves out is NULL. Each statement sees what was committed before it began, so a holder
-# whose own commit went through while this one waited for the row finds its token there.
+# One document is given and one array is answered, because both are read faster than a list of arguments and a
+# row, which have to be parsed, typed and planned with every call. What the document leaves out is NULL.
+# Each statement sees what was committed before it began, so a holder whose own commit went through while this
+# one waited for the row finds its token there.
 COMMIT_NODE = """
 CREATE FUNCTION "{s}".commit_node(given jsonb, OUT answer text[]) LANGUAGE plpgsql AS $$
 DECLARE
@@ -91,6 +90,35 @@ BEGIN
 END $$
 """
 
+# What there is of the execution stands in every row.
+LOAD_SNAPSHOT = """
+CREATE FUNCTION "{s}".load_snapshot(given_execution uuid) RETURNS TABLE (
+    workflow_id text, version integer, trigger_id text, trigger_node_id text, execution_status text,
+    fence text, execution_seq integer, format smallint, priority smallint, losses integer, last_loss text,
+    read_at bigint, metadata text, visits text, seq integer, node_id text, visit integer, attempt integer,
+    status text, handles text[], output text, variables text, waits boolean
+) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT e.workflow_id, e.workflow_version, e.trigger_id::text, e.trigger_node_id, e.status,
+        e.fence::text, e.seq, e.format, e.priority,
+        CASE WHEN e.losses_seq = e.seq THEN e.losses ELSE 0 END, e.last_loss,
+        (extract(epoch FROM now()) * 1000000)::bigint, e.metadata::text,
+        (SELECT jsonb_object_agg(node_id, visit)::text FROM (
+            SELECT node_id, max(visit) + 1 AS visit FROM "{s}".node_executions
+            WHERE execution_id = given_execution AND superseded_for = 'RERUN' GROUP BY node_id) AS rerun),
+        n.seq, n.node_id, n.visit, n.attempt, n.status, n.handles, n.output_data::text, n.variables::text,
+        coalesce((n.retry_details->>'waitMs')::bigint > 0, false)
+    FROM "{s}".executions e
+    JOIN "{s}".node_executions n ON n.execution_id = e.id AND n.superseded_by IS NULL
+    WHERE e.id = given_execution
+    ORDER BY n.seq;
+END $$
+"""
+
 
 def upgrade() -> None:
-    op.execute(COMMIT_NODE.format(s=context.config.attributes["schema"]))
+    schema = context.config.attributes["schema"]
+    op.execute(COMMIT_NODE.format(s=schema))
+    op.execute(LOAD_SNAPSHOT.format(s=schema))
