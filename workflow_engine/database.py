@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import psycopg2
-from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, in spite of its name
-from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnection, create_engine, event
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from workflow_engine.errors import (
@@ -38,11 +39,21 @@ TOO_MUCH = "54"
 """Class of errors about limits of Postgres that a value exceeds, such as the size of an index entry."""
 INTERNAL = "XX"
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+AT_HAND = "workflow_engine_at_hand"
+"""The engine's option that holds the connection of the last statement that was executed by itself."""
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_of_parent: list[Any] = []
+"""Connections that were at hand. Giving one back would need a lock of its pool, which the parent may hold."""
 
 
 def _forget_connections_of_parent() -> None:
     for engine in _engines:
+        at_hand = engine.get_execution_options()[AT_HAND]
+        _of_parent.extend(at_hand)
+        at_hand.clear()
         engine.dispose(close=False)
 
 
@@ -61,6 +72,7 @@ def connect_engine(settings: Settings) -> Engine:
         use_native_hstore=False,  # or every connection would begin with a question for its type
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
+        execution_options={AT_HAND: deque()},
         connect_args={
             "connection_factory": connecting(deadline=settings.database_deadline),
             "connect_timeout": max(2, round(settings.database_timeout)),
@@ -71,6 +83,7 @@ def connect_engine(settings: Settings) -> Engine:
         },
     )
     event.listen(engine, "handle_error", _leave_a_standby)
+    event.listen(engine, "engine_disposed", _close_at_hand)
     _engines.add(engine)
     return engine
 
@@ -128,40 +141,76 @@ def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
 
+def execute(engine: Engine, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """The rows that a statement answers with, which is a transaction of its own, as in `autocommit`.
+
+    For what every hop does: it goes to the driver's own cursor, on a connection that stays at hand between
+    two statements, because SQLAlchemy's way to execute, and its pool, take longer than the rest of the call.
+    """
+    try:
+        rows = _executed_at_hand(engine, statement, parameters)
+    except psycopg2.Error as error:
+        with engine_errors():
+            # SQLAlchemy wraps no errors of the connections that it hands out, nor of connecting them.
+            raise DBAPIError.instance(None, None, error, psycopg2.Error) from error
+    except SQLAlchemyError:
+        with engine_errors():
+            raise
+    outages.answered(DatabaseUnavailable)
+    return rows
+
+
+def _executed_at_hand(engine: Engine, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    at_hand = engine.get_execution_options()[AT_HAND]
+    try:
+        connection = at_hand.pop()
+    except IndexError:
+        connection = engine.raw_connection()
+    try:
+        with connection.driver_connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            rows = cursor.fetchall() if cursor.description else []
+    except BaseException as error:
+        if isinstance(error, psycopg2.Error) and _is_to_be_left(engine, connection, error):
+            connection.invalidate(error)
+        connection.close()
+        raise
+    if at_hand:
+        connection.close()
+    else:
+        at_hand.append(connection)
+    return rows
+
+
+def _is_to_be_left(engine: Engine, connection: PoolProxiedConnection, error: psycopg2.Error) -> bool:
+    is_disconnect = engine.dialect.is_disconnect(error, connection, None)  # type: ignore[arg-type]
+    return is_disconnect or _sqlstate(error) == READ_ONLY
+
+
+def _connect(engine: Engine) -> Connection:
+    """A connection of the pool, to which goes back what is at hand: one thread needs one connection."""
+    for connection in _taken_from_hand(engine):
+        connection.close()
+    return engine.connect()
+
+
+def _close_at_hand(engine: Engine) -> None:
+    for connection in _taken_from_hand(engine):
+        connection.invalidate()
+
+
+def _taken_from_hand(engine: Engine) -> Iterator[PoolProxiedConnection]:
+    at_hand = engine.get_execution_options()[AT_HAND]
+    with suppress(IndexError):  # another thread may be faster
+        while at_hand:
+            yield at_hand.pop()
+
+
 @contextmanager
 def autocommit(engine: Engine) -> Iterator[Connection]:
     """A connection on which every statement is a transaction of its own."""
-    with engine_errors(), engine.connect() as connection:
+    with engine_errors(), _connect(engine) as connection:
         yield connection
-
-
-@contextmanager
-def statement(engine: Engine) -> Iterator[Cursor]:
-    """The driver's own cursor, on a connection on which every statement is a transaction of its own.
-
-    For what every hop does: SQLAlchemy's way to execute takes longer than the rest of the call. Errors are
-    those of `autocommit`.
-    """
-    with engine_errors(), _wrapped_errors():
-        connection = engine.raw_connection()
-        try:
-            with connection.cursor() as cursor:  # type: ignore[attr-defined]  # psycopg2's closes itself
-                yield cursor
-        except psycopg2.Error as error:
-            if engine.dialect.is_disconnect(error, connection, None) or _sqlstate(error) == READ_ONLY:  # type: ignore[arg-type]
-                connection.invalidate(error)
-            raise
-        finally:
-            connection.close()
-
-
-@contextmanager
-def _wrapped_errors() -> Iterator[None]:
-    """SQLAlchemy wraps no errors of the connections that it hands out, nor of connecting them."""
-    try:
-        yield
-    except psycopg2.Error as error:
-        raise DBAPIError.instance(None, None, error, psycopg2.Error) from error
 
 
 @contextmanager
@@ -169,7 +218,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """A connection on which all statements commit together, or none does."""
     with (
         engine_errors(),
-        engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
+        _connect(engine).execution_options(isolation_level="READ COMMITTED") as connection,
         connection.begin(),
     ):
         yield connection
@@ -180,3 +229,8 @@ def to_jsonb(value: Any) -> str | None:
     if value is None:
         return None
     return value.decode() if isinstance(value, bytes) else orjson.dumps(value).decode()
+
+
+def instant(microseconds: int) -> datetime:
+    """A time that Postgres has told in microseconds since 1970."""
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, TextClause, text
 
-from workflow_engine.database import autocommit, to_jsonb
+from workflow_engine.database import autocommit, instant, to_jsonb
 from workflow_engine.errors import IdempotencyConflict
 from workflow_engine.execution_records import FIRST_SEQ, FORMAT, NewExecution, StartedExecution
 from workflow_engine.settings import Settings
@@ -85,7 +84,6 @@ SELECT {created_at} FROM execution
 
 # In microseconds: a driver may be unable to read a timestamp in the style or zone that the caller has set.
 CREATED_AT = "CAST(extract(epoch FROM created_at) * 1000000 AS bigint)"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 FIND_KEY = """
 SELECT CAST(execution_id AS text), fingerprint, {created_at} FROM {s}.idempotency_keys
@@ -119,7 +117,7 @@ class ExecutionCreation:
         while True:
             created = self._first(connection, statement, _parameters(new))
             if created is not None:
-                return StartedExecution(new.execution_id, True, _at(*created))
+                return StartedExecution(new.execution_id, True, instant(*created))
             key = {"workflow_id": new.workflow_id, "key": new.idempotency_key}
             if (used := self._first(connection, self._find_key, key)) is not None:
                 return _started_before(new, used)
@@ -139,11 +137,7 @@ def _started_before(new: NewExecution, key: Sequence[Any]) -> StartedExecution:
     execution_id, fingerprint, created_at = key
     if fingerprint != new.fingerprint:
         raise IdempotencyConflict(new.workflow_id, new.idempotency_key or "", execution_id)
-    return StartedExecution(execution_id, False, _at(created_at))
-
-
-def _at(microseconds: int) -> datetime:
-    return EPOCH + timedelta(microseconds=microseconds)
+    return StartedExecution(execution_id, False, instant(created_at))
 
 
 def _parameters(new: NewExecution) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pytest
 import sqlalchemy.exc
 
 from workflow_engine import Settings
-from workflow_engine.database import autocommit, connect_engine, statement, transaction
+from workflow_engine.database import autocommit, connect_engine, transaction
+from workflow_engine.database import execute as execute_at_hand
 from workflow_engine.embedded import EmbeddedPostgres
 from workflow_engine.engine import Engine
 from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable, InvalidValue
@@ -35,9 +36,8 @@ def by_sqlalchemy(database: sqlalchemy.Engine, text: str) -> Any:
 
 
 def by_the_driver(database: sqlalchemy.Engine, text: str) -> Any:
-    with statement(database) as cursor:
-        cursor.execute(text)
-        return cursor.fetchone()[0] if cursor.description else None  # type: ignore[index]
+    rows = execute_at_hand(database, text)
+    return rows[0][0] if rows else None
 
 
 @pytest.fixture(params=[by_sqlalchemy, by_the_driver], ids=lambda way: way.__name__)

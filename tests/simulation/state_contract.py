@@ -49,6 +49,14 @@ class StateContract:
         assert (row.entry.handles, row.variables) == (("true",), {"paid": True})
         assert orjson.loads(row.output or b"") == {"a": 1}
 
+    def test_a_commit_keeps_its_handles_as_they_are(self, stores: Stores) -> None:
+        execution = stores.start()
+        handles = ("", "a,b", 'say "hi"', "back\\slash", "{braces}", "NULL", " é\n")
+
+        stores.state.update_execution(stores.commit(execution, handles=handles))
+
+        assert stores.snapshot(execution).journal[1].entry.handles == handles
+
     def test_a_commit_with_an_old_fence_is_refused_and_changes_nothing(self, stores: Stores) -> None:
         execution = stores.start()
         late = stores.commit(execution, output=b"2")
