@@ -12,6 +12,7 @@ from celery import Task, shared_task
 from celery.signals import celeryd_init
 
 from workers.consumption import ConsumptionWatch
+from workers.handover import Handover
 from workers.liveness import Liveness
 from workers.log_filters import NodeGivenBack, quieten
 from workers.reconnection import ReconnectionPause
@@ -84,7 +85,7 @@ def _tell_once(execution_id: str | None, reason: str) -> None:
 def _prepare_worker(instance: Any, **_: Any) -> None:
     # By signal, so that a team's own app needs nothing but the `include` of this module.
     instance.app.steps["worker"].update((Timekeeper, Liveness, ConsumptionWatch))
-    instance.app.steps["consumer"].add(ReconnectionPause)
+    instance.app.steps["consumer"].update((ReconnectionPause, Handover))
     quieten()
     # Before the pool forks, or the first node of every process would wait for these imports.
     load_node_types(get_settings().imports)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
-from kombu import Connection
+from event_loop import turn_until
+from kombu import Connection, Consumer, Queue
+from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
 
 from workflow_engine import Settings
@@ -65,6 +68,30 @@ def test_a_forked_process_has_a_client_and_connections_of_its_own(channel: Chann
     os.waitpid(child, 0)
     assert os.read(read, 100) == b"own"
     assert parents.ping()
+
+
+def test_the_event_loop_keeps_its_sockets_and_takes_those_of_a_new_connection(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub()
+    received: list[str] = []
+    producer = connection.Producer(routing_key="orders", auto_declare=False)
+    connection.transport.register_with_event_loop(connection.connection, hub)
+    with closing(hub), Consumer(connection.default_channel, Queue("orders"), no_ack=True) as consumer:
+        consumer.register_callback(lambda body, message: received.append(body))
+        producer.publish("first")
+        turn_until(hub, lambda: received == ["first"])
+
+        touched: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(hub.poller, "register", lambda socket, _: touched.append(socket))
+            for _ in range(3):
+                hub.run_once()
+        assert touched == []
+
+        connection.default_channel.client.connection.disconnect()
+        producer.publish("second")
+        turn_until(hub, lambda: received == ["first", "second"])
 
 
 def test_the_broker_keeps_its_name_in_logs(connection: Connection) -> None:
