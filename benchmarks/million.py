@@ -21,6 +21,7 @@ from benchmarks.past_days import fill
 from benchmarks.report import SCALING, Comparison, Section
 from workflow_engine import ExecutionStatus, WorkflowClient
 from workflow_engine.agenda import Agenda
+from workflow_engine.database import autocommit
 from workflow_engine.dispatch import Backlog, Dispatch, HopMessage
 from workflow_engine.engine import Engine
 from workflow_engine.retention import Retention
@@ -86,7 +87,7 @@ class Watched:
         self.retention = Retention(self.engine.state.engine, fleet.settings)
 
     def value(self, statement: str) -> int:
-        with self.engine.state.engine.connect() as connection:
+        with autocommit(self.engine.state.engine) as connection:
             return int(connection.exec_driver_sql(statement).scalar_one())
 
     def cost(self, call: Callable[[], object], times: int = CALLS) -> Cost:
@@ -101,7 +102,7 @@ class Watched:
         return Cost((self._pages() - before) / times, statistics.median(seconds))
 
     def _pages(self) -> int:
-        with self.engine.state.engine.connect() as connection:
+        with autocommit(self.engine.state.engine) as connection:
             connection.exec_driver_sql(FLUSH)
             return int(connection.exec_driver_sql(PAGES).scalar_one())
 
@@ -160,14 +161,14 @@ def _calls(watched: Watched, original: str) -> dict[str, str]:
         "count by status": client.count,
     }
     found = {name: watched.cost(call).told() for name, call in calls.items()}
-    with watched.engine.state.engine.connect() as connection:
+    with autocommit(watched.engine.state.engine) as connection:
         connection.exec_driver_sql("CHECKPOINT")
     before = watched.value(WAL)
     for _ in range(10):
         watched.hop()
     found["WAL of a hop, of the first ten after a checkpoint"] = told((watched.value(WAL) - before) / 10)
     watched.messages.queue.clear()
-    with watched.engine.state.engine.connect() as connection:
+    with autocommit(watched.engine.state.engine) as connection:
         connection.exec_driver_sql(f"DELETE FROM executions WHERE workflow_id = '{WATCHED}'")
     return found
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,12 +69,14 @@ def frozen(server: EmbeddedPostgres) -> Iterator[None]:
     postmaster = psutil.Process(server.pid)
     processes = [postmaster, *postmaster.children()]
     for process in processes:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # the session of a closed connection, on its way out
+            process.suspend()
     try:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 @pytest.mark.parametrize(
