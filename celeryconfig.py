@@ -27,7 +27,7 @@ task_store_errors_even_if_ignored = False
 
 task_acks_late = True  # what runs at shutdown is given back
 task_reject_on_worker_lost = False  # the engine notices a lost process itself and counts it
-worker_prefetch_multiplier = 1  # a message waits in the queue, where any idle worker finds it
+worker_prefetch_multiplier = 1  # a message waits in the queue; workers/reserve.py knows when it need not
 worker_disable_rate_limits = True
 worker_soft_shutdown_timeout = 20  # seconds for running nodes, with REMAP_SIGTERM=SIGQUIT
 

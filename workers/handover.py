@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.concurrency.asynpool import AsynPool
+from celery.worker import state
 
 
 class Handover(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
@@ -31,6 +32,8 @@ def _write_at_once(pool: Any, hub: Any) -> None:
 
     def put(task: Any) -> None:
         queue(task)
+        if state.should_stop is not None or state.should_terminate is not None:
+            return  # the loop does not turn again to hear of it
         idle = next((pipe for pipe in inqueues if pipe not in busy and pipe not in written), None)
         if idle is not None:
             write([idle])

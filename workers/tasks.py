@@ -16,6 +16,7 @@ from workers.handover import Handover
 from workers.liveness import Liveness
 from workers.log_filters import NodeGivenBack, quieten
 from workers.reconnection import ReconnectionPause
+from workers.reserve import Reserve
 from workers.timekeeper import Timekeeper
 from workflow_engine.dispatch import FORMAT_HEADER, TASK_NAME, HopMessage
 from workflow_engine.engine import Engine, worker_engine
@@ -85,7 +86,7 @@ def _tell_once(execution_id: str | None, reason: str) -> None:
 def _prepare_worker(instance: Any, **_: Any) -> None:
     # By signal, so that a team's own app needs nothing but the `include` of this module.
     instance.app.steps["worker"].update((Timekeeper, Liveness, ConsumptionWatch))
-    instance.app.steps["consumer"].update((ReconnectionPause, Handover))
+    instance.app.steps["consumer"].update((ReconnectionPause, Handover, Reserve))
     quieten()
     # Before the pool forks, or the first node of every process would wait for these imports.
     load_node_types(get_settings().imports)

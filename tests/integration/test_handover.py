@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery.concurrency.asynpool import AsynPool
+from celery.worker import state
 from event_loop import turn_until
 from kombu.asynchronous import Hub
 
@@ -57,6 +58,15 @@ def test_tasks_that_find_no_idle_process_are_kept_until_one_is(hub: Hub, pool: A
 
     assert len({job._write_to for job in jobs if job._write_to}) == PROCESSES
     assert results_of(hub, jobs) == list(range(20))
+
+
+def test_a_worker_that_is_to_end_hands_nothing_over(
+    hub: Hub, pool: AsynPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "should_stop", 0)
+    job = pool.apply_async(abs, (-1,))
+
+    assert job._write_to is None
 
 
 def test_with_a_new_connection_to_the_broker_it_goes_on(hub: Hub, pool: AsynPool) -> None:

@@ -1,0 +1,228 @@
+"""What a worker takes beyond what its processes can run at once, and when others get it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.signals import worker_shutting_down
+from celery.worker import state
+from event_loop import turn_until
+from kombu import Connection, Consumer, Queue
+from kombu.asynchronous import Hub
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
+
+from workers.reserve import Reserve
+from workflow_engine import Settings
+from workflow_engine.dispatch import producer_app
+
+PROCESSES = 2
+
+
+class Request:
+    """As much of Celery's as a message in reserve needs."""
+
+    def __init__(self, message: Any) -> None:
+        self.id = message.payload
+        self.message = message
+        self.acknowledged = False
+        self.events: list[str] = []
+
+    def send_event(self, kind: str, **_: Any) -> None:
+        self.events.append(kind)
+
+
+class Worker:
+    """A worker's main process that hands messages to nobody: `requests` is what it took."""
+
+    def __init__(self, connection: Connection, hub: Hub) -> None:
+        self.hub = hub
+        self.requests: list[Request] = []
+        self.running: list[Request] = []
+        self.endings: list[int] = []
+        self._connection = connection
+        self._channel = connection.default_channel
+        self._channel.basic_qos(0, PROCESSES, False)
+        connection.transport.register_with_event_loop(connection.connection, hub)
+        self.task_consumer = Consumer(self._channel, Queue("orders"), on_message=self._receive)
+        self.pool = SimpleNamespace(num_processes=PROCESSES)
+        self.controller = SimpleNamespace(
+            semaphore=LaxBoundedSemaphore(PROCESSES),
+            wait_for_soft_shutdown=lambda: self.endings.append(self.queued()),
+            blueprint=SimpleNamespace(on_close=lambda: self.endings.append(self.queued())),
+        )
+        self.reserve = Reserve(self)
+        self.reserve.create(self)
+        self.looks: list[Any] = []
+        self.reserve.register_with_event_loop(
+            self, SimpleNamespace(call_repeatedly=lambda _, *look: self.looks.append(look))
+        )
+        self.task_consumer.consume()
+
+    def publish(self, *names: str) -> None:
+        producer = self._connection.Producer(routing_key="orders", auto_declare=False)
+        for name in names:
+            producer.publish(name)
+
+    def look(self, begun: int) -> None:
+        """After so many nodes have begun since the last time."""
+        state.all_total_count[0] += begun
+        [(look, channel)] = self.looks
+        look(channel)
+
+    def finish(self, request: Request) -> None:
+        self.running.remove(request)
+        request.message.ack()
+        self.controller.semaphore.release()
+
+    def take(self, number: int) -> None:
+        turn_until(self.hub, lambda: len(self.requests) == number)
+
+    def take_what_there_is(self) -> list[str]:
+        """Turn the loop until a request for more has come back empty, or there was none."""
+        turn_until(self.hub, lambda: not self._channel._in_poll or not self._channel.qos.is_full)
+        return [request.id for request in self.requests]
+
+    def queued(self) -> int:
+        return int(self._channel._size("orders"))
+
+    def _receive(self, message: Any) -> None:
+        request = Request(message)
+        self.requests.append(request)
+        self.controller.semaphore.acquire(self.running.append, request)
+
+
+@pytest.fixture
+def worker(redis_url: str) -> Iterator[Worker]:
+    app = producer_app(Settings(redis_url=redis_url))
+    with app.connection_for_read() as connection, closing(Hub()) as hub:
+        yield Worker(connection, hub)
+
+
+def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -> None:
+    worker.publish("a", "b", "c", "d", "e")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.take(2 * PROCESSES)
+    worker.hub.run_once()
+
+    assert [request.id for request in worker.running] == ["a", "b"]
+    assert worker.queued() == 1
+
+
+def test_a_process_that_answers_has_the_next_message_at_once(worker: Worker) -> None:
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.take(3)
+    worker.finish(worker.running[0])
+
+    assert [request.id for request in worker.running] == ["b", "c"]
+
+
+def test_a_worker_whose_processes_do_not_answer_reserves_nothing(worker: Worker) -> None:
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES - 1)
+
+    assert worker.take_what_there_is() == ["a", "b"]
+    assert worker.queued() == 1
+
+
+def test_where_no_message_waits_none_that_comes_later_is_reserved(worker: Worker) -> None:
+    worker.publish("a", "b")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.hub.run_once()
+    assert worker.take_what_there_is() == ["a", "b"]
+
+    worker.publish("c")
+    assert worker.take_what_there_is() == ["a", "b"]
+    assert worker.queued() == 1
+
+
+def test_what_is_reserved_goes_back_to_the_front_when_no_process_answers(worker: Worker) -> None:
+    worker.publish("a", "b", "c", "d", "e")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.take(2 * PROCESSES)
+    worker.look(begun=0)
+
+    assert worker.queued() == 3
+    assert [request.acknowledged for request in worker.requests] == [False, False, True, True]
+    assert [request.events for request in worker.requests[2:]] == [["task-rejected"], ["task-rejected"]]
+    worker.finish(worker.running[0])
+    worker.finish(worker.running[0])
+    worker.take(6)
+    assert [request.id for request in worker.running] == ["c", "d"]
+
+
+def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.take(3)
+    channel = worker.task_consumer.channel
+    monkeypatch.setattr(channel, "_q_for_pri", lambda *_: "not-a-list")
+    with channel.conn_or_acquire() as client:
+        client.set("not-a-list", "", ex=60)
+    worker.look(begun=0)
+    monkeypatch.undo()
+
+    worker.finish(worker.running[0])
+    assert [request.id for request in worker.running] == ["b", "c"]
+
+
+def test_a_worker_that_hears_a_signal_to_end_gives_its_reserve_back_at_once(worker: Worker) -> None:
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.take(3)
+
+    worker_shutting_down.send(sender="worker", sig="SIGTERM", how="Warm", exitcode=0)
+    worker.finish(worker.running[0])
+
+    assert worker.queued() == 1
+    assert [request.id for request in worker.running] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda worker: worker.controller.wait_for_soft_shutdown(), id="soft"),
+        pytest.param(lambda worker: worker.controller.blueprint.on_close(), id="warm or cold"),
+    ],
+)
+def test_a_worker_that_is_to_end_gives_its_reserve_back_before_it_waits_for_its_nodes(
+    worker: Worker, end: Callable[[Worker], None]
+) -> None:
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=PROCESSES)
+    worker.take(3)
+
+    end(worker)
+
+    assert worker.endings == [1]
+    assert [request.id for request in worker.running] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("multiplier", "is_included"), [(1, True), (0, False), (4, False)])
+def test_a_team_that_has_celery_prefetch_keeps_that(multiplier: int, is_included: bool) -> None:
+    assert is_included_with(multiplier, uses_semaphore=True) is is_included
+
+
+def test_threads_take_what_they_have_room_for_and_reserve_nothing() -> None:
+    assert not is_included_with(1, uses_semaphore=False)
+
+
+def is_included_with(multiplier: int, uses_semaphore: bool) -> bool:
+    app = producer_app(Settings())
+    app.conf.worker_prefetch_multiplier = multiplier
+    consumer = SimpleNamespace(app=app, pool=SimpleNamespace(uses_semaphore=uses_semaphore))
+    return Reserve(consumer).include_if(consumer)

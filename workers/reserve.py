@@ -1,0 +1,80 @@
+"""Messages in reserve, one for each process: who has run a node gets the next one without asking the broker.
+
+Celery's prefetching does that too, but what it holds waits behind a long node while other workers are idle.
+So a message is reserved only out of a backlog, where nobody waits for it, and only while the processes of
+this worker answer one after another. When they stop doing so, it goes back to where it was taken from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import worker_shutting_down
+from celery.worker import state
+
+from workflow_engine.redis_transport import Channel, QoS
+
+LOOK = 0.1
+"""Seconds between two looks at what the processes have begun; a message is held for two of them at most."""
+
+
+class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
+    """Part of the consumer; not without our transport and prefork, nor where a team has Celery prefetch."""
+
+    requires = {"celery.worker.consumer.tasks:Tasks"}  # noqa: RUF012 - celery's way to order steps
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._consumer = consumer
+        self._begun = 0
+
+    def include_if(self, consumer: Any) -> bool:
+        return consumer.app.conf.worker_prefetch_multiplier == 1 and bool(consumer.pool.uses_semaphore)
+
+    def create(self, consumer: Any) -> None:
+        # Whichever of these comes first; from there on the loop would hand over what it hears no more of.
+        worker_shutting_down.connect(self._end)
+        controller, blueprint = consumer.controller, consumer.controller.blueprint
+        controller.wait_for_soft_shutdown = partial(self._end, then=controller.wait_for_soft_shutdown)
+        blueprint.on_close = partial(self._end, then=blueprint.on_close)
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        channel = consumer.task_consumer.channel
+        if isinstance(channel, Channel) and not channel.ack_emulation:
+            hub.call_repeatedly(LOOK, self._look, channel)
+
+    def _look(self, channel: Channel) -> None:
+        before, self._begun = self._begun, state.all_total_count[0]
+        processes = self._consumer.pool.num_processes
+        if self._begun - before >= processes:
+            channel.reserve = processes
+        else:
+            self._give_back(channel)
+
+    def _end(self, then: Callable[[], None] = lambda: None, **_: Any) -> None:
+        channel = self._consumer.task_consumer and self._consumer.task_consumer.channel
+        if isinstance(channel, Channel):
+            # What cannot be given back now, kombu gives back when it closes the channel.
+            with suppress(*channel.connection_errors):
+                self._give_back(channel)
+        then()
+
+    def _give_back(self, channel: Channel) -> None:
+        """The latest first, so that they come to stand in the queue as they did."""
+        channel.reserve = 0
+        waiting = self._consumer.controller.semaphore._waiting
+        while isinstance(channel.qos, QoS) and channel.qos.in_reserve and waiting:
+            kept = waiting.pop()
+            _, (request,), _ = kept
+            try:
+                channel.give_back(request.message)
+            except channel.ResponseError:  # of a broker that is full, or read-only
+                waiting.append(kept)
+                return
+            request.acknowledged = True
+            state.task_ready(request)
+            request.send_event("task-rejected", requeue=True)
