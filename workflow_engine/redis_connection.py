@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from importlib import resources
 from types import TracebackType
 from typing import Any
 
 import redis
+from hiredis import pack_command
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -31,6 +33,9 @@ RETRIES = 2
 
 REPEATED = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
 """After a failover a connection may live on to what was the primary, and is a replica now."""
+
+
+EVALSHA = "EVALSHA"
 
 
 class Client(redis.Redis):
@@ -50,7 +55,9 @@ class Client(redis.Redis):
             pool = self.connection_pool
             connection = self._kept.connection = pool.connection_class(**pool.connection_kwargs)
         try:
-            connection.send_command(*args)
+            # What redis-py looks for in names of two words and in memory views, no script has.
+            packed = [pack_command(args)] if args[0] == EVALSHA else connection.pack_command(*args)
+            connection.send_packed_command(packed)
             return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
         except REPEATED:
             connection.disconnect()
@@ -62,9 +69,23 @@ class Client(redis.Redis):
             connection.disconnect()
             raise
 
+    def register_script(self, script: Any) -> Script:
+        return _Script(self, script)
+
     def close(self) -> None:
         self._kept = threading.local()
         super().close()
+
+
+class _Script(Script):
+    """A script that goes to its client by the shortest way, unless it is part of a pipeline."""
+
+    def __call__(self, keys: Any = (), args: Any = (), client: Any = None) -> Any:
+        if client is None:
+            with suppress(NoScriptError):  # then it is loaded first
+                run: Callable[..., Any] = self.registered_client.execute_command
+                return run(EVALSHA, self.sha, len(keys), *keys, *args)
+        return super().__call__(keys, args, client)
 
 
 def connect_redis(settings: Settings, url: str | None = None) -> redis.Redis:
