@@ -22,7 +22,7 @@ from benchmarks.capacity import (
     walls,
 )
 from benchmarks.counters import DIRECT_COMMANDS
-from benchmarks.fleet import Fleet
+from benchmarks.fleet import WORKER, Fleet
 from benchmarks.hop_costs import NODES, PROCESSES, Footprint, Size, connections, measured
 from benchmarks.report import SCALING, Comparison, Section
 
@@ -43,7 +43,7 @@ Row = tuple[str, ...]
 def measure(fleet: Fleet, quick: bool = False) -> Section:
     """The footprint of a hop, on one worker of two processes, and what follows from it."""
     size = QUICK if quick else FULL
-    pids = fleet.start_workers("worker1", concurrency=PROCESSES)
+    pids = fleet.start_workers(WORKER)
     held = connections(fleet, pids)
     found = [measured(fleet, pids, size, length, held) for length in LENGTHS]
     costs = [each.costs for each in found]

@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import redis
 from celery import Celery
 
+from workers.handover import Handover
+from workers.reserve import Reserve
+from workflow_engine import redis_connection
 from workflow_engine.dispatch import TASK_NAME, CeleryDispatcher, Dispatch, task_headers
 
 
@@ -49,15 +53,40 @@ def _send_task_for_every_message() -> None:
             )
 
     CeleryDispatcher.publish = publish  # type: ignore[method-assign]
+    _publish_apart()
+
+
+def _publish_apart() -> None:
+    """Leave a node with one call of Redis, and publish the next with another."""
+    CeleryDispatcher.queued = lambda *_: None  # type: ignore[method-assign]
+
+
+def _lend_connections() -> None:
+    """Take a connection to Redis out of redis-py's pool for each command, and put it back."""
+    redis_connection.Client.execute_command = redis.Redis.execute_command  # type: ignore[method-assign]
+
+
+def _wait_for_the_loop() -> None:
+    """Hand a task over when the event loop comes to it."""
+    Handover.register_with_event_loop = lambda *_: None  # type: ignore[method-assign]
+
+
+def _reserve_nothing() -> None:
+    """Ask the broker for a message when a process is free."""
+    Reserve.include_if = lambda *_: False  # type: ignore[method-assign]
 
 
 LEVERS: Mapping[str, Lever] = {
+    "leave_and_send": Lever("a publish of its own for each message", prepare=_publish_apart),
     "held_producer": Lever("app.send_task for each message", prepare=_send_task_for_every_message),
     "no_ack_emulation": Lever(
         "acknowledgement emulation, Celery's default",
         settings={"broker_transport_options": {"ack_emulation": True}},
     ),
     "kept_client": Lever("kombu's own transport", settings={"broker_transport": None}),
+    "kept_connection": Lever("connections lent from redis-py's pool", prepare=_lend_connections),
+    "handover": Lever("tasks handed over by Celery's event loop", prepare=_wait_for_the_loop),
+    "reserve": Lever("no message in reserve", prepare=_reserve_nothing),
     "no_rate_limits": Lever("rate limits, Celery's default", settings={"worker_disable_rate_limits": False}),
     "few_log_lines": Lever("log level INFO", options=["--loglevel", "INFO"]),
     "no_task_events": Lever("task events, as Flower switches them on", options=["--task-events"]),

@@ -27,8 +27,9 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.outages import outages
 from workflow_engine.settings import Settings
 
-RETRIES = 2
-"""How often a call is repeated at once; longer outages are waited out by giving the message back."""
+RETRIES = 1
+"""How often a call is repeated on connections of the pool, the first time not counted; longer outages are
+waited out by giving the message back."""
 
 
 REPEATED = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)

@@ -33,7 +33,7 @@ def test_a_quick_run_measures_all_but_pure_waiting_and_writes_nothing() -> None:
         assert float(figures[measured].split()[0]) > 0
     keys = figures["keys in Redis after them, beside those before"]
     assert keys.isdecimal()
-    assert "- with app.send_task for each message" in figures
+    assert "- with a publish of its own for each message" in figures
     assert figures["Postgres: synchronous_commit"] == "on"
     assert figures["Redis: appendonly"] == "yes"
     assert figures["engine's worker: task_acks_late"] == "True"

@@ -23,7 +23,7 @@ from kombu.transport.redis import Channel
 from faults.effects import append, lines_of
 from faults.workload import FOLDER_VARIABLE
 from workers.app import app
-from workflow_engine.dispatch import TASK_NAME
+from workflow_engine.dispatch import TASK_NAME, CeleryDispatcher
 
 __all__ = ["Disturbance", "app", "disturb", "disturbed", "messages_in"]
 
@@ -117,4 +117,6 @@ def _late(put: Put, channel: Channel, queue: str, message: dict[str, Any]) -> No
 
 
 if FOLDER_VARIABLE in os.environ:  # a worker; the suite itself only borrows
+    # What is sent on leaving a node would pass by the transport.
+    CeleryDispatcher.queued = lambda *_: None  # type: ignore[method-assign, assignment, misc]
     setattr(Channel, PUT, _disturbing(getattr(Channel, PUT), Path(os.environ[FOLDER_VARIABLE])))

@@ -173,7 +173,7 @@ def session(
     monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_URL", settings.database_url)
     monkeypatch.setenv("WORKFLOW_ENGINE_REDIS_URL", settings.redis_url)
     monkeypatch.setenv("LOGNAME", "ada")
-    monkeypatch.setattr("workflow_engine.engine.CeleryDispatcher", lambda _app: broker)
+    monkeypatch.setattr("workflow_engine.engine.CeleryDispatcher", lambda *_: broker)
     monkeypatch.chdir(tmp_path)
     get_settings.cache_clear()
     broker.workers = workers
