@@ -167,7 +167,7 @@ class ExecutionContextCache:
         with redis_errors():
             was_updated, is_awaited = self._leave(
                 keys=keys,
-                args=[claim.value, self._context_ms, entered, committed, content, *pairs],
+                args=[claim.value, entered, committed, content, *pairs],
             )
         if not self._lock_servers.keeps_contexts:
             self._unlock_elsewhere(claim)

@@ -91,7 +91,7 @@ BROKEN = {
         "stands still although nothing was lost",
     ),
     "the seq on leaving": (
-        without("leave", ("whole and seq == ARGV[3]", "whole")),
+        without("leave", ("whole and seq == ARGV[2]", "whole")),
         TO_CONTEXTS,
         "the execution is FAILED",
     ),

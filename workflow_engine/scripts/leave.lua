@@ -1,8 +1,7 @@
--- Leave a node after its commit: bring the cached context up to the journal, unlock, and send the next message.
+-- Leave a node after its commit: bring the cached context up to the journal, unlock, send the next message.
 --
 -- KEYS  1 context   2 knock   3 lock; left out if locks are kept on servers of their own   4 queue, if it is here
--- ARGV  1 claim   2 context expiry, ms   3 seq entered with   4 seq committed
---       5 message for the queue   6.. field, value, …
+-- ARGV  1 claim   2 seq entered with   3 seq committed   4 message for the queue   5.. field, value, …
 --
 -- A context that is not at the seq we entered with was rebuilt, restored or removed meanwhile, one that is
 -- not whole has lost a part: it is deleted, never patched and never created, and the next node rebuilds it
@@ -14,16 +13,15 @@ local updated = 0
 local fixed = redis.call('HMGET', KEYS[1], 'seq', 'size', 'mark')
 local seq = fixed[1]
 local whole = redis.call('HLEN', KEYS[1]) - (fixed[3] and 1 or 0) == tonumber(fixed[2])
-if whole and seq == ARGV[4] then
+if whole and seq == ARGV[3] then
   updated = 1
-elseif whole and seq == ARGV[3] then
+elseif whole and seq == ARGV[2] then
   redis.call('HDEL', KEYS[1], 'mark')
-  redis.call('HSET', KEYS[1], 'seq', ARGV[4])
-  for first = 6, #ARGV, 1000 do
-    redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+  local added = redis.call('HSET', KEYS[1], 'seq', ARGV[3], unpack(ARGV, 5, math.min(1004, #ARGV)))
+  for first = 1005, #ARGV, 1000 do
+    added = added + redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
   end
-  redis.call('HSET', KEYS[1], 'size', redis.call('HLEN', KEYS[1]))
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  redis.call('HSET', KEYS[1], 'size', fixed[2] + added)
   updated = 1
 else
   redis.call('DEL', KEYS[1])
@@ -32,6 +30,6 @@ if KEYS[3] and redis.call('GET', KEYS[3]) == ARGV[1] then
   redis.call('DEL', KEYS[3])
 end
 if KEYS[4] then
-  redis.call('LPUSH', KEYS[4], ARGV[5])
+  redis.call('LPUSH', KEYS[4], ARGV[4])
 end
 return {updated, redis.call('DEL', KEYS[2])}
