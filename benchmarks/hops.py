@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.chart import Bar, Bars, Stacks, drawn
+from benchmarks.commits import CommitsAlone
 from benchmarks.contenders import (
     Batch,
     Contender,
@@ -41,6 +42,7 @@ REST = 0.005
 """Seconds between two measurements of latency, for the last one's end to be over."""
 
 ONE_NODE = "one-node"
+COMMITS = "commits-alone"
 
 
 def _of_spread(times: Sequence[float]) -> Iterator[Figure]:
@@ -78,17 +80,19 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
     for hops in WAYS:
         fleet.client.deploy(no_ops(hops, NODES, hops=hops))
     fleet.client.deploy(no_ops(ONE_NODE, 1))
+    # Started as any other, and taken by nobody: its nodes are only committed.
+    fleet.client.deploy(no_ops(COMMITS, 1, queue=COMMITS))
     pids = fleet.start_workers(WORKER)
-    with RawWorker(fleet, PROCESSES) as raw:
+    with RawWorker(fleet, PROCESSES) as raw, CommitsAlone(fleet, COMMITS) as alone:
         tell(f"{size.at_once} executions of {NODES} nodes at once, and chains, in turns")
-        contenders: list[Contender] = [RawChains(raw)]
+        contenders: list[Contender] = [RawChains(raw), alone]
         contenders += (DurableExecutions(fleet, pids, hops) for hops in WAYS)
-        theirs, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
+        theirs, commits, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
     ours = dict(zip(WAYS, batches, strict=True))
     tell("one after another on an idle system")
     latency = _latency(fleet, size)
     fleet.stop_workers(*pids)
-    figures = [_durability(fleet), *_of_saturation(theirs, ours), *latency]
+    figures = [_durability(fleet), *_of_saturation(theirs, ours, commits), *latency]
     return Section(figures, _method(size), chart=_chart(theirs, ours))
 
 
@@ -98,11 +102,16 @@ def _durability(fleet: Fleet) -> Figure:
     return Figure(f"{', '.join(DURABILITY)}, as Postgres shows them", ", ".join(values), "on, on, on", is_on)
 
 
-def _of_saturation(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> Iterator[Figure]:
+def _of_saturation(
+    theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]], commits: Sequence[Batch]
+) -> Iterator[Figure]:
     yield hop_told(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
     for hops, batches in ours.items():
         yield hop_told(f"- {hops}", batches)
         yield from WAYS[hops](ratios(batches, theirs))
+    yield hop_told(f"- {PROCESSES} processes that do nothing but commit", commits)
+    throughput = Spread.of([1 / ratio for ratio in ratios(commits, theirs)])
+    yield Figure("- throughput of these, in that of the chain", throughput.told())
     yield from _processor_time("Celery's own chain", theirs)
     for hops, batches in ours.items():
         yield from _processor_time(hops, batches)
@@ -209,6 +218,7 @@ def _method(size: Size) -> str:
         "first that does not count; the engine once with each node a task of its own (spread) and once with "
         "a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. A "
         "hop's time is that of the whole batch, from there to the end of the last chain, divided by its "
-        "hops. Figures are medians, in brackets the least and the greatest. Processor time is counted by the "
+        "hops. In the same turns as many processes commit as many nodes and do nothing else. Figures are "
+        "medians, in brackets the least and the greatest. Processor time is counted by the "
         "operating system."
     )
