@@ -1,16 +1,16 @@
 """What each lever brings, alone: a worker with all of them, and one without each, at saturation, in turns.
 
-Held against each other is processor time, because that is what a lever saves.
+Most of them save processor time; others only the time in which a process waits for its next node.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.contenders import DurableExecutions, in_turns, processor_ratios
+from benchmarks.contenders import DurableExecutions, in_turns, processor_ratios, ratios
 from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
 from benchmarks.nodes import no_ops
-from benchmarks.report import Figure, Section, Spread
+from benchmarks.report import Comparison, Section, Spread
 from benchmarks.without import LEVERS, Lever
 
 WITH = "with-all-levers"
@@ -31,7 +31,7 @@ QUICK = Size(at_once=10, repetitions=1, levers=1)
 
 
 def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The processor time of a hop without each lever, beside that with all of them."""
+    """The processor time and the time of a hop without each lever, beside those with all of them."""
     size = QUICK if quick else FULL
     levers = dict(list(LEVERS.items())[: size.levers])
     fleet.client.deploy(no_ops(WITH, NODES))
@@ -41,12 +41,13 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
     tell(f"with all levers, and without each of {len(levers)}")
     everything, *without = in_turns(contenders, size.at_once, NODES, size.repetitions)
     fleet.stop_workers(WORKER, *map(_worker_name, levers))
-    hop = Spread.of([1000 * batch.processor_seconds_per_hop for batch in everything])
-    figures = [Figure("processor time of 1,000 hops, with all levers", hop.told("s"))]
+    used = Spread.of([1000 * batch.processor_seconds_per_hop for batch in everything])
+    took = Spread.of([batch.seconds_per_hop for batch in everything])
+    rows: list[tuple[str, ...]] = [("1,000 hops, with all levers", used.told("s"), took.told("s", 1000))]
     for lever, batches in zip(levers.values(), without, strict=True):
-        change = Spread.of(processor_ratios(batches, everything))
-        figures.append(Figure(f"- with {lever.name}", change.as_change()))
-    return Section(figures, _method(size))
+        changes = processor_ratios(batches, everything), ratios(batches, everything)
+        rows.append((f"- with {lever.name}", *(Spread.of(change).as_change() for change in changes)))
+    return Comparison((), _method(size), columns=("processor time", "time"), rows=rows)
 
 
 def _worker_name(lever: str) -> str:
@@ -67,6 +68,6 @@ def _method(size: Size) -> str:
         f"One worker of {PROCESSES} processes with everything, and one for each lever that goes without it. "
         f"Each runs {size.at_once} executions of {NODES} nodes that do nothing at once, in turns, "
         f"{size.repetitions} times after a first that does not count. Processor time is that of the worker, "
-        "Redis and Postgres. Told is by how much it changes, turn by turn: the median, in brackets the least "
-        "and the greatest."
+        "Redis and Postgres. Told is by how much either changes, turn by turn: the median, in brackets the "
+        "least and the greatest."
     )

@@ -28,7 +28,7 @@ def test_a_quick_run_measures_all_but_pure_waiting_and_writes_nothing() -> None:
         "- hop at node 50, in hops at node 10",
         "- ratio of the two",
         "threads, pool of 32: throughput, of the ideal",
-        "processor time of 1,000 hops, with all levers",
+        "1,000 hops, with all levers",
     ):
         assert float(figures[measured].split()[0]) > 0
     keys = figures["keys in Redis after them, beside those before"]
