@@ -2,7 +2,7 @@
 
 Celery's prefetching does that too, but what it holds waits behind a long node while other workers are idle.
 So a message is reserved only out of a backlog, where nobody waits for it, and only while the processes of
-this worker answer one after another. When they stop doing so, it goes back to where it was taken from.
+this worker run short nodes one after another. When they stop doing so, it goes back to where it came from.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from workflow_engine.redis_transport import Channel, QoS
 
 LOOK = 0.1
 """Seconds between two looks at what the processes have begun; a message is held for two of them at most."""
+
+FAST = 5
+"""Nodes that each process begins between two looks, at least, where there is a reserve: with longer ones
+little is to be won, and messages would come and go unserved."""
 
 
 class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
@@ -50,7 +54,7 @@ class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
     def _look(self, channel: Channel) -> None:
         before, self._begun = self._begun, state.all_total_count[0]
         processes = self._consumer.pool.num_processes
-        if self._begun - before >= processes:
+        if self._begun - before >= FAST * processes:
             channel.reserve = processes
         else:
             self._give_back(channel)

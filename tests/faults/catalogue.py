@@ -18,7 +18,7 @@ FAULTS = (
         "process-killed",
         "A pool process is killed",
         "SIGKILL to a random process of three workers each second for a minute, under 300 orders at once",
-        f"its execution enters a node again within {processes.GOES_ON_WITHIN:g} s",
+        f"its execution moves again within {processes.GOES_ON_WITHIN:g} s",
         processes.kill_processes,
     ),
     Fault(

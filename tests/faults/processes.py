@@ -18,7 +18,7 @@ from faults.workload import POISONED
 
 KILL_EVERY = 1.0
 GOES_ON_WITHIN = 2.0
-"""Seconds until an execution whose process was killed enters a node again."""
+"""Seconds until an execution whose process was killed moves again."""
 
 POISON = 5
 """Poisoned executions, among as many ordinary ones as come in meanwhile."""

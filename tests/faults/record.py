@@ -175,11 +175,17 @@ class Record:
         return times
 
     def moved_again(self, execution_id: str, after: float) -> float | None:
-        """When an execution next entered a node, or ended; None if it never did."""
-        entered = [at for at in self._entered_by_execution.get(execution_id, ()) if at > after]
+        """When an execution next entered a node or committed one, a wait for instance, or ended.
+
+        None if it never did.
+        """
         row = self.executions.get(execution_id)
-        ended = [row.ended_at] if row and row.ended_at and row.ended_at > after else []
-        return min([*entered, *ended], default=None)
+        times = [
+            *self._entered_by_execution.get(execution_id, ()),
+            *(row.committed_at for row in self.journal[execution_id]),
+            row.ended_at if row else None,
+        ]
+        return min((at for at in times if at is not None and at > after), default=None)
 
     def delays_of(self, pairs: Iterable[tuple[str, float]]) -> list[float]:
         """For executions, each with when a fault hit it: the seconds until it moved again.

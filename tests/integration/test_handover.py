@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +69,17 @@ def test_a_worker_that_is_to_end_hands_nothing_over(
     job = pool.apply_async(abs, (-1,))
 
     assert job._write_to is None
+
+
+def test_a_task_for_a_process_that_has_just_died_goes_to_another(hub: Hub, pool: AsynPool) -> None:
+    for process in list(pool._pool):
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    jobs = [pool.apply_async(abs, (-number,)) for number in range(10)]
+    hub.call_repeatedly(0.1, pool.maintain_pool)
+
+    assert results_of(hub, jobs) == list(range(10))
 
 
 def test_with_a_new_connection_to_the_broker_it_goes_on(hub: Hub, pool: AsynPool) -> None:

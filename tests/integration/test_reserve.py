@@ -15,11 +15,12 @@ from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from workers.reserve import Reserve
+from workers.reserve import FAST, Reserve
 from workflow_engine import Settings
 from workflow_engine.dispatch import producer_app
 
 PROCESSES = 2
+BUSY = FAST * PROCESSES
 
 
 class Request:
@@ -105,7 +106,7 @@ def worker(redis_url: str) -> Iterator[Worker]:
 def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -> None:
     worker.publish("a", "b", "c", "d", "e")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.take(2 * PROCESSES)
     worker.hub.run_once()
 
@@ -116,7 +117,7 @@ def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -
 def test_a_process_that_answers_has_the_next_message_at_once(worker: Worker) -> None:
     worker.publish("a", "b", "c")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.take(3)
     worker.finish(worker.running[0])
 
@@ -126,7 +127,7 @@ def test_a_process_that_answers_has_the_next_message_at_once(worker: Worker) -> 
 def test_a_worker_whose_processes_do_not_answer_reserves_nothing(worker: Worker) -> None:
     worker.publish("a", "b", "c")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES - 1)
+    worker.look(begun=BUSY - 1)
 
     assert worker.take_what_there_is() == ["a", "b"]
     assert worker.queued() == 1
@@ -135,7 +136,7 @@ def test_a_worker_whose_processes_do_not_answer_reserves_nothing(worker: Worker)
 def test_where_no_message_waits_none_that_comes_later_is_reserved(worker: Worker) -> None:
     worker.publish("a", "b")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.hub.run_once()
     assert worker.take_what_there_is() == ["a", "b"]
 
@@ -147,7 +148,7 @@ def test_where_no_message_waits_none_that_comes_later_is_reserved(worker: Worker
 def test_what_is_reserved_goes_back_to_the_front_when_no_process_answers(worker: Worker) -> None:
     worker.publish("a", "b", "c", "d", "e")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.take(2 * PROCESSES)
     worker.look(begun=0)
 
@@ -165,7 +166,7 @@ def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
 ) -> None:
     worker.publish("a", "b", "c")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.take(3)
     channel = worker.task_consumer.channel
     monkeypatch.setattr(channel, "_q_for_pri", lambda *_: "not-a-list")
@@ -181,7 +182,7 @@ def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
 def test_a_worker_that_hears_a_signal_to_end_gives_its_reserve_back_at_once(worker: Worker) -> None:
     worker.publish("a", "b", "c")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.take(3)
 
     worker_shutting_down.send(sender="worker", sig="SIGTERM", how="Warm", exitcode=0)
@@ -203,7 +204,7 @@ def test_a_worker_that_is_to_end_gives_its_reserve_back_before_it_waits_for_its_
 ) -> None:
     worker.publish("a", "b", "c")
     worker.take(PROCESSES)
-    worker.look(begun=PROCESSES)
+    worker.look(begun=BUSY)
     worker.take(3)
 
     end(worker)
