@@ -1,7 +1,8 @@
-"""Dispatching: the messages that ask workers to run nodes, and the only place that publishes them.
+"""Dispatching: the messages that ask workers to run nodes, and the only place that makes them.
 
-A message is a hint. It carries ids and nothing else, so that it is small whatever the workflow, and it
-may be lost, doubled or late without harm.
+They are published here, but for those that the script that leaves a node can send. A message is a hint: it
+carries ids and nothing else, so that it is small whatever the workflow, and it may be lost, doubled or late
+without harm.
 """
 
 from __future__ import annotations

@@ -31,10 +31,8 @@ RETRIES = 1
 """How often a call is repeated on connections of the pool, the first time not counted; longer outages are
 waited out by giving the message back."""
 
-
 REPEATED = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
 """After a failover a connection may live on to what was the primary, and is a replica now."""
-
 
 EVALSHA = "EVALSHA"
 

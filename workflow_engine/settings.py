@@ -176,10 +176,13 @@ def redis_place(url: str) -> str:
 
 
 def redis_database(url: str) -> tuple[str, int] | None:
-    """Which database of which Redis a `redis://` or `rediss://` URL means; None for any other URL."""
+    """Which database of which Redis a `redis://` or `rediss://` URL means; None for any other URL.
+
+    None as well if there are options, which may name another database.
+    """
     parts = urlsplit(url)
     number = parts.path.strip("/") or "0"
-    if parts.scheme not in ("redis", "rediss") or ";" in url or not number.isdigit():
+    if parts.scheme not in ("redis", "rediss") or ";" in url or parts.query or not number.isdigit():
         return None
     return redis_place(url), int(number)
 

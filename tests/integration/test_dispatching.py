@@ -117,6 +117,7 @@ def stripped(message: dict[str, Any]) -> dict[str, Any]:
         ("redis://one.example.com/0", "redis://one.example.com/1"),
         ("redis://one.example.com/0", "redis://one.example.com:6380/0"),
         ("redis://one.example.com/0;redis://two.example.com/0", "redis://one.example.com/0"),
+        ("redis://one.example.com/0", "redis://one.example.com/0?db=1"),
         ("amqp://one.example.com//", "redis://one.example.com/0"),
         ("sentinel://one.example.com:26379", "redis://one.example.com:26379/0"),
     ],

@@ -26,6 +26,7 @@ from workflow_engine.engine import Engine
 from workflow_engine.errors import CacheUnavailable, GivenBack
 from workflow_engine.lock import Claim, DistributedLockService
 from workflow_engine.lock_servers import Quorum
+from workflow_engine.queued_message import QueuedMessage
 
 EXECUTION = "01890000-0000-7000-8000-000000000001"
 KEY = f"lock:execution:{EXECUTION}"
@@ -521,6 +522,24 @@ def test_executions_run_under_a_lock_that_is_held_on_all_servers_while_a_node_ru
     assert None not in held
     assert len(set(held)) == 1
     assert [server.client.exists(key) for server in servers] == [0, 0, 0]
+
+
+def test_no_message_is_sent_before_the_lock_on_other_servers_is_given_up(
+    client: WorkflowClient,
+    broker: Broker,
+    workers: Workers,
+    redis_client: redis.Redis,
+    ran: list[str],
+    execution: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broker, "queued", lambda _: QueuedMessage("queue", b"sent on leaving a node"))
+
+    workers.drain()
+
+    assert client.get(execution).result == "third"
+    assert ran == NODES
+    assert redis_client.exists("queue") == 0
 
 
 def test_executions_go_on_while_a_minority_dies_and_comes_back_empty(
