@@ -71,7 +71,7 @@ def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
     before = shared_fleet.engine_keys()
     yield shared_fleet
     assert not shared_fleet.keys().intersection(keys_that_never_expire(shared_fleet.redis))
-    poll(lambda: shared_fleet.engine_keys() <= before, 2, "Redis holds no key of an execution that has ended")
+    poll(lambda: shared_fleet.engine_keys() <= before, 10, "Redis holds no key of an ended execution")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,8 @@ from typing import Any, TypeVar
 
 import psutil
 import redis
-from nodes import FOLDER_VARIABLE
+from json_lines import lines_of
+from nodes import FOLDER_VARIABLE, RUNS, TASKS
 from pytest_celery import CeleryTestBroker, CeleryTestWorker
 
 from workflow_engine import Execution, ExecutionStatus, NodeExecution, Settings, WorkflowClient
@@ -334,13 +334,13 @@ class Fleet:
 
     def runs(self, execution_id: str, node_id: str | None = None) -> list[Run]:
         """The calls of nodes' functions, in the order in which they began."""
-        all_runs = [Run(**fields) for fields in self._written_down("runs")]
+        all_runs = [Run(**fields) for fields in lines_of(self.folder / RUNS)]
         of_execution = [run for run in all_runs if run.execution_id == execution_id]
         return [run for run in of_execution if node_id in (None, run.node_id)]
 
     def tasks(self, execution_id: str) -> int:
         """How many Celery tasks ran for an execution."""
-        return sum(fields["execution_id"] == execution_id for fields in self._written_down("tasks"))
+        return sum(fields["execution_id"] == execution_id for fields in lines_of(self.folder / TASKS))
 
     def begun(self, execution_id: str, node_id: str, times: int = 1, timeout: float = 10.0) -> Run:
         """Wait until a node has begun to run for the n-th time."""
@@ -361,10 +361,6 @@ class Fleet:
     def keys_of(self, execution_id: str) -> list[str]:
         """The names of the keys in Redis that belong to an execution."""
         return sorted(key for key in self.keys() if execution_id in key)
-
-    def _written_down(self, file: str) -> list[dict[str, Any]]:
-        path = self.folder / file
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _number(name: str | int) -> int:

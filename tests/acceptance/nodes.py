@@ -6,7 +6,6 @@ A gated node waits for a file that the test makes, so that a test decides how lo
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -15,35 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from celery.signals import task_postrun
+from json_lines import append
 
 from workflow_engine import ExecutionContext, node, waiting
 
 FOLDER_VARIABLE = "ACCEPTANCE_FOLDER"
 FOLDER = Path(os.environ.get(FOLDER_VARIABLE, os.devnull))
 """Set for workers; tests load this module to deploy workflows, and call none of it."""
+RUNS, TASKS = "runs", "tasks"
+"""The files in it: the calls of nodes' functions, and the Celery tasks."""
 GATE_PATIENCE = 60.0
 """Seconds after which a gated node gives up, for a test that has failed and opens no gate any more."""
 
 
-def _write_down(file: str, **fields: Any) -> None:
-    # One write to a file opened with O_APPEND: lines of several processes never mix.
-    with (FOLDER / file).open("ab", buffering=0) as lines:
-        lines.write(json.dumps(fields).encode() + b"\n")
-
-
 def _write_down_run(context: ExecutionContext) -> None:
-    _write_down(
-        "runs",
-        execution_id=context.execution_id,
-        node_id=context.current_node_id,
-        key=context.idempotency_key,
-        process=os.getpid(),
+    append(
+        FOLDER / RUNS,
+        {
+            "execution_id": context.execution_id,
+            "node_id": context.current_node_id,
+            "key": context.idempotency_key,
+            "process": os.getpid(),
+        },
     )
 
 
 @task_postrun.connect(weak=False)
 def _write_down_task(kwargs: Any = None, **_: Any) -> None:
-    _write_down("tasks", execution_id=kwargs.get("execution_id"), process=os.getpid())
+    append(FOLDER / TASKS, {"execution_id": kwargs.get("execution_id"), "process": os.getpid()})
 
 
 @node("test.echo")

@@ -18,9 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from json_lines import append, lines_of
 from kombu.transport.redis import Channel
 
-from faults.effects import append, lines_of
 from faults.workload import FOLDER_VARIABLE
 from workers.app import app
 from workflow_engine.dispatch import TASK_NAME, CeleryDispatcher

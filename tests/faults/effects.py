@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+
+from json_lines import append, lines_of
 
 from workflow_engine import ExecutionContext
 
@@ -51,19 +51,6 @@ def write_down(folder: Path, kind: EffectKind, context: ExecutionContext) -> Non
             "at": time.time(),
         },
     )
-
-
-def append(path: Path, fields: Mapping[str, Any]) -> None:
-    """Add a line of JSON: one write to a file opened with O_APPEND, so lines of processes never mix."""
-    with path.open("ab", buffering=0) as lines:
-        lines.write(json.dumps(fields).encode() + b"\n")
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """All lines so far; one that a killed process left unfinished was never an effect."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def effects_in(folder: Path) -> list[Effect]:

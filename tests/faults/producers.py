@@ -18,11 +18,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from json_lines import append, lines_of
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from faults.effects import append, lines_of
 from faults.fault import Findings
 from faults.record import query
 from faults.stage import PYTHON_PATH, Stage
