@@ -12,6 +12,7 @@ from workflow_engine.validation import validate_text
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+SIDE_OF_A_MERGE = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -33,6 +34,11 @@ def test_every_link_of_a_document_leads_to_a_file(document: Path) -> None:
     missing = [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
 
     assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_document_holds_two_versions_of_itself(document: Path) -> None:
+    assert not SIDE_OF_A_MERGE.search(document.read_text())
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/workflows.md", "docs/operations.md"])
