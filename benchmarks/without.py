@@ -85,7 +85,9 @@ LEVERS: Mapping[str, Lever] = {
     ),
     "kept_client": Lever("kombu's own transport", settings={"broker_transport": None}),
     "kept_connection": Lever("connections lent from redis-py's pool", prepare=_lend_connections),
-    "handover": Lever("tasks handed over by Celery's event loop", prepare=_wait_for_the_loop),
+    "handover": Lever(
+        "tasks handed over by Celery's event loop, none in reserve", prepare=_wait_for_the_loop
+    ),
     "reserve": Lever("no message in reserve", prepare=_reserve_nothing),
     "no_rate_limits": Lever("rate limits, Celery's default", settings={"worker_disable_rate_limits": False}),
     "few_log_lines": Lever("log level INFO", options=["--loglevel", "INFO"]),

@@ -1,22 +1,26 @@
-"""Messages in reserve, one for each process: who has run a node gets the next one without asking the broker.
+"""Messages in reserve, one for each process: who has run a node gets the next one without asking anybody.
 
 Celery's prefetching does that too, but what it holds waits behind a long node while other workers are idle.
 So a message is reserved only out of a backlog, where nobody waits for it, and only while the processes of
-this worker run short nodes one after another. When they stop doing so, it goes back to where it came from.
+this worker run short nodes one after another. It is written to a process at once, behind the node that this
+one runs; where that takes its time after all, a copy goes back to where the message came from. Whichever of
+the two comes late is dropped, like any message for a node that is running or has run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from celery import bootsteps
+from celery import bootsteps, uuid
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
-from workflow_engine.redis_transport import Channel, QoS
+from workers.handover import Handover, Pipes
+from workflow_engine.dispatch import TASK_NAME
+from workflow_engine.redis_transport import Channel
 
 LOOK = 0.1
 """Seconds between two looks at what the processes have begun; a message is held for two of them at most."""
@@ -29,12 +33,13 @@ little is to be won, and messages would come and go unserved."""
 class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
     """Part of the consumer; not without our transport and prefork, nor where a team has Celery prefetch."""
 
-    requires = {"celery.worker.consumer.tasks:Tasks"}  # noqa: RUF012 - celery's way to order steps
+    requires = {"celery.worker.consumer.tasks:Tasks", Handover}  # noqa: RUF012 - celery's way to order steps
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._consumer = consumer
         self._begun = 0
+        self._waited: list[Any] = []
 
     def include_if(self, consumer: Any) -> bool:
         return consumer.app.conf.worker_prefetch_multiplier == 1 and bool(consumer.pool.uses_semaphore)
@@ -45,6 +50,8 @@ class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         controller, blueprint = consumer.controller, consumer.controller.blueprint
         controller.wait_for_soft_shutdown = partial(self._end, then=controller.wait_for_soft_shutdown)
         blueprint.on_close = partial(self._end, then=blueprint.on_close)
+        # Or the pool would hold back what is to be written behind a running node.
+        controller.semaphore.grow(controller.semaphore.initial_value)
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         channel = consumer.task_consumer.channel
@@ -52,32 +59,36 @@ class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             hub.call_repeatedly(LOOK, self._look, channel)
 
     def _look(self, channel: Channel) -> None:
+        pipes: Pipes | None = self._consumer.pipes
+        if pipes is None:
+            return
         before, self._begun = self._begun, state.all_total_count[0]
         processes = self._consumer.pool.num_processes
-        if self._begun - before >= FAST * processes:
-            channel.reserve = processes
-        else:
-            self._give_back(channel)
+        pipes.writes_ahead = self._begun - before >= FAST * processes
+        channel.reserve = processes if pipes.writes_ahead else 0
+        waiting, waited = pipes.waiting(), self._waited
+        self._waited = waiting
+        self._give_back(channel, [request for request in waiting if request in waited])
 
     def _end(self, then: Callable[[], None] = lambda: None, **_: Any) -> None:
-        channel = self._consumer.task_consumer and self._consumer.task_consumer.channel
-        if isinstance(channel, Channel):
+        consumer = self._consumer
+        channel = consumer.task_consumer and consumer.task_consumer.channel
+        if isinstance(channel, Channel) and consumer.pipes is not None:
+            channel.reserve = 0
             # What cannot be given back now, kombu gives back when it closes the channel.
             with suppress(*channel.connection_errors):
-                self._give_back(channel)
+                self._give_back(channel, consumer.pipes.waiting())
         then()
 
-    def _give_back(self, channel: Channel) -> None:
-        """The latest first, so that they come to stand in the queue as they did."""
-        channel.reserve = 0
-        waiting = self._consumer.controller.semaphore._waiting
-        while isinstance(channel.qos, QoS) and channel.qos.in_reserve and waiting:
-            kept = waiting.pop()
-            _, (request,), _ = kept
+    def _give_back(self, channel: Channel, requests: Sequence[Any]) -> None:
+        """The engine's own, the latest first, so that they come to stand in the queue as they did."""
+        for request in requests:
+            if request.type != TASK_NAME or request.acknowledged:
+                continue
             try:
-                channel.give_back(request.message)
+                # As another: a message that comes twice is one whose process may have died.
+                channel.give_back(request.message, uuid())
             except channel.ResponseError:  # of a broker that is full, or read-only
-                waiting.append(kept)
                 return
             request.acknowledged = True
             state.task_ready(request)

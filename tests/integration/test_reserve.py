@@ -17,7 +17,7 @@ from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from workers.reserve import FAST, Reserve
 from workflow_engine import Settings
-from workflow_engine.dispatch import producer_app
+from workflow_engine.dispatch import TASK_NAME, producer_app
 
 PROCESSES = 2
 BUSY = FAST * PROCESSES
@@ -26,8 +26,9 @@ BUSY = FAST * PROCESSES
 class Request:
     """As much of Celery's as a message in reserve needs."""
 
-    def __init__(self, message: Any) -> None:
+    def __init__(self, message: Any, type_: str) -> None:
         self.id = message.payload
+        self.type = type_
         self.message = message
         self.acknowledged = False
         self.events: list[str] = []
@@ -37,12 +38,18 @@ class Request:
 
 
 class Worker:
-    """A worker's main process that hands messages to nobody: `requests` is what it took."""
+    """A worker's main process that hands messages to nobody: `requests` is what it took.
+
+    As many as it has processes run, the others wait; they are its `pipes`, too.
+    """
+
+    writes_ahead = False
 
     def __init__(self, connection: Connection, hub: Hub) -> None:
         self.hub = hub
+        self.task = TASK_NAME
         self.requests: list[Request] = []
-        self.running: list[Request] = []
+        self.in_hand: list[Request] = []
         self.endings: list[int] = []
         self._connection = connection
         self._channel = connection.default_channel
@@ -50,6 +57,7 @@ class Worker:
         connection.transport.register_with_event_loop(connection.connection, hub)
         self.task_consumer = Consumer(self._channel, Queue("orders"), on_message=self._receive)
         self.pool = SimpleNamespace(num_processes=PROCESSES)
+        self.pipes = self
         self.controller = SimpleNamespace(
             semaphore=LaxBoundedSemaphore(PROCESSES),
             wait_for_soft_shutdown=lambda: self.endings.append(self.queued()),
@@ -63,10 +71,17 @@ class Worker:
         )
         self.task_consumer.consume()
 
+    @property
+    def running(self) -> list[str]:
+        return [request.id for request in self.in_hand[:PROCESSES]]
+
+    def waiting(self) -> list[Request]:
+        return self.in_hand[: PROCESSES - 1 : -1]
+
     def publish(self, *names: str) -> None:
         producer = self._connection.Producer(routing_key="orders", auto_declare=False)
         for name in names:
-            producer.publish(name)
+            producer.publish(name, headers={"id": name}, correlation_id=name)
 
     def look(self, begun: int) -> None:
         """After so many nodes have begun since the last time."""
@@ -74,9 +89,12 @@ class Worker:
         [(look, channel)] = self.looks
         look(channel)
 
-    def finish(self, request: Request) -> None:
-        self.running.remove(request)
-        request.message.ack()
+    def finish(self) -> None:
+        """The process that began first ends its node."""
+        request = self.in_hand.pop(0)
+        if not request.acknowledged:
+            request.message.ack()
+        state.task_ready(request)
         self.controller.semaphore.release()
 
     def take(self, number: int) -> None:
@@ -91,16 +109,21 @@ class Worker:
         return int(self._channel._size("orders"))
 
     def _receive(self, message: Any) -> None:
-        request = Request(message)
+        request = Request(message, self.task)
         self.requests.append(request)
-        self.controller.semaphore.acquire(self.running.append, request)
+        state.task_reserved(request)
+        self.controller.semaphore.acquire(self.in_hand.append, request)
 
 
 @pytest.fixture
 def worker(redis_url: str) -> Iterator[Worker]:
     app = producer_app(Settings(redis_url=redis_url))
     with app.connection_for_read() as connection, closing(Hub()) as hub:
-        yield Worker(connection, hub)
+        worker = Worker(connection, hub)
+        yield worker
+        # It hears of ends of workers as long as Python keeps it.
+        worker.in_hand.clear()
+        state.reset_state()
 
 
 def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -> None:
@@ -110,18 +133,18 @@ def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -
     worker.take(2 * PROCESSES)
     worker.hub.run_once()
 
-    assert [request.id for request in worker.running] == ["a", "b"]
+    assert worker.running == ["a", "b"]
     assert worker.queued() == 1
 
 
-def test_a_process_that_answers_has_the_next_message_at_once(worker: Worker) -> None:
-    worker.publish("a", "b", "c")
+def test_what_a_busy_worker_reserves_is_handed_to_its_processes_at_once(worker: Worker) -> None:
+    worker.publish("a", "b", "c", "d")
     worker.take(PROCESSES)
     worker.look(begun=BUSY)
-    worker.take(3)
-    worker.finish(worker.running[0])
+    worker.take(2 * PROCESSES)
 
-    assert [request.id for request in worker.running] == ["b", "c"]
+    assert worker.writes_ahead
+    assert [request.id for request in worker.waiting()] == ["d", "c"]
 
 
 def test_a_worker_whose_processes_do_not_answer_reserves_nothing(worker: Worker) -> None:
@@ -151,14 +174,56 @@ def test_what_is_reserved_goes_back_to_the_front_when_no_process_answers(worker:
     worker.look(begun=BUSY)
     worker.take(2 * PROCESSES)
     worker.look(begun=0)
+    worker.look(begun=0)
 
+    assert not worker.writes_ahead
     assert worker.queued() == 3
     assert [request.acknowledged for request in worker.requests] == [False, False, True, True]
     assert [request.events for request in worker.requests[2:]] == [["task-rejected"], ["task-rejected"]]
-    worker.finish(worker.running[0])
-    worker.finish(worker.running[0])
+    for _ in range(2 * PROCESSES):
+        worker.finish()
     worker.take(6)
-    assert [request.id for request in worker.running] == ["c", "d"]
+    assert worker.running == ["c", "d"]
+    # The first ones may yet run, and a message that comes twice is taken for one whose process has died.
+    assert len({request.message.properties["correlation_id"] for request in worker.requests}) == 6
+    assert len({request.message.delivery_tag for request in worker.requests}) == 6
+
+
+def test_what_waits_behind_a_long_node_goes_back_although_other_processes_answer(worker: Worker) -> None:
+    worker.publish("a", "b", "c", "d", "e")
+    worker.take(PROCESSES)
+    worker.look(begun=BUSY)
+    worker.take(2 * PROCESSES)
+    worker.look(begun=BUSY)
+    assert worker.queued() == 1
+    worker.look(begun=BUSY)
+
+    assert [request.acknowledged for request in worker.requests[:4]] == [False, False, True, True]
+    assert worker.writes_ahead
+
+
+def test_a_message_goes_back_once(worker: Worker) -> None:
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=BUSY)
+    worker.take(3)
+    for _ in range(3):
+        worker.look(begun=0)
+
+    assert worker.queued() == 1
+
+
+def test_a_task_of_a_teams_own_stays_where_it_is_as_it_must_not_run_twice(worker: Worker) -> None:
+    worker.task = "orders.ship"
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=BUSY)
+    worker.take(3)
+    worker.look(begun=0)
+    worker.look(begun=0)
+
+    assert worker.queued() == 0
+    assert not worker.requests[2].acknowledged
 
 
 def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
@@ -173,10 +238,11 @@ def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
     with channel.conn_or_acquire() as client:
         client.set("not-a-list", "", ex=60)
     worker.look(begun=0)
+    worker.look(begun=0)
     monkeypatch.undo()
 
-    worker.finish(worker.running[0])
-    assert [request.id for request in worker.running] == ["b", "c"]
+    assert not worker.requests[2].acknowledged
+    assert worker.queued() == 0
 
 
 def test_a_worker_that_hears_a_signal_to_end_gives_its_reserve_back_at_once(worker: Worker) -> None:
@@ -186,10 +252,9 @@ def test_a_worker_that_hears_a_signal_to_end_gives_its_reserve_back_at_once(work
     worker.take(3)
 
     worker_shutting_down.send(sender="worker", sig="SIGTERM", how="Warm", exitcode=0)
-    worker.finish(worker.running[0])
 
     assert worker.queued() == 1
-    assert [request.id for request in worker.running] == ["b"]
+    assert worker.requests[2].acknowledged
 
 
 @pytest.mark.parametrize(
@@ -210,7 +275,7 @@ def test_a_worker_that_is_to_end_gives_its_reserve_back_before_it_waits_for_its_
     end(worker)
 
     assert worker.endings == [1]
-    assert [request.id for request in worker.running] == ["a", "b"]
+    assert worker.running == ["a", "b"]
 
 
 @pytest.mark.parametrize(("multiplier", "is_included"), [(1, True), (0, False), (4, False)])
