@@ -8,7 +8,7 @@ between any two nodes, and the main process pays for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery import bootsteps
 from celery.concurrency.asynpool import AsynPool
@@ -37,6 +37,13 @@ class Handover(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no 
             _leave_pipes_alone(pool, hub)
 
 
+class Waiting(NamedTuple):
+    """One of Celery's requests, whose task waits in the pipe of a process or has not been written."""
+
+    request: Any
+    is_written: bool
+
+
 class Pipes:
     """The pipes into which a worker's main process writes tasks, one for each process of its pool.
 
@@ -55,17 +62,25 @@ class Pipes:
         pool._quick_put = self._put
         pool._mark_worker_as_available = self._answered
 
-    def waiting(self) -> list[Any]:
-        """Celery's requests that cannot begin before a process has ended what it runs; the latest first."""
+    def waiting(self) -> list[Waiting]:
+        """What cannot begin before a process has ended the task that it runs; the latest first."""
         jobs = list(self._pool._cache.values())
         running = {self._pipe_of(job) for job in jobs if job._accepted}
-        is_full = running.issuperset(self._pool._all_inqueues)
-        return [
-            job._accept_callback.__self__
-            for job in reversed(jobs)
-            if not job._accepted
-            and (is_full and running if self._pipe_of(job) is None else self._pipe_of(job) in running)
-        ]
+        is_full = bool(running) and running.issuperset(self._pool._all_inqueues)
+        waiting = []
+        for job in reversed(jobs):
+            pipe = self._pipe_of(job)
+            if not job._accepted and (pipe in running or (pipe is None and is_full)):
+                waiting.append(Waiting(job._accept_callback.__self__, is_written=pipe is not None))
+        return waiting
+
+    def withdraw(self, request: Any) -> None:
+        """Forget a task that has not been written."""
+        pool = self._pool
+        job = next(job for job in pool.outbound_buffer if job._accept_callback.__self__ is request)
+        pool.outbound_buffer.remove(job)
+        job.discard()
+        pool._putlock.release()
 
     def flush(self) -> None:
         """Forget what has not begun, as Celery's pool does when a connection to the broker ends.

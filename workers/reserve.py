@@ -18,7 +18,7 @@ from celery import bootsteps, uuid
 from celery.signals import worker_shutting_down
 from celery.worker import state
 
-from workers.handover import Handover, Pipes
+from workers.handover import Handover, Pipes, Waiting
 from workflow_engine.dispatch import TASK_NAME
 from workflow_engine.redis_transport import Channel
 
@@ -67,29 +67,34 @@ class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         pipes.writes_ahead = self._begun - before >= FAST * processes
         channel.reserve = processes if pipes.writes_ahead else 0
         waiting, waited = pipes.waiting(), self._waited
-        self._waited = waiting
-        self._give_back(channel, [request for request in waiting if request in waited])
+        self._waited = [one.request for one in waiting]
+        self._give_back(channel, pipes, [one for one in waiting if one.request in waited])
 
     def _end(self, then: Callable[[], None] = lambda: None, **_: Any) -> None:
         consumer = self._consumer
         channel = consumer.task_consumer and consumer.task_consumer.channel
-        if isinstance(channel, Channel) and consumer.pipes is not None:
+        pipes: Pipes | None = consumer.pipes
+        if isinstance(channel, Channel) and pipes is not None:
             channel.reserve = 0
             # What cannot be given back now, kombu gives back when it closes the channel.
             with suppress(*channel.connection_errors):
-                self._give_back(channel, consumer.pipes.waiting())
+                self._give_back(channel, pipes, pipes.waiting())
         then()
 
-    def _give_back(self, channel: Channel, requests: Sequence[Any]) -> None:
-        """The engine's own, the latest first, so that they come to stand in the queue as they did."""
-        for request in requests:
-            if request.type != TASK_NAME or request.acknowledged:
+    def _give_back(self, channel: Channel, pipes: Pipes, late: Sequence[Waiting]) -> None:
+        """The latest have to come first, so that they come to stand in the queue as they did.
+
+        What may yet run goes back as another message: one that comes twice may have lost its process.
+        """
+        for request, is_written in late:
+            if request.acknowledged or (is_written and request.type != TASK_NAME):
                 continue
             try:
-                # As another: a message that comes twice is one whose process may have died.
-                channel.give_back(request.message, uuid())
+                channel.give_back(request.message, uuid() if is_written else request.id)
             except channel.ResponseError:  # of a broker that is full, or read-only
                 return
+            if not is_written:
+                pipes.withdraw(request)
             request.acknowledged = True
             state.task_ready(request)
             request.send_event("task-rejected", requeue=True)

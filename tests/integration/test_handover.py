@@ -240,10 +240,25 @@ def test_what_waits_for_a_running_task_to_end_is_named_the_latest_first(
     wait_until_begun(hub, begun)
     jobs = begin("c", "d", "e")
 
-    assert [request.id for request in pipes.waiting()] == ["e", "d", "c"]
+    waiting = [(request.id, is_written) for request, is_written in pipes.waiting()]
+    assert waiting == [("e", False), ("d", True), ("c", True)]
     end(gates, "a", "b", "c", "d", "e")
     results_of(hub, jobs)
     assert pipes.waiting() == []
+
+
+def test_what_has_not_been_written_can_be_withdrawn(
+    hub: Hub, pipes: Pipes, begin: Callable[..., list[Any]], gates: Path
+) -> None:
+    begun = begin("a", "b")
+    wait_until_begun(hub, begun)
+    jobs = begin("c", "d", "e", "f")
+    [withdrawn] = [one.request for one in pipes.waiting() if one.request.id == "e"]
+    pipes.withdraw(withdrawn)
+
+    end(gates, "a", "b", "c", "d", "e", "f")
+    results_of(hub, [job for job in [*begun, *jobs] if job is not jobs[2]])
+    assert not jobs[2].accepted()
 
 
 def test_a_process_that_dies_leaves_what_is_in_its_pipe_to_another(

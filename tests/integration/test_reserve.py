@@ -15,6 +15,7 @@ from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
+from workers.handover import Waiting
 from workers.reserve import FAST, Reserve
 from workflow_engine import Settings
 from workflow_engine.dispatch import TASK_NAME, producer_app
@@ -44,6 +45,8 @@ class Worker:
     """
 
     writes_ahead = False
+    is_written = True
+    """Whether what waits has been written into a pipe."""
 
     def __init__(self, connection: Connection, hub: Hub) -> None:
         self.hub = hub
@@ -75,8 +78,11 @@ class Worker:
     def running(self) -> list[str]:
         return [request.id for request in self.in_hand[:PROCESSES]]
 
-    def waiting(self) -> list[Request]:
-        return self.in_hand[: PROCESSES - 1 : -1]
+    def waiting(self) -> list[Waiting]:
+        return [Waiting(request, self.is_written) for request in self.in_hand[: PROCESSES - 1 : -1]]
+
+    def withdraw(self, request: Request) -> None:
+        self.in_hand.remove(request)
 
     def publish(self, *names: str) -> None:
         producer = self._connection.Producer(routing_key="orders", auto_declare=False)
@@ -144,7 +150,7 @@ def test_what_a_busy_worker_reserves_is_handed_to_its_processes_at_once(worker: 
     worker.take(2 * PROCESSES)
 
     assert worker.writes_ahead
-    assert [request.id for request in worker.waiting()] == ["d", "c"]
+    assert [waiting.request.id for waiting in worker.waiting()] == ["d", "c"]
 
 
 def test_a_worker_whose_processes_do_not_answer_reserves_nothing(worker: Worker) -> None:
@@ -213,7 +219,27 @@ def test_a_message_goes_back_once(worker: Worker) -> None:
     assert worker.queued() == 1
 
 
-def test_a_task_of_a_teams_own_stays_where_it_is_as_it_must_not_run_twice(worker: Worker) -> None:
+@pytest.mark.parametrize("task", [TASK_NAME, "orders.ship"])
+def test_what_has_not_been_written_goes_back_as_it_was_and_does_not_run_here(
+    worker: Worker, task: str
+) -> None:
+    worker.task, worker.is_written = task, False
+    worker.publish("a", "b", "c")
+    worker.take(PROCESSES)
+    worker.look(begun=BUSY)
+    worker.take(3)
+    worker.look(begun=0)
+    worker.look(begun=0)
+
+    assert worker.running == ["a", "b"]
+    assert worker.waiting() == []
+    worker.finish()
+    worker.take(4)
+    assert worker.running == ["b", "c"]
+    assert worker.requests[3].message.properties["correlation_id"] == "c"
+
+
+def test_a_task_of_a_teams_own_that_has_been_written_stays_as_it_must_not_run_twice(worker: Worker) -> None:
     worker.task = "orders.ship"
     worker.publish("a", "b", "c")
     worker.take(PROCESSES)
