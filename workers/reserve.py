@@ -84,7 +84,8 @@ class Reserve(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
     def _give_back(self, channel: Channel, pipes: Pipes, late: Sequence[Waiting]) -> None:
         """The latest have to come first, so that they come to stand in the queue as they did.
 
-        What may yet run goes back as another message: one that comes twice may have lost its process.
+        What has been written may yet run here, and goes back under another id: a message that comes twice
+        under the same is one that may have lost its process.
         """
         for request, is_written in late:
             if request.acknowledged or (is_written and request.type != TASK_NAME):

@@ -81,11 +81,11 @@ class Channel(redis.Channel):
         finally:
             self._asks_for_reserve = False
 
-    def give_back(self, message: virtual.Message, new_id: str) -> None:
-        """Put a message where it was taken from, as another; kombu rejects one to the end of its queue."""
+    def give_back(self, message: virtual.Message, as_id: str) -> None:
+        """Put a message where it was taken from, under this id; kombu rejects one to the end of its queue."""
         content = message.serializable()
-        content["headers"]["id"] = new_id
-        content["properties"] = {**content["properties"], "correlation_id": new_id, "delivery_tag": new_id}
+        content["headers"]["id"] = as_id
+        content["properties"] = {**content["properties"], "correlation_id": as_id, "delivery_tag": as_id}
         priority = self._get_message_priority(content, reverse=False)
         with self.conn_or_acquire() as client:
             client.rpush(self._q_for_pri(message.delivery_info["routing_key"], priority), dumps(content))

@@ -106,6 +106,13 @@ class Worker:
     def take(self, number: int) -> None:
         turn_until(self.hub, lambda: len(self.requests) == number)
 
+    def take_while_busy(self, *names: str) -> None:
+        """Publish these, and take what there are processes and places in reserve for."""
+        self.publish(*names)
+        self.take(PROCESSES)
+        self.look(begun=BUSY)
+        self.take(min(len(names), 2 * PROCESSES))
+
     def take_what_there_is(self) -> list[str]:
         """Turn the loop until a request for more has come back empty, or there was none."""
         turn_until(self.hub, lambda: not self._channel._in_poll or not self._channel.qos.is_full)
@@ -133,10 +140,7 @@ def worker(redis_url: str) -> Iterator[Worker]:
 
 
 def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -> None:
-    worker.publish("a", "b", "c", "d", "e")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(2 * PROCESSES)
+    worker.take_while_busy("a", "b", "c", "d", "e")
     worker.hub.run_once()
 
     assert worker.running == ["a", "b"]
@@ -144,10 +148,7 @@ def test_a_busy_worker_takes_one_message_more_for_each_process(worker: Worker) -
 
 
 def test_what_a_busy_worker_reserves_is_handed_to_its_processes_at_once(worker: Worker) -> None:
-    worker.publish("a", "b", "c", "d")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(2 * PROCESSES)
+    worker.take_while_busy("a", "b", "c", "d")
 
     assert worker.writes_ahead
     assert [waiting.request.id for waiting in worker.waiting()] == ["d", "c"]
@@ -175,10 +176,7 @@ def test_where_no_message_waits_none_that_comes_later_is_reserved(worker: Worker
 
 
 def test_what_is_reserved_goes_back_to_the_front_when_no_process_answers(worker: Worker) -> None:
-    worker.publish("a", "b", "c", "d", "e")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(2 * PROCESSES)
+    worker.take_while_busy("a", "b", "c", "d", "e")
     worker.look(begun=0)
     worker.look(begun=0)
 
@@ -196,10 +194,7 @@ def test_what_is_reserved_goes_back_to_the_front_when_no_process_answers(worker:
 
 
 def test_what_waits_behind_a_long_node_goes_back_although_other_processes_answer(worker: Worker) -> None:
-    worker.publish("a", "b", "c", "d", "e")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(2 * PROCESSES)
+    worker.take_while_busy("a", "b", "c", "d", "e")
     worker.look(begun=BUSY)
     assert worker.queued() == 1
     worker.look(begun=BUSY)
@@ -209,10 +204,7 @@ def test_what_waits_behind_a_long_node_goes_back_although_other_processes_answer
 
 
 def test_a_message_goes_back_once(worker: Worker) -> None:
-    worker.publish("a", "b", "c")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(3)
+    worker.take_while_busy("a", "b", "c")
     for _ in range(3):
         worker.look(begun=0)
 
@@ -224,10 +216,7 @@ def test_what_has_not_been_written_goes_back_as_it_was_and_does_not_run_here(
     worker: Worker, task: str
 ) -> None:
     worker.task, worker.is_written = task, False
-    worker.publish("a", "b", "c")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(3)
+    worker.take_while_busy("a", "b", "c")
     worker.look(begun=0)
     worker.look(begun=0)
 
@@ -241,10 +230,7 @@ def test_what_has_not_been_written_goes_back_as_it_was_and_does_not_run_here(
 
 def test_a_task_of_a_teams_own_that_has_been_written_stays_as_it_must_not_run_twice(worker: Worker) -> None:
     worker.task = "orders.ship"
-    worker.publish("a", "b", "c")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(3)
+    worker.take_while_busy("a", "b", "c")
     worker.look(begun=0)
     worker.look(begun=0)
 
@@ -255,10 +241,7 @@ def test_a_task_of_a_teams_own_that_has_been_written_stays_as_it_must_not_run_tw
 def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker.publish("a", "b", "c")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(3)
+    worker.take_while_busy("a", "b", "c")
     channel = worker.task_consumer.channel
     monkeypatch.setattr(channel, "_q_for_pri", lambda *_: "not-a-list")
     with channel.conn_or_acquire() as client:
@@ -272,10 +255,7 @@ def test_a_broker_that_takes_nothing_back_leaves_it_in_reserve(
 
 
 def test_a_worker_that_hears_a_signal_to_end_gives_its_reserve_back_at_once(worker: Worker) -> None:
-    worker.publish("a", "b", "c")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(3)
+    worker.take_while_busy("a", "b", "c")
 
     worker_shutting_down.send(sender="worker", sig="SIGTERM", how="Warm", exitcode=0)
 
@@ -293,10 +273,7 @@ def test_a_worker_that_hears_a_signal_to_end_gives_its_reserve_back_at_once(work
 def test_a_worker_that_is_to_end_gives_its_reserve_back_before_it_waits_for_its_nodes(
     worker: Worker, end: Callable[[Worker], None]
 ) -> None:
-    worker.publish("a", "b", "c")
-    worker.take(PROCESSES)
-    worker.look(begun=BUSY)
-    worker.take(3)
+    worker.take_while_busy("a", "b", "c")
 
     end(worker)
 
