@@ -21,12 +21,16 @@ FIRST_SEQ = 1
 
 
 def new_execution_id() -> str:
-    """A UUID of version 7 (RFC 9562): ids sort by the time they were made, so new rows share pages."""
-    milliseconds = time.time_ns() // 1_000_000
+    """A UUID of version 7: ids sort by the time they were made, so new rows share pages, lists are in order.
+
+    The 12 bits after the milliseconds are their fraction (RFC 9562, section 6.2, method 3, as Postgres
+    18's `uuidv7()` has it): steps of 244 ns, which is less than making an id takes.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     value = (
         (milliseconds << 80)
         | (0x7 << 76)
-        | (secrets.randbits(12) << 64)
+        | ((rest * 4096 // 1_000_000) << 64)
         | (0b10 << 62)
         | secrets.randbits(62)
     )
