@@ -1,4 +1,4 @@
-"""`python -m faults`: causes every fault in full, prints the table and writes it to docs/faults.md."""
+"""`python -m faults`: causes every fault in full, prints the tables and writes them to docs/faults.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DeadlinePassed(Exception):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", "names", multiple=True, type=click.Choice(NAMES), help="These faults, in turn.")
-@click.option("--inline", is_flag=True, help="Workers walk inline; nothing is written.")
+@click.option("--inline", is_flag=True, help="Workers walk inline, which has its own tables.")
 @click.option("--short", is_flag=True, help="As in the tests: short, and no time is judged.")
 def main(names: tuple[str, ...], inline: bool, short: bool) -> None:
     """Break everything, and see that nothing is lost. Only a full run is written to docs/faults.md."""
@@ -46,10 +46,10 @@ def main(names: tuple[str, ...], inline: bool, short: bool) -> None:
             with _alarm(fault.deadline, fault.name):
                 verdicts.append(judge(fault, scale, servers))
             click.echo(plain(verdicts[-1]))
-        machine = described(scale, servers)
-    click.echo("\n".join(["", tables(verdicts), "", machine]))
-    if not (names or inline or short):
-        write_into(DOCUMENT, verdicts, machine)
+        written = f"{tables(verdicts)}\n\n{described(scale, servers)}"
+    click.echo(f"\n{written}")
+    if not (names or short):
+        write_into(DOCUMENT, scale.hops, written)
     if broken := [verdict.fault.name for verdict in verdicts if verdict.problems]:
         sys.exit("Promises not kept: " + ", ".join(broken))
 

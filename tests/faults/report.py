@@ -1,7 +1,7 @@
 """The tables of faults, for the terminal and for docs/faults.md.
 
-In the document they stand between two comments, so that a run replaces exactly what it has measured and the
-prose around it stays.
+In the document they stand between two comments, a pair for either value of `hops`, so that a run replaces
+exactly what it has measured and the prose around it stays.
 """
 
 from __future__ import annotations
@@ -9,11 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from faults.verdict import Verdict
+if TYPE_CHECKING:
+    from faults.verdict import Verdict
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
-BEGIN, END = "<!-- faults: written by `make chaos` -->", "<!-- end of faults -->"
+PLACES = {
+    "spread": ("<!-- spread: written by `make chaos` -->", "<!-- end of spread -->"),
+    "inline": ("<!-- inline: written by `make chaos ARGS=--inline` -->", "<!-- end of inline -->"),
+}
+"""By `hops`: the comments between which the tables stand in the document."""
 
 NOTHING = "\N{EN DASH}"
 
@@ -92,14 +98,14 @@ def plain(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def write_into(document: Path, verdicts: Sequence[Verdict], machine: str) -> None:
-    """Put the tables and what they were measured on between the comments.
+def write_into(document: Path, hops: str, written: str) -> None:
+    """Put the tables and what they were measured on between the comments for these `hops`.
 
     Raises ValueError if the document has no such place.
     """
-    place = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
-    written = "\n".join([BEGIN, "", tables(verdicts), "", machine, "", END])
-    text, count = place.subn(lambda _: written, document.read_text())
+    begin, end = PLACES[hops]
+    place = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    text, count = place.subn(lambda _: f"{begin}\n\n{written}\n\n{end}", document.read_text())
     if count != 1:
-        raise ValueError(f"{document} has {count} places for the tables, which begin with {BEGIN}")
+        raise ValueError(f"{document} has {count} places for the tables, which begin with {begin}")
     document.write_text(text)
