@@ -1,4 +1,4 @@
-"""The benchmarks behind docs/scaling.md run, small; and counts, unlike times, are the same on any machine."""
+"""The benchmarks behind docs/scaling.md run, small; and counts, unlike times, are alike on any machine."""
 
 import re
 import subprocess
@@ -30,7 +30,9 @@ def test_a_quick_run_counts_what_a_hop_costs_and_writes_nothing() -> None:
     assert figures["updates of executions within the page (HOT)"] == ("80.0 %", "80.0 %"), (
         "of ten commits, all but the first and the last"
     )
-    assert figures["- BRPOP"] == ("1.00", "1.00")
+    assert all(1 <= float(figures["- BRPOP"][column]) < 1.1 for column in (0, 1)), (
+        "one message each; a worker that finds none for a second asks once more"
+    )
     assert all(0 < float(figures["- EVALSHA"][column]) < 2.5 for column in (0, 1))
     assert all(1 <= float(figures["- records"][column]) < 20 for column in (0, 1)), "the WAL was read"
     pages = [int(figures["hop"][column].split()[0]) for column in (0, 1)]
