@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 
 from workflow_engine.context_cache import ExecutionContextCache
@@ -34,6 +35,18 @@ BROKER_PATIENCE = 30.0
 """Seconds a worker tries to enqueue the next node, with the commit behind it and the lock released."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where an execution stands: what the messages for all its nodes that are due have in common."""
+
+    execution_id: str
+    workflow: WorkflowPlan
+    seq: int
+    priority: int | None
+    committed_at: datetime | None
+    """The database's time of the commit of `seq`, or of when its message was found to be lost."""
+
+
 class Enqueuer:
     """Hands the nodes that are due to the broker. One instance serves a process."""
 
@@ -57,28 +70,18 @@ class Enqueuer:
         """Publish the first node of an execution that was created and has committed."""
         workflow = self._plans.get(new.workflow_id, new.version)
         walk = Walk.start(workflow.graph, new.trigger_node_id)
-        self.go_on(started.id, workflow, walk, FIRST_SEQ, new.priority, started.created_at)
+        self.go_on(Standing(started.id, workflow, FIRST_SEQ, new.priority, started.created_at), walk)
 
-    def go_on(
-        self,
-        execution_id: str,
-        workflow: WorkflowPlan,
-        walk: Walk,
-        seq: int,
-        priority: int | None,
-        committed_at: datetime | None = None,
-    ) -> None:
-        """Publish the first node in line and those that were woken; without any left, it is completed.
-
-        `committed_at` is the database's time of the commit of `seq`, or of when it was found to be lost.
-        """
+    def go_on(self, standing: Standing, walk: Walk) -> None:
+        """Publish the first node in line and those that were woken; without any left, it is completed."""
+        execution_id = standing.execution_id
         if walk.is_finished:
             self._state.update_execution_status(execution_id, ExecutionStatus.COMPLETED)
             with suppress(CacheUnavailable):
                 self._cache.announce_finished(execution_id, ExecutionStatus.COMPLETED.value)
             return
         woken = self.woken(execution_id) if walk.waiting else []
-        self.publish(execution_id, workflow, [*walk.due[:1], *woken], seq, priority, committed_at)
+        self.publish(standing, [*walk.due[:1], *woken])
 
     def wake(self, due: Sequence[DueWait]) -> None:
         """Enqueue nodes whose waits are over and were claimed. Raises `BrokerUnavailable`."""
@@ -90,11 +93,8 @@ class Enqueuer:
                 # One definition that only a newer worker can read must not keep all others waiting.
                 log.warning("Execution %s is left to another worker: %s", wait.execution_id, error)
                 continue
-            dispatches.append(
-                self._dispatch(
-                    wait.execution_id, workflow, wait.node_id, wait.seq, wait.priority, wait.woken_at
-                )
-            )
+            standing = Standing(wait.execution_id, workflow, wait.seq, wait.priority, wait.woken_at)
+            dispatches.append(self._dispatch(standing, wait.node_id))
         self._dispatcher.publish(dispatches)
 
     def woken(self, execution_id: str) -> list[str]:
@@ -105,63 +105,33 @@ class Enqueuer:
             log.warning("The woken nodes of execution %s have to wait: %s", execution_id, error)
             return []
 
-    def publish(
-        self,
-        execution_id: str,
-        workflow: WorkflowPlan,
-        node_ids: Sequence[str],
-        seq: int,
-        priority: int | None,
-        committed_at: datetime | None = None,
-        patience: float = 0.0,
-    ) -> None:
+    def publish(self, standing: Standing, node_ids: Sequence[str], patience: float = 0.0) -> None:
         """Hand messages for these nodes to the broker, and try to for `patience` seconds while it is away."""
-        dispatches = [
-            self._dispatch(execution_id, workflow, node_id, seq, priority, committed_at)
-            for node_id in node_ids
-        ]
+        dispatches = [self._dispatch(standing, node_id) for node_id in node_ids]
         if not dispatches:
             return
         with suppress(BrokerUnavailable):  # told where it was met; recovery sends what is due
             repeated(
                 lambda: self._dispatcher.publish(dispatches),
                 patience,
-                f"enqueue {', '.join(node_ids)} of execution {execution_id}",
+                f"enqueue {', '.join(node_ids)} of execution {standing.execution_id}",
             )
 
-    def queued(
-        self,
-        execution_id: str,
-        workflow: WorkflowPlan,
-        node_id: str,
-        seq: int,
-        priority: int | None,
-        committed_at: datetime,
-    ) -> QueuedMessage | None:
+    def queued(self, standing: Standing, node_id: str) -> QueuedMessage | None:
         """The message for a node, for whoever can send it on the way; None if it has to be published."""
         try:
-            return self._dispatcher.queued(
-                self._dispatch(execution_id, workflow, node_id, seq, priority, committed_at)
-            )
+            return self._dispatcher.queued(self._dispatch(standing, node_id))
         except BrokerUnavailable:
             return None
 
-    def _dispatch(
-        self,
-        execution_id: str,
-        workflow: WorkflowPlan,
-        node_id: str,
-        seq: int,
-        priority: int | None,
-        committed_at: datetime | None = None,
-    ) -> Dispatch:
-        node = workflow.graph.nodes[node_id]
-        queue, priority = _queue_of(node, priority, self._settings)
+    def _dispatch(self, standing: Standing, node_id: str) -> Dispatch:
+        workflow = standing.workflow
+        queue, priority = _queue_of(workflow.graph.nodes[node_id], standing.priority, self._settings)
         return Dispatch(
-            HopMessage(execution_id, workflow.workflow.id, workflow.version, node_id, seq),
+            HopMessage(standing.execution_id, workflow.workflow.id, workflow.version, node_id, standing.seq),
             queue=queue,
             priority=priority,
-            committed_at=committed_at,
+            committed_at=standing.committed_at,
         )
 
 

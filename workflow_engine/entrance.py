@@ -13,7 +13,7 @@ from workflow_engine.cached_context import CachedContext, rebuilt_context
 from workflow_engine.context_cache import ExecutionContextCache, Held, Late, Missing
 from workflow_engine.definition import Node
 from workflow_engine.dispatch import HopMessage
-from workflow_engine.enqueue import AHEAD_OF_THE_QUEUE, Enqueuer
+from workflow_engine.enqueue import AHEAD_OF_THE_QUEUE, Enqueuer, Standing
 from workflow_engine.errors import (
     BackingServiceUnavailable,
     CacheUnavailable,
@@ -155,8 +155,8 @@ class Entrance:
             return False
         # Only now, or the message could arrive while we still hold the lock.
         workflow = self._plans.get(snapshot.workflow_id, snapshot.version)
-        walk, priority = _replayed(workflow, snapshot), AHEAD_OF_THE_QUEUE
-        self._enqueuer.go_on(execution_id, workflow, walk, snapshot.seq, priority, snapshot.read_at)
+        standing = Standing(execution_id, workflow, snapshot.seq, AHEAD_OF_THE_QUEUE, snapshot.read_at)
+        self._enqueuer.go_on(standing, _replayed(workflow, snapshot))
         return True
 
     @contextmanager

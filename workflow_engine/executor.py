@@ -21,7 +21,7 @@ from workflow_engine.context import ExecutionContext, LazyMapping
 from workflow_engine.context_cache import ExecutionContextCache, Left
 from workflow_engine.definition import Node
 from workflow_engine.dispatch import HopMessage
-from workflow_engine.enqueue import BROKER_PATIENCE, Enqueuer
+from workflow_engine.enqueue import BROKER_PATIENCE, Enqueuer, Standing
 from workflow_engine.entrance import Entrance, NotEntered
 from workflow_engine.errors import (
     BackingServiceUnavailable,
@@ -63,6 +63,12 @@ class Committed:
     walk: Walk
     """Where the execution stands if the outcome was accepted."""
     answer: CommitAnswer
+
+    @property
+    def standing(self) -> Standing:
+        hop, answer = self.hop, self.answer
+        priority = hop.cached.identity["priority"]
+        return Standing(hop.execution_id, hop.workflow, answer.seq, priority, answer.committed_at)
 
 
 class WorkflowExecutor:
@@ -304,17 +310,7 @@ class WorkflowExecutor:
         return Left(was_updated=False, is_awaited=self._cache.take_knock(hop.execution_id))
 
     def _message_sent_on_leaving(self, done: Committed) -> QueuedMessage | None:
-        hop, answer = done.hop, done.answer
-        if not done.walk.due:
-            return None
-        return self._enqueuer.queued(
-            hop.execution_id,
-            hop.workflow,
-            done.walk.due[0],
-            answer.seq,
-            hop.cached.identity["priority"],
-            answer.committed_at,
-        )
+        return self._enqueuer.queued(done.standing, done.walk.due[0]) if done.walk.due else None
 
     # 5 enqueue: what is due next and was not sent on leaving
 
@@ -331,15 +327,7 @@ class WorkflowExecutor:
         elif answer.status in (ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
             due = [] if left.has_sent else done.walk.due[:1]
             woken = self._enqueuer.woken(execution_id) if answer.attention or left.is_awaited else []
-            self._enqueuer.publish(
-                execution_id,
-                hop.workflow,
-                [*due, *woken],
-                answer.seq,
-                hop.cached.identity["priority"],
-                answer.committed_at,
-                BROKER_PATIENCE,
-            )
+            self._enqueuer.publish(done.standing, [*due, *woken], BROKER_PATIENCE)
         elif answer.status is ExecutionStatus.PAUSED and left.is_awaited:
             self.resume_execution(execution_id)  # it may have been resumed while we held the lock
 
