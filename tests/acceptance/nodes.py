@@ -97,7 +97,8 @@ def kills_its_process(context: ExecutionContext) -> None:
 
 
 @node("test.sleeps")
-def sleeps() -> None:
+def sleeps(context: ExecutionContext) -> None:
+    _write_down_run(context)
     time.sleep(60)
 
 
