@@ -46,10 +46,7 @@ def test_others_go_on_while_a_node_waits_and_a_join_waits_for_it(
     workers.drain()
 
     assert client.get(execution).status is ExecutionStatus.WAITING
-    assert statuses(client, execution) == [
-        ("cool_off", NodeStatus.WAITING),
-        ("before", NodeStatus.COMPLETED),
-    ]
+    assert statuses(client, execution) == [("cool_off", NodeStatus.WAITING), ("before", NodeStatus.COMPLETED)]
     redis_client.flushdb()
     time_passes(HOUR)
     wake_due()
