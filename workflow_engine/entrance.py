@@ -72,6 +72,8 @@ class Entrance:
                 # had unlocked before it leaves the way free.
                 self._cache.knock(message.execution_id)
                 entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
+                if isinstance(entered, Late) and self._cache.take_knock(message.execution_id):
+                    self.resume(message.execution_id)  # somebody else's knock may have been taken with ours
         if isinstance(entered, Late):
             raise NotEntered(NOT_DUE)
         if isinstance(entered, Held):

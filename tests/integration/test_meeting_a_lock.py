@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 from fleet_in_process import Broker, Workers, calling, line
 
-from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
+from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine import Engine
 
 
@@ -85,3 +86,31 @@ def test_a_node_that_is_woken_while_a_worker_is_leaving_goes_on(
 
     assert happened
     assert client.get(execution_id).status is ExecutionStatus.COMPLETED
+
+
+def test_whoever_has_met_a_lock_in_vain_with_a_late_message_leaves_nothing_in_redis(
+    client: WorkflowClient,
+    engine: Engine,
+    second_engine: Engine,
+    broker: Broker,
+    redis_client: redis.Redis,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client.deploy(line(works, last))
+    execution_id = client.start("line").id
+    message = broker.take()
+    held = second_engine.locks.acquire_lock(execution_id)
+    assert held is not None
+    knock = engine.cache.knock
+
+    def knock_too_late(execution_id: str) -> None:
+        second_engine.locks.release_lock(held)
+        second_engine.executor.continue_execution(message)
+        knock(execution_id)
+
+    monkeypatch.setattr(engine.cache, "knock", knock_too_late)
+    engine.executor.continue_execution(message)
+
+    assert {each.node_id for each in broker.messages} == {"last"}
+    assert not redis_client.exists(settings.knock_key(execution_id))
