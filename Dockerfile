@@ -1,17 +1,18 @@
-# The engine with its command line and its workers: `docker build -t workflow-engine .`
+# The engine with its command line, its workers and Flower: `docker build -t workflow-engine .`
 # A worker is the default command; `docker compose up` runs it with everything it needs.
 FROM python:3.11-slim AS build
 WORKDIR /source
-COPY pyproject.toml README.md celeryconfig.py ./
+COPY pyproject.toml setup.py README.md ./
 COPY workflow_engine workflow_engine
-COPY workers workers
-RUN python -m venv /opt/workflow-engine && /opt/workflow-engine/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/workflow-engine && /opt/workflow-engine/bin/pip install --no-cache-dir '.[flower,http,regex]'
 
 FROM python:3.11-slim
 RUN useradd --system --no-create-home --uid 10001 engine
 COPY --from=build /opt/workflow-engine /opt/workflow-engine
 # Your own node types go here too, named in WORKFLOW_ENGINE_IMPORTS; in a real deployment build on this image.
 WORKDIR /app
+COPY celeryconfig.py ./
+COPY workers workers
 COPY examples examples
 ENV PATH=/opt/workflow-engine/bin:$PATH \
     PYTHONPATH=/app \

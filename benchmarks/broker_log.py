@@ -1,6 +1,6 @@
-"""The messages that reach the broker, as Redis itself tells of them: when, from which client, for which node.
+"""The messages that reach the broker, as Redis reports them: time, client and node.
 
-Neither the sender's clock nor the receiver's: Redis reports each command, with its time, while it runs it
+No clock of a sender or receiver is involved: Redis reports each command with its time while it runs it
 (MONITOR). That slows it down a little, so figures taken this way are on the safe side.
 """
 
@@ -32,7 +32,7 @@ class Message:
 
 
 class BrokerLog:
-    """Listens from `with BrokerLog(url)` on until its end; `messages` then has what was published."""
+    """Listens inside `with BrokerLog(url)`; afterwards `messages` has what was published."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.Redis.from_url(url, socket_timeout=None)
@@ -51,7 +51,7 @@ class BrokerLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._redis.echo(self._marker)  # the last that the listener has to hear
+        self._redis.echo(self._marker)  # the last line that the listener reads
         self._thread.join(30)
         self._connection.disconnect()  # type: ignore[no-untyped-call]
         self._redis.close()

@@ -1,7 +1,7 @@
-"""What follows from the cost of a hop: what workers can do, what is full first, what a day leaves on disk.
+"""What follows from the cost of a hop: the rate of the workers, the first bottleneck, the disk use of a day.
 
 Pure arithmetic on measured costs and on assumptions that are written down in one place, `Installation`.
-A resource is taken for full well below 100 %, because queues grow long before that. Nodes are taken to do
+A resource counts as full well below 100 %, because queues grow long before that. Nodes are assumed to do
 nothing: real ones need more processes, and cost Postgres and Redis no more.
 """
 
@@ -15,7 +15,7 @@ SECONDS_PER_DAY = 86_400
 
 @dataclass(frozen=True)
 class Connections:
-    """What a worker keeps open to a server."""
+    """The connections of a worker to one server."""
 
     main: int
     """By its main process."""
@@ -23,13 +23,13 @@ class Connections:
     """By each process of its pool."""
 
     def of(self, workers: int, processes: int) -> int:
-        """Of so many workers with so many processes each."""
+        """Return the connections of all workers, with `processes` processes each."""
         return workers * (self.main + processes * self.process)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured. Times are processor time; bytes are those of a hop unless a name says otherwise."""
+    """The measured costs. Times are processor time; bytes are those of a hop unless a name says otherwise."""
 
     nodes: int
     """Of each execution."""
@@ -40,7 +40,7 @@ class Costs:
     postgres_seconds: float
     redis_seconds: float
     broker_share: float
-    """Of the time of Redis, what it does as Celery's broker."""
+    """The share of the time of Redis that it spends as Celery's broker."""
     wal_bytes: float
     wal_bytes_per_start: float
     aof_bytes: float
@@ -56,7 +56,7 @@ class Costs:
 
     @property
     def bytes_per_execution(self) -> float:
-        """On disk, for good; the trigger has a row of its own."""
+        """Bytes on disk, permanently; the trigger has a row of its own."""
         return self.execution_bytes + (self.nodes + 1) * self.row_bytes
 
     @property
@@ -66,28 +66,28 @@ class Costs:
 
 @dataclass(frozen=True)
 class Installation:
-    """What is assumed, because it is not the engine's to measure."""
+    """The assumptions, which do not depend on the engine."""
 
     processes: int = 8
     """Of a worker."""
     worker_cores: int = 4
     postgres_cores: int = 8
     postgres_connections: int = 300
-    """That Postgres accepts; more cost it memory and locks, whether they are busy or not."""
+    """The most that Postgres should have; more cost memory and locks, even when idle."""
     wal_bytes_per_second: float = 100e6
-    """That the disk of the WAL takes."""
+    """Bytes a second that the disk of the WAL takes."""
     waiting: float = 0.004
     """Seconds of a hop in which its process waits: four round trips in a network, one flush of the WAL."""
     flush: float = 0.002
     """Seconds for which a commit keeps its session of Postgres, the flush of the WAL included."""
     full: float = 0.7
-    """Share of a resource from which on queues grow."""
+    """The share of a resource above which queues grow."""
     has_own_broker: bool = False
-    """Whether messages go through another Redis than contexts."""
+    """True if messages go through another Redis than contexts."""
 
 
 def walls(costs: Costs, workers: int, at: Installation) -> dict[str, float]:
-    """Hops a second at which each resource is full."""
+    """Return the hops a second at which each resource is full."""
     cores = at.full * at.worker_cores * workers
     found = {
         "processes of the workers": workers * at.processes / (costs.pool_seconds + at.waiting),
@@ -105,35 +105,35 @@ def walls(costs: Costs, workers: int, at: Installation) -> dict[str, float]:
 
 
 def first_wall(rates: Mapping[str, float]) -> tuple[str, float]:
-    """The resource that is full before all others, and the hops a second at which it is."""
+    """Return the resource that is full before all others, and the hops a second at which it is."""
     name = min(rates, key=lambda each: rates[each])
     return name, rates[name]
 
 
 def of_the_workers(rates: Mapping[str, float]) -> float:
-    """Hops a second that the workers would do on servers without limits."""
+    """Return the hops a second of the workers on servers without limits."""
     return min(rate for name, rate in rates.items() if "of the workers" in name)
 
 
 def busy_sessions(hops_per_second: float, at: Installation) -> float:
-    """Sessions of Postgres that are at work at a time: what a pooler in transaction mode has to hold."""
+    """Return how many sessions of Postgres are busy at a time: the size of a pooler in transaction mode."""
     return hops_per_second * at.flush / at.full
 
 
 def pool_processes(costs: Costs, hops_per_second: float, node_seconds: float, at: Installation) -> float:
-    """Processes that so many hops a second need, of nodes that take so long."""
+    """Return how many processes this rate needs, for nodes that take `node_seconds`."""
     return hops_per_second * (costs.pool_seconds + at.waiting + node_seconds) / at.full
 
 
 def on_one_machine(costs: Costs, cores: int) -> float:
-    """Hops a second where workers and servers share these cores and nothing else keeps them."""
+    """Return the hops a second of workers and servers that share these cores, with no other bottleneck."""
     each = costs.main_seconds + costs.pool_seconds + costs.postgres_seconds + costs.redis_seconds
     return cores / each
 
 
 @dataclass(frozen=True)
 class Day:
-    """A day of so many executions, whose busiest minutes see `peak` times the average."""
+    """A day with this many executions, whose busiest minutes have `peak` times the average."""
 
     executions: int = 1_000_000
     peak: float = 5.0
@@ -141,7 +141,7 @@ class Day:
     """How long an execution is active, from its start to its end or its next long wait."""
 
     def hops_per_second(self, costs: Costs) -> float:
-        """On average."""
+        """Return the average rate."""
         return self.executions * costs.nodes / SECONDS_PER_DAY
 
     def hops_at_peak(self, costs: Costs) -> float:
@@ -154,13 +154,13 @@ class Day:
         return self.executions * costs.nodes * costs.aof_bytes
 
     def disk_bytes(self, costs: Costs, days: int = 1) -> float:
-        """What the tables hold if they keep so many days."""
+        """Return the size of the tables if they keep this many days."""
         return days * self.executions * costs.bytes_per_execution
 
     def active_at_peak(self) -> float:
-        """Executions that are active at a time."""
+        """Return how many executions are active at a time."""
         return self.peak * self.executions / SECONDS_PER_DAY * self.active_seconds
 
     def redis_bytes(self, costs: Costs) -> float:
-        """Memory of Redis for them at the peak, each with a message in its queue."""
+        """Return the memory of Redis for them at the peak, each with a message in its queue."""
         return self.active_at_peak() * (costs.context_bytes + costs.message_bytes)

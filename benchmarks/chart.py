@@ -1,7 +1,7 @@
-"""A chart of what a run has found, as SVG: bars with their spread, and bars put together from parts.
+"""A chart of a run as SVG: bars with their spread, and bars stacked from parts.
 
-No library draws it, so that measuring needs none. It brings its own colours for light and for dark pages, and
-no background, because it stands in a document whose page the reader chooses.
+No library draws it, so that measuring needs none. It has its own colours for light and for dark pages, and no
+background, because the reader chooses the page of the document.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from benchmarks.report import Spread
 
 WIDTH = 760
 LABELS = 170
-"""Where bars begin; what they are called stands before."""
+"""Where bars begin; their labels are to the left."""
 VALUES = 150
-"""Room behind the longest bar, for what it says."""
+"""Room for the value behind the longest bar."""
 BAR, STEP = 24, 38
 HEAD = 58
-"""Above the bars of a panel: its title and what to know about it."""
+"""Room above the bars of a panel for its title and a note."""
 LEGEND = 26
 GAP = 26
 LEGIBLE = 34
@@ -79,7 +79,7 @@ class Stacks:
 
 
 def drawn(title: str, bars: Bars, stacks: Stacks) -> str:
-    """Both panels, one below the other."""
+    """Return the chart: both panels, one below the other."""
     top = 8
     below = top + HEAD + STEP * len(bars.bars) + GAP
     height = below + HEAD + LEGEND + STEP * len(stacks.stacks)
@@ -137,7 +137,7 @@ def _stacks(panel: Stacks, top: int) -> Iterator[str]:
 
 
 def _scale(values: Iterator[float]) -> float:
-    """Units of the drawing for one of what is told."""
+    """Return the units of the drawing for one unit of the values."""
     return (WIDTH - LABELS - VALUES) / (max(values) or 1)
 
 

@@ -1,7 +1,7 @@
-"""Commits of hops and nothing else: the time below which no engine can come that keeps every result.
+"""Commits of hops and nothing else: the floor of any engine that keeps every result.
 
-As many processes as the workers have, each with an execution of its own, commit one node after another over
-the engine's own way to Postgres. No node is run, no Redis asked, no message sent.
+As many processes as the workers have, each with an execution of its own, commit one node after another
+through the engine's own code. No node runs, no call goes to Redis, no message is sent.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.contenders import Batch
-from benchmarks.fleet import PROCESSES, Fleet
+from benchmarks.testbed import PROCESSES, Testbed
 from benchmarks.usage import Usage
-from workflow_engine.engine import Engine
-from workflow_engine.execution_records import NodeCommit
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.execution.records import NodeCommit
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.settings import Settings
-from workflow_engine.states import ExecutionStatus, NodeStatus
 
 
 class CommitsAlone:
-    """Takes turns with chains, as many commits as these have hops."""
+    """Alternates with chains, with as many commits as these have hops."""
 
-    def __init__(self, fleet: Fleet, workflow_id: str) -> None:
-        self._fleet = fleet
+    def __init__(self, testbed: Testbed, workflow_id: str) -> None:
+        self._testbed = testbed
         self._workflow_id = workflow_id
 
     def __enter__(self) -> Self:
@@ -40,18 +40,20 @@ class CommitsAlone:
 
     def run(self, number: int, nodes: int) -> Batch:
         share = number * nodes // PROCESSES
-        executions = [self._fleet.client.start(self._workflow_id).id for _ in range(PROCESSES)]
-        before = Usage.now(self._fleet, {})
+        executions = [self._testbed.client.start(self._workflow_id).id for _ in range(PROCESSES)]
+        before = Usage.now(self._testbed, {})
         times = list(
-            self._processes.map(_commit, [self._fleet.settings] * PROCESSES, executions, [share] * PROCESSES)
+            self._processes.map(
+                _commit, [self._testbed.settings] * PROCESSES, executions, [share] * PROCESSES
+            )
         )
-        used = Usage.now(self._fleet, {}) - before
+        used = Usage.now(self._testbed, {}) - before
         seconds = max(end for _, end in times) - min(begin for begin, _ in times)
         return Batch(share * PROCESSES, seconds, used)
 
 
 def _commit(settings: Settings, execution_id: str, count: int) -> tuple[float, float]:
-    """When the first of so many commits began and the last one was over, by the clock of all processes."""
+    """Make `count` commits. Return when the first began and the last ended, by the clock of all processes."""
     engine = Engine.assemble(settings)
     snapshot = engine.state.load_snapshot(execution_id)
     assert snapshot is not None
@@ -76,5 +78,5 @@ def _commit(settings: Settings, execution_id: str, count: int) -> tuple[float, f
         fence = commit.token
     end = time.monotonic()
     engine.state.update_execution_status(execution_id, ExecutionStatus.CANCELLED)
-    engine.state.engine.dispose()
+    engine.database.dispose()
     return begin, end

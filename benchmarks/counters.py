@@ -1,7 +1,7 @@
-"""What Postgres and Redis count while they work: bytes of WAL, commands, updates that stay in the page.
+"""The counters of Postgres and Redis: bytes of WAL, commands, updates that stay in the page.
 
-Some counters are true at once. Others a session of Postgres hands in only now and then, and for certain when
-it ends; so these are read after all other sessions were ended, which workers survive as any outage.
+Some counters are exact at once. Others a session of Postgres flushes only now and then, and always when it
+ends. So these are read after ending all other sessions, which workers survive like any outage.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from benchmarks.fleet import Fleet
+from benchmarks.testbed import Testbed
 
 BROKER_COMMANDS = frozenset({"brpop", "lpush", "rpush", "publish", "llen", "lrange"})
-"""What Celery sends; the rest is the engine's."""
+"""The commands that Celery sends; the rest are the engine's."""
 DIRECT_COMMANDS = BROKER_COMMANDS | {"evalsha", "eval"}
-"""The commands of a hop that come over a connection; others are called by scripts."""
+"""The commands of a hop that arrive over a connection; scripts call the others."""
 
 END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 SESSION_END = 0.3
-"""Seconds within which a session has ended; workers that have nothing to do come back later, or alone."""
+"""Seconds within which a session has ended; idle workers reconnect later."""
 
 EXECUTIONS = """
 SELECT n_tup_upd, n_tup_hot_upd, n_dead_tup, autovacuum_count
@@ -44,27 +44,27 @@ WHERE t.oid IN ('executions'::regclass, 'node_executions'::regclass)
 
 @dataclass(frozen=True)
 class Counters:
-    """What the servers have counted by a time; of a difference, what they counted in between."""
+    """The counts of the servers up to a time; as a difference, the counts in between."""
 
     wal_bytes: int
     aof_bytes: int
     redis_received: int
     redis_sent: int
     calls: Counter[str]
-    """Commands of Redis by name, those that scripts call included."""
+    """Commands of Redis by name, including those that scripts call."""
     microseconds: Counter[str]
-    """What the same commands took; a script's time includes that of what it calls."""
+    """The time of the same commands; a script's time includes that of the commands it calls."""
 
     @classmethod
-    def now(cls, fleet: Fleet) -> Counters:
-        ((wal_bytes,),) = fleet.rows("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+    def now(cls, testbed: Testbed) -> Counters:
+        ((wal_bytes,),) = testbed.rows("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
         commands = {
-            name.removeprefix("cmdstat_"): stats for name, stats in fleet.redis.info("commandstats").items()
+            name.removeprefix("cmdstat_"): stats for name, stats in testbed.redis.info("commandstats").items()
         }
-        stats = fleet.redis.info("stats")
+        stats = testbed.redis.info("stats")
         return cls(
             wal_bytes=wal_bytes,
-            aof_bytes=fleet.redis.info("persistence")["aof_current_size"],
+            aof_bytes=testbed.redis.info("persistence")["aof_current_size"],
             redis_received=stats["total_net_input_bytes"],
             redis_sent=stats["total_net_output_bytes"],
             calls=Counter({name: stats["calls"] for name, stats in commands.items()}),
@@ -84,11 +84,11 @@ class Counters:
 
 @dataclass(frozen=True)
 class TableCounters:
-    """What sessions have handed in by a time, of `executions` and of the whole database."""
+    """The counts that sessions have flushed, of `executions` and of the whole database."""
 
     updates: int
     hot_updates: int
-    """Those that stayed in the page and left the indexes alone."""
+    """Those that stayed in the page and left the indexes unchanged."""
     dead_rows: int
     """Row versions that are waiting for vacuum."""
     vacuums: int
@@ -99,13 +99,13 @@ class TableCounters:
         return 100 * self.hot_updates / self.updates
 
     @classmethod
-    def at_last(cls, fleet: Fleet) -> TableCounters:
-        """After ending all sessions but this one, so that nothing is missing."""
-        fleet.rows(END_SESSIONS)
+    def at_last(cls, testbed: Testbed) -> TableCounters:
+        """Read the counts after ending all sessions but this one, so that they are complete."""
+        testbed.rows(END_SESSIONS)
         time.sleep(SESSION_END)
-        fleet.execute("SELECT pg_stat_force_next_flush()")
-        ((updates, hot_updates, dead_rows, vacuums),) = fleet.rows(EXECUTIONS)
-        ((transactions,),) = fleet.rows(
+        testbed.execute("SELECT pg_stat_force_next_flush()")
+        ((updates, hot_updates, dead_rows, vacuums),) = testbed.rows(EXECUTIONS)
+        ((transactions,),) = testbed.rows(
             "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
         )
         return cls(updates, hot_updates, dead_rows, vacuums, transactions)
@@ -120,6 +120,6 @@ class TableCounters:
         )
 
 
-def sizes(fleet: Fleet) -> dict[tuple[str, str], int]:
-    """Bytes of the two tables, of their TOAST and of each index, by table and name."""
-    return {(table, name): size for table, name, size in fleet.rows(SIZES)}
+def sizes(testbed: Testbed) -> dict[tuple[str, str], int]:
+    """Return the bytes of the two tables, of their TOAST and of each index, by table and name."""
+    return {(table, name): size for table, name, size in testbed.rows(SIZES)}

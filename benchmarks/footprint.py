@@ -1,6 +1,6 @@
 """What a hop costs each server, and what follows for fleets of workers and for a million executions a day.
 
-The first is measured, the rest computed from it by `capacity`. All of it is told in docs/scaling.md.
+The first is measured; `capacity` computes the rest from it. All of it is in docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from benchmarks.capacity import (
     walls,
 )
 from benchmarks.counters import DIRECT_COMMANDS
-from benchmarks.fleet import WORKER, Fleet
 from benchmarks.hop_costs import NODES, PROCESSES, Footprint, Size, connections, measured
 from benchmarks.report import SCALING, Comparison, Section
+from benchmarks.testbed import WORKER, Testbed
 
 FULL = Size(warm=100, at_once=500, resting=50)
 QUICK = Size(warm=5, at_once=15, resting=5)
 
 LENGTHS = (100, 1_000)
-"""Bytes that each node puts out."""
-SELDOM = 0.05
-"""Commands a hop below which a command belongs to something else: heartbeats, timekeepers."""
+"""Bytes of the output of each node."""
+RARE = 0.05
+"""Calls per hop below which a command belongs to something else: heartbeats, timekeepers."""
 WORKERS = (1, 10, 100)
 KEPT_DAYS = (30, 180)
 NODE_SECONDS = 1.0
@@ -40,12 +40,12 @@ NODE_SECONDS = 1.0
 Row = tuple[str, ...]
 
 
-def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The footprint of a hop, on one worker of two processes, and what follows from it."""
+def measure(testbed: Testbed, quick: bool = False) -> Section:
+    """Measure the footprint of a hop, on one worker of two processes, and compute what follows from it."""
     size = QUICK if quick else FULL
-    pids = fleet.start_workers(WORKER)
-    held = connections(fleet, pids)
-    found = [measured(fleet, pids, size, length, held) for length in LENGTHS]
+    pids = testbed.start_workers(WORKER)
+    held = connections(testbed, pids)
+    found = [measured(testbed, pids, size, length, held) for length in LENGTHS]
     costs = [each.costs for each in found]
     columns = [f"outputs of {each.length:,} B" for each in found]
     at = Installation()
@@ -85,28 +85,31 @@ def _hop_rows(found: Sequence[Footprint]) -> list[Row]:
         return row(name, lambda each: value(each.costs))
 
     return [
-        cost("WAL of a hop", lambda costs: told(costs.wal_bytes)),
+        cost("WAL of a hop", lambda costs: format_bytes(costs.wal_bytes)),
         row("- records", lambda each: f"{each.steady.wal.records / each.steady.number_of_hops:.1f}"),
-        row("- images of whole pages", lambda each: told(each.steady.images_per_hop)),
-        row("WAL of a hop after a checkpoint", lambda each: told(each.after_checkpoint.per_hop.wal_bytes)),
-        row("- images of whole pages", lambda each: told(each.after_checkpoint.images_per_hop)),
-        cost("WAL of a start", lambda costs: told(costs.wal_bytes_per_start)),
-        cost("row of the journal", lambda costs: told(costs.row_bytes)),
+        row("- full-page images", lambda each: format_bytes(each.steady.images_per_hop)),
+        row(
+            "WAL of a hop after a checkpoint",
+            lambda each: format_bytes(each.after_checkpoint.per_hop.wal_bytes),
+        ),
+        row("- full-page images", lambda each: format_bytes(each.after_checkpoint.images_per_hop)),
+        cost("WAL of a start", lambda costs: format_bytes(costs.wal_bytes_per_start)),
+        cost("journal row", lambda costs: format_bytes(costs.row_bytes)),
         *_size_rows(found, "node_executions", per=NODES + 1),
-        cost("execution without its journal", lambda costs: told(costs.execution_bytes)),
+        cost("execution without its journal", lambda costs: format_bytes(costs.execution_bytes)),
         *_size_rows(found, "executions", per=1),
         row("updates of executions within the page (HOT)", lambda each: f"{each.tables.hot_percent:.1f} %"),
         row("- others, of each execution", lambda each: f"{each.cold_updates:.2f}"),
         row("row versions left for vacuum, of each execution", lambda each: f"{each.dead_rows:.2f}"),
-        row("- runs of autovacuum meanwhile", lambda each: f"{each.tables.vacuums}"),
+        row("- autovacuum runs", lambda each: f"{each.tables.vacuums}"),
         row("transactions in Postgres, starts included", lambda each: f"{each.transactions:.2f}"),
         *_command_rows(found),
-        row("received by Redis", lambda each: told(each.steady.per_hop.redis_received)),
-        row("sent by Redis", lambda each: told(each.steady.per_hop.redis_sent)),
-        cost("append-only file of Redis", lambda costs: told(costs.aof_bytes)),
-        row("message in the broker", lambda each: told(each.steady.message_bytes)),
-        cost("- the memory it takes in Redis", lambda costs: told(costs.message_bytes)),
-        cost("memory of a context in Redis", lambda costs: told(costs.context_bytes)),
+        row("received by Redis", lambda each: format_bytes(each.steady.per_hop.redis_received)),
+        row("sent by Redis", lambda each: format_bytes(each.steady.per_hop.redis_sent)),
+        cost("append-only file of Redis", lambda costs: format_bytes(costs.aof_bytes)),
+        row("message in the broker", lambda each: format_bytes(each.steady.message_bytes)),
+        cost("- its memory in Redis", lambda costs: format_bytes(costs.message_bytes)),
+        cost("memory of a context in Redis", lambda costs: format_bytes(costs.context_bytes)),
         cost("connections to Postgres, main process", lambda costs: f"{costs.postgres_connections.main}"),
         cost("- each process of the pool", lambda costs: f"{costs.postgres_connections.process}"),
         cost("connections to Redis, main process", lambda costs: f"{costs.redis_connections.main}"),
@@ -117,7 +120,7 @@ def _hop_rows(found: Sequence[Footprint]) -> list[Row]:
         cost("- Redis", lambda costs: milliseconds(costs.redis_seconds)),
         cost("- share of it as Celery's broker", lambda costs: f"{100 * costs.broker_share:.0f} %"),
         row("- share of it in commands", lambda each: f"{100 * each.steady.share_in_commands:.0f} %"),
-        row("- all else on the machine", lambda each: milliseconds(each.steady.others_per_hop)),
+        row("- rest of the machine", lambda each: milliseconds(each.steady.others_per_hop)),
         row("hops a second, all on this machine", lambda each: f"{each.steady.hops_per_second:,.0f}"),
         cost(
             "- computed from the processor time",
@@ -131,7 +134,7 @@ def _size_rows(found: Sequence[Footprint], table: str, per: int) -> list[Row]:
     return [
         (
             f"- {'its table' if name == table else name}",
-            *(told(each.sizes[table, name] / (each.executions * per)) for each in found),
+            *(format_bytes(each.sizes[table, name] / (each.executions * per)) for each in found),
         )
         for name in names
     ]
@@ -139,7 +142,7 @@ def _size_rows(found: Sequence[Footprint], table: str, per: int) -> list[Row]:
 
 def _command_rows(found: Sequence[Footprint]) -> list[Row]:
     names = sorted(
-        {name for each in found for name, calls in each.steady.per_hop.calls.items() if calls >= SELDOM}
+        {name for each in found for name, calls in each.steady.per_hop.calls.items() if calls >= RARE}
     )
 
     def sum_of(chosen: Sequence[str]) -> Row:
@@ -148,23 +151,23 @@ def _command_rows(found: Sequence[Footprint]) -> list[Row]:
     direct = [name for name in names if name in DIRECT_COMMANDS]
     others = [name for name in names if name not in DIRECT_COMMANDS]
     return [
-        ("commands that Redis is sent", *sum_of(direct)),
+        ("commands sent to Redis", *sum_of(direct)),
         *((f"- {name.upper()}", *sum_of([name])) for name in direct),
-        ("commands that its scripts call", *sum_of(others)),
+        ("commands called by its scripts", *sum_of(others)),
         *((f"- {name.upper()}", *sum_of([name])) for name in others),
     ]
 
 
 def _method(size: Size) -> str:
     return (
-        "Of one hop, unless a line says otherwise. "
+        "Per hop, unless a line says otherwise. "
         f"One worker of {PROCESSES} processes with Celery's defaults; executions of {NODES} nodes that do "
-        f"nothing but put out a text. {size.at_once} of them were started while the worker stood still, and "
-        "then walked to their ends, once right after a checkpoint and once more; what does not say "
-        "otherwise is of the second time. Images of whole pages are written when a page is changed for the "
-        "first time after a checkpoint. Sizes on disk are those of "
-        f"tables that hold {size.warm + 2 * size.at_once} executions and nothing else, updates and "
-        "transactions those of all of them. A context's memory is taken after its last node."
+        f"nothing but return a text. {size.at_once} of them were started while the worker was stopped, and "
+        "then walked to their ends, first right after a checkpoint, then a second time; figures are from "
+        "the second run unless stated otherwise. Postgres writes a full-page image when a page changes for "
+        "the first time after a checkpoint. Sizes on disk are those of "
+        f"tables that hold {size.warm + 2 * size.at_once} executions and nothing else; updates and "
+        "transactions are those of all of them. A context's memory is taken after its last node."
     )
 
 
@@ -189,14 +192,14 @@ def _fleet_rows(costs: Costs, at: Installation) -> list[Row]:
 
     return [
         row("processes", lambda workers: f"{workers * at.processes:,}"),
-        row("hops/s the workers could do", lambda n: f"{of_the_workers(walls(costs, n, at)):,.0f}"),
+        row("hops/s of the workers alone", lambda n: f"{of_the_workers(walls(costs, n, at)):,.0f}"),
         row("hops/s with one Redis", lambda n: f"{rate(n, at):,.0f}"),
         row("- executions a day", lambda n: f"{rate(n, at) / costs.nodes * 86_400 / 1e6:,.1f} million"),
-        row("- **full first**", lambda n: wall(n, at)),
-        row("hops/s with a Redis for the broker alone", lambda n: f"{rate(n, own_broker):,.0f}"),
-        row("- **full first**", lambda n: wall(n, own_broker)),
-        row("- cores of Postgres at work", lambda n: f"{rate(n, own_broker) * costs.postgres_seconds:,.1f}"),
-        row("- WAL a second", lambda n: told(rate(n, own_broker) * costs.wal_bytes)),
+        row("- **first bottleneck**", lambda n: wall(n, at)),
+        row("hops/s with a separate Redis for the broker", lambda n: f"{rate(n, own_broker):,.0f}"),
+        row("- **first bottleneck**", lambda n: wall(n, own_broker)),
+        row("- busy cores of Postgres", lambda n: f"{rate(n, own_broker) * costs.postgres_seconds:,.1f}"),
+        row("- WAL a second", lambda n: format_bytes(rate(n, own_broker) * costs.wal_bytes)),
         row("connections to Postgres", sessions),
         row(
             "- behind PgBouncer, in transaction mode",
@@ -210,11 +213,11 @@ def _method_of_fleets(at: Installation) -> str:
     return (
         f"Computed from the costs of a hop with outputs of {LENGTHS[-1]:,} B, for executions of {NODES} "
         f"nodes that do nothing. Assumed: workers of {at.processes} processes on {at.worker_cores} cores "
-        f"each, Postgres on {at.postgres_cores} cores of the kind that was measured, a disk that takes "
-        f"{told(at.wal_bytes_per_second)} of WAL a second, {1000 * at.waiting:g} ms of each hop waiting for "
-        f"network and disk, {1000 * at.flush:g} ms of which a session of Postgres is busy, and more than "
-        f"{at.postgres_connections} connections to Postgres are too many. A resource is full at "
-        f"{at.full:.0%}. Redis has one thread."
+        f"each, Postgres on {at.postgres_cores} cores of the measured kind, a disk that takes "
+        f"{format_bytes(at.wal_bytes_per_second)} of WAL a second, {1000 * at.waiting:g} ms of each hop "
+        f"spent waiting for network and disk, {1000 * at.flush:g} ms of which a session of Postgres is busy, "
+        f"and more than {at.postgres_connections} connections to Postgres are too many. A resource is full "
+        f"at {at.full:.0%}. Redis has one thread."
     )
 
 
@@ -234,23 +237,23 @@ def _day_rows(each: Sequence[Costs], at: Installation, day: Day) -> list[Row]:
     return [
         row("hops/s on average", lambda costs: f"{day.hops_per_second(costs):,.0f}"),
         row("- at the peak", lambda costs: f"{day.hops_at_peak(costs):,.0f}"),
-        row("WAL", lambda costs: told(day.wal_bytes(costs))),
-        row("append-only file of Redis", lambda costs: told(day.aof_bytes(costs))),
-        row("growth of the tables", lambda costs: told(day.disk_bytes(costs))),
+        row("WAL", lambda costs: format_bytes(day.wal_bytes(costs))),
+        row("append-only file of Redis", lambda costs: format_bytes(day.aof_bytes(costs))),
+        row("growth of the tables", lambda costs: format_bytes(day.disk_bytes(costs))),
         *(
-            row(f"- kept for {days} days", lambda costs, days=days: told(day.disk_bytes(costs, days)))  # type: ignore[misc]
+            row(f"- kept for {days} days", lambda costs, days=days: format_bytes(day.disk_bytes(costs, days)))  # type: ignore[misc]
             for days in KEPT_DAYS
         ),
-        row("cores of Postgres at work at the peak", at_peak(lambda costs: costs.postgres_seconds)),
+        row("busy cores of Postgres at the peak", at_peak(lambda costs: costs.postgres_seconds)),
         row("share of Redis' one core at the peak", at_peak(lambda costs: costs.redis_seconds)),
         row(
-            "cores of workers at work at the peak",
+            "busy cores of workers at the peak",
             at_peak(lambda costs: costs.main_seconds + costs.pool_seconds),
         ),
         row("processes, if nodes do nothing", lambda costs: processes(costs, 0)),
         row(f"- if they take {NODE_SECONDS:g} s", lambda costs: processes(costs, NODE_SECONDS)),
         row("executions active at the peak", lambda _: f"{day.active_at_peak():,.0f}"),
-        row("- memory of Redis for them", lambda costs: told(day.redis_bytes(costs))),
+        row("- memory of Redis for them", lambda costs: format_bytes(day.redis_bytes(costs))),
     ]
 
 
@@ -258,17 +261,17 @@ def _method_of_a_day(at: Installation, day: Day) -> str:
     return (
         f"Computed for {day.executions:,} executions of {NODES} nodes a day. Assumed: a peak of "
         f"{day.peak:g} times the average, executions that are active for {day.active_seconds:g} s each, "
-        f"{1000 * at.waiting:g} ms of each hop waiting, and processes that are busy for {at.full:.0%} of "
-        "the peak at most. WAL without the images of pages that follow a checkpoint. Sizes are of tables "
-        "that vacuum keeps up with."
+        f"{1000 * at.waiting:g} ms of each hop spent waiting, and processes that are busy for at most "
+        f"{at.full:.0%} of the peak. WAL without the full-page images that follow a checkpoint. Sizes assume "
+        "that vacuum keeps up."
     )
 
 
 # -- units -------------------------------------------------------------------------------------------------
 
 
-def told(size: float) -> str:
-    """Bytes in the unit that reads best."""
+def format_bytes(size: float) -> str:
+    """Return bytes in the unit that reads best."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e4)):
         if size >= factor:
             return f"{size / min(factor, 1e3 if unit == 'kB' else factor):,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""A past for the tables: what is measured beside many finished executions, as any real database has them.
+"""A past for the tables: many finished executions, as any real database has them.
 
 They are copies of one execution that really ran, made in bulk by SQL; running 100,000 would take an hour and
 leave the same rows.
@@ -6,19 +6,16 @@ leave the same rows.
 
 from __future__ import annotations
 
-from sqlalchemy import text
-
-from workflow_engine.database import autocommit, transaction
-from workflow_engine.engine import Engine
+from workflow_engine.engine.assembly import Engine
 
 AT_ONCE = 10_000
-"""Copies made by one statement, which the engine's connections do not wait for without an end."""
+"""Copies per statement; the engine's connections have a deadline for each."""
 
 COPY = """
-INSERT INTO {schema}.{table}
-SELECT copy.* FROM {schema}.{table} original, copies,
+INSERT INTO {s}.{table}
+SELECT copy.* FROM {s}.{table} original, copies,
     LATERAL jsonb_populate_record(original, {changes}) copy
-WHERE original.{key} = :original
+WHERE original.{key} = %(original)s
 """
 COPIED = (
     ("executions", "id", "jsonb_build_object('id', copies.id)"),
@@ -32,7 +29,7 @@ COPIED = (
 
 
 def copy_execution(engine: Engine, execution_id: str, times: int) -> None:
-    """Put copies of an execution, its journal and its wait states beside it."""
+    """Insert copies of an execution, its journal and its wait states."""
     for begin in range(0, times, AT_ONCE):
         _copy(engine, execution_id, min(AT_ONCE, times - begin))
     vacuum(engine)
@@ -40,31 +37,26 @@ def copy_execution(engine: Engine, execution_id: str, times: int) -> None:
 
 def keep_only(engine: Engine, number: int) -> None:
     """Remove the executions started last, until no more than these are left."""
-    schema = engine.settings.database_schema
-    with autocommit(engine.state.engine) as connection:
-        connection.exec_driver_sql(
-            f"DELETE FROM {schema}.executions WHERE id IN "
-            f"(SELECT id FROM {schema}.executions ORDER BY created_at, id OFFSET {number:d})"
-        )
+    engine.database.rows(
+        "DELETE FROM {s}.executions WHERE id IN "
+        "(SELECT id FROM {s}.executions ORDER BY created_at, id OFFSET %(number)s)",
+        number=number,
+    )
     vacuum(engine)
 
 
 def vacuum(engine: Engine) -> None:
-    """As autovacuum would have by now."""
-    with autocommit(engine.state.engine) as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE")
+    """Vacuum the tables, as autovacuum would have by now."""
+    engine.database.rows("VACUUM ANALYZE")
 
 
 def _copy(engine: Engine, execution_id: str, times: int) -> None:
-    schema = engine.settings.database_schema
-    with transaction(engine.state.engine) as connection:
-        connection.execute(
-            text(
-                "CREATE TEMPORARY TABLE copies ON COMMIT DROP AS "
-                "SELECT gen_random_uuid() AS id FROM generate_series(1, :times)"
-            ),
-            {"times": times},
+    with engine.database.transaction() as transaction:
+        transaction.rows(
+            "CREATE TEMPORARY TABLE copies ON COMMIT DROP AS "
+            "SELECT gen_random_uuid() AS id FROM generate_series(1, %(times)s)",
+            times=times,
         )
         for table, key, changes in COPIED:
-            statement = COPY.format(schema=schema, table=table, key=key, changes=changes)
-            connection.execute(text(statement), {"original": execution_id})
+            statement = COPY.replace("{table}", table).replace("{key}", key).replace("{changes}", changes)
+            transaction.rows(statement, original=execution_id)

@@ -1,4 +1,4 @@
-"""What one hop leaves behind and asks of the servers: WAL, rows, indexes, commands, memory, connections.
+"""What one hop leaves behind and costs the servers: WAL, rows, indexes, commands, memory, connections.
 
 Bytes and commands are counted, not timed, so they hardly depend on the machine; processor time does.
 """
@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import psutil
 
 from benchmarks.capacity import Connections, Costs
-from benchmarks.contenders import PATIENCE, stopped
+from benchmarks.contenders import BATCH_TIMEOUT, stopped
 from benchmarks.counters import BROKER_COMMANDS, DIRECT_COMMANDS, Counters, TableCounters, sizes
-from benchmarks.fleet import BenchmarkFailed, Fleet, tell
 from benchmarks.nodes import texts
+from benchmarks.testbed import BenchmarkFailed, Testbed, print_step
 from benchmarks.usage import Usage
 from benchmarks.wal import Wal
 from workflow_engine import ExecutionStatus
+from workflow_engine.redis.keys import Keys
 
 PROCESSES = 2
 NODES = 10
@@ -28,7 +29,7 @@ NODES = 10
 
 @dataclass(frozen=True)
 class Size:
-    """How many executions of what."""
+    """The numbers of executions of a run."""
 
     warm: int
     at_once: int
@@ -37,7 +38,7 @@ class Size:
 
 @dataclass(frozen=True)
 class PerHop:
-    """What the servers have counted, of each hop."""
+    """The servers' own counts, per hop."""
 
     wal_bytes: float
     aof_bytes: float
@@ -58,7 +59,7 @@ class PerHop:
 
 @dataclass(frozen=True)
 class Batch:
-    """Executions that were started while the workers stood still, and then walked to their ends."""
+    """Executions that were started while the workers were stopped, and then walked to their ends."""
 
     executions: int
     starts: Counters
@@ -80,7 +81,7 @@ class Batch:
 
     @property
     def images_per_hop(self) -> float:
-        """Bytes of images of whole pages in the WAL."""
+        """Bytes of full-page images in the WAL."""
         return self.wal.image_bytes / self.number_of_hops
 
     @property
@@ -89,23 +90,23 @@ class Batch:
 
     @property
     def share_in_commands(self) -> float:
-        """Of the processor time of Redis, what commands take by its own count; the rest is around them."""
+        """The share of the processor time of Redis that it counts for commands; the rest is around them."""
         microseconds = sum(self.hops.microseconds[name] for name in DIRECT_COMMANDS)
         return microseconds / 1e6 / self.used.redis.total
 
     @property
     def others_per_hop(self) -> float:
-        """Processor time of what does not belong to the benchmark: how quiet the machine was."""
+        """Processor time outside the benchmark: how quiet the machine was."""
         return self.used.others / self.number_of_hops
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """All that was found for outputs of one length."""
+    """All findings for outputs of one length."""
 
     length: int
     executions: int
-    """In the tables, when their sizes were taken."""
+    """Executions in the tables when their sizes were taken."""
     after_checkpoint: Batch
     steady: Batch
     tables: TableCounters
@@ -123,62 +124,64 @@ class Footprint:
 
     @property
     def transactions(self) -> float:
-        """Of each hop; that of the start counts among those of its first."""
+        """Transactions per hop; that of the start belongs to the first."""
         return self.tables.transactions / (self.executions * NODES)
 
 
 def measured(
-    fleet: Fleet, pids: Mapping[str, int], size: Size, length: int, connections: Sequence[Connections]
+    testbed: Testbed, pids: Mapping[str, int], size: Size, length: int, connections: Sequence[Connections]
 ) -> Footprint:
-    """Walk executions whose nodes put out so many bytes; the one worker has these processes."""
+    """Walk executions whose nodes return `length` bytes; the one worker has these processes."""
     workflow_id, resting = f"text{length}", f"resting{length}"
-    fleet.client.deploy(texts(workflow_id, NODES, length))
-    fleet.client.deploy(texts(resting, NODES, length, rests=True))
-    fleet.execute("TRUNCATE executions CASCADE")
-    before = TableCounters.at_last(fleet)
-    tell(f"{size.at_once} executions of {NODES} nodes with outputs of {length} bytes, after a checkpoint")
-    _walk(fleet, pids, workflow_id, size.warm)
-    after_checkpoint = _walk(fleet, pids, workflow_id, size.at_once, checkpoint=True)
-    tell("and once more, without one")
-    steady = _walk(fleet, pids, workflow_id, size.at_once)
-    tables = TableCounters.at_last(fleet) - before
-    on_disk = sizes(fleet)
+    testbed.client.deploy(texts(workflow_id, NODES, length))
+    testbed.client.deploy(texts(resting, NODES, length, rests=True))
+    testbed.execute("TRUNCATE executions CASCADE")
+    before = TableCounters.at_last(testbed)
+    print_step(
+        f"{size.at_once} executions of {NODES} nodes with outputs of {length} bytes, after a checkpoint"
+    )
+    _walk(testbed, pids, workflow_id, size.warm)
+    after_checkpoint = _walk(testbed, pids, workflow_id, size.at_once, checkpoint=True)
+    print_step("and once more, without one")
+    steady = _walk(testbed, pids, workflow_id, size.at_once)
+    tables = TableCounters.at_last(testbed) - before
+    on_disk = sizes(testbed)
     executions = size.warm + 2 * size.at_once
-    context_memory = _context_memory(fleet, resting, size.resting)
+    context_memory = _context_memory(testbed, resting, size.resting)
     costs = _costs(steady, on_disk, executions, context_memory, connections)
     return Footprint(length, executions, after_checkpoint, steady, tables, on_disk, costs)
 
 
 def _walk(
-    fleet: Fleet, pids: Mapping[str, int], workflow_id: str, executions: int, *, checkpoint: bool = False
+    testbed: Testbed, pids: Mapping[str, int], workflow_id: str, executions: int, *, checkpoint: bool = False
 ) -> Batch:
-    """With a checkpoint, it comes between the starts and the hops."""
-    with fleet.redis.pubsub(ignore_subscribe_messages=True) as endings:  # type: ignore[no-untyped-call]
-        endings.psubscribe(fleet.settings.finished_channel("*"))
+    """Start executions and walk them to their ends; `checkpoint` makes one between starts and hops."""
+    with testbed.redis.pubsub(ignore_subscribe_messages=True) as endings:  # type: ignore[no-untyped-call]
+        endings.psubscribe(Keys.of(testbed.settings).finished("*"))
         with stopped(pids):
-            before = Counters.now(fleet)
+            before = Counters.now(testbed)
             for _ in range(executions):
-                fleet.client.start(workflow_id)
-            started = Counters.now(fleet)
+                testbed.client.start(workflow_id)
+            started = Counters.now(testbed)
             if checkpoint:
-                fleet.execute("CHECKPOINT")
-            queued = Counters.now(fleet)
-            message_bytes, message_memory = _messages(fleet)
-            used = Usage.now(fleet, pids)
+                testbed.execute("CHECKPOINT")
+            queued = Counters.now(testbed)
+            message_bytes, message_memory = _messages(testbed)
+            used = Usage.now(testbed, pids)
         begin = time.perf_counter()
         ended = 0
         while ended < executions:
-            if time.perf_counter() > begin + PATIENCE:
-                raise BenchmarkFailed(f"{ended} of {executions} executions ended within {PATIENCE:g} s")
+            if time.perf_counter() > begin + BATCH_TIMEOUT:
+                raise BenchmarkFailed(f"{ended} of {executions} executions ended within {BATCH_TIMEOUT:g} s")
             ended += endings.get_message(timeout=1) is not None
         seconds = time.perf_counter() - begin
-        finished = Counters.now(fleet)
-        used = Usage.now(fleet, pids) - used
+        finished = Counters.now(testbed)
+        used = Usage.now(testbed, pids) - used
         return Batch(
             executions,
             starts=started - before,
             hops=finished - queued,
-            wal=Wal.between(fleet, queued.wal_bytes, finished.wal_bytes),
+            wal=Wal.between(testbed, queued.wal_bytes, finished.wal_bytes),
             used=used,
             seconds=seconds,
             message_bytes=message_bytes,
@@ -186,41 +189,41 @@ def _walk(
         )
 
 
-def _messages(fleet: Fleet) -> tuple[float, float]:
-    """Bytes of a message in the broker, and the memory that it takes there."""
-    queues = list(fleet.redis.scan_iter(_type="list"))
-    lengths = {queue: fleet.redis.llen(queue) for queue in queues}
+def _messages(testbed: Testbed) -> tuple[float, float]:
+    """Return the bytes of a message in the broker, and the memory that it takes there."""
+    queues = list(testbed.redis.scan_iter(_type="list"))
+    lengths = {queue: testbed.redis.llen(queue) for queue in queues}
     (queue,) = [queue for queue in queues if lengths[queue] == max(lengths.values())]
-    memory = fleet.redis.memory_usage(queue, samples=0) or 0
-    return len(fleet.redis.lindex(queue, 0) or ""), memory / lengths[queue]
+    memory = testbed.redis.memory_usage(queue, samples=0) or 0
+    return len(testbed.redis.lindex(queue, 0) or ""), memory / lengths[queue]
 
 
-def _context_memory(fleet: Fleet, workflow_id: str, executions: int) -> float:
-    """Bytes that the context of an execution takes in Redis after its last node, while it waits."""
+def _context_memory(testbed: Testbed, workflow_id: str, executions: int) -> float:
+    """Return the bytes of an execution's context in Redis after its last node, while it waits."""
     for _ in range(executions):
-        fleet.client.start(workflow_id)
-    fleet.wait_until(
-        lambda: fleet.client.count(workflow_id).get(ExecutionStatus.WAITING, 0) == executions,
-        PATIENCE,
+        testbed.client.start(workflow_id)
+    testbed.wait_until(
+        lambda: testbed.client.count(workflow_id).get(ExecutionStatus.WAITING, 0) == executions,
+        BATCH_TIMEOUT,
         "executions wait",
     )
-    contexts = list(fleet.redis.scan_iter(fleet.settings.context_key("*")))
-    memory = sum(fleet.redis.memory_usage(context, samples=0) or 0 for context in contexts)
-    fleet.redis.delete(*contexts)
+    contexts = list(testbed.redis.scan_iter(Keys.of(testbed.settings).context("*")))
+    memory = sum(testbed.redis.memory_usage(context, samples=0) or 0 for context in contexts)
+    testbed.redis.delete(*contexts)
     return memory / len(contexts)
 
 
-def connections(fleet: Fleet, pids: Mapping[str, int]) -> list[Connections]:
-    """What a worker keeps open to Postgres and to Redis, once all its parts have had something to do."""
-    fleet.client.deploy(texts("first", NODES, 1))
-    _walk(fleet, pids, "first", 10 * PROCESSES)
+def connections(testbed: Testbed, pids: Mapping[str, int]) -> list[Connections]:
+    """Return a worker's connections to Postgres and to Redis, once each of its parts has run."""
+    testbed.client.deploy(texts("first", NODES, 1))
+    _walk(testbed, pids, "first", 10 * PROCESSES)
 
     def open_now() -> list[Connections]:
-        urls = (fleet.settings.database_url, fleet.settings.redis_url)
+        urls = (testbed.settings.database_url, testbed.settings.redis_url)
         found = [_connections(pids, url) for url in urls]
         return found if all(each.main and each.process for each in found) else []
 
-    return fleet.wait_until(open_now, 10, "the worker and its pool are connected")
+    return testbed.wait_until(open_now, 10, "the worker and its pool are connected")
 
 
 def _connections(pids: Mapping[str, int], url: str) -> Connections:
@@ -265,7 +268,10 @@ def _costs(
 
 
 def _broker_share(counted: Counters, seconds: float) -> float:
-    """Of the time of Redis: what commands take is counted, what is around them goes by their number."""
+    """Return the broker's share of the time of Redis.
+
+    The time in commands is counted; the time around them is divided by their number.
+    """
     direct = {name: calls for name, calls in counted.calls.items() if name in DIRECT_COMMANDS}
     inside = sum(counted.microseconds[name] for name in direct) / 1e6
     broker_inside = sum(counted.microseconds[name] for name in direct if name in BROKER_COMMANDS) / 1e6

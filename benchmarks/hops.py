@@ -1,7 +1,7 @@
-"""What a durable hop costs beside a raw one: at saturation, in processor time, and on an idle system.
+"""The cost of a durable hop beside a raw one: at saturation, in processor time, and on an idle system.
 
-Every figure stands beside Celery's own of the same run, taken in turns with it, because a hop's time says
-more about the machine than about the engine.
+Every figure is beside Celery's own of the same run, measured alternately, because a hop's time says more
+about the machine than about the engine.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from benchmarks.contenders import (
     DurableExecutions,
     RawChains,
     RawWorker,
-    hop_told,
+    hop_figure,
     in_turns,
     processor_ratios,
     ratios,
 )
-from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
 from benchmarks.nodes import Hops, no_ops
 from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_least, ratio_at_most
+from benchmarks.testbed import PROCESSES, WORKER, Testbed, print_step
 from benchmarks.usage import Usage
 
 HOP_LIMIT = 1.0
-"""A durable hop that is a task of its own, in raw ones."""
+"""A durable hop that is a task of its own, relative to a raw one."""
 THROUGHPUT_LIMIT = 3.0
-"""Of hops that stay on their worker, in raw ones."""
+"""Of hops that stay on their worker, relative to raw ones."""
 LATENCY_LIMIT = 3.0
-"""A one-node execution, in bare tasks with a result."""
+"""A one-node execution, relative to a bare task with a result."""
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 
 NODES = 10
 REST = 0.005
-"""Seconds between two measurements of latency, for the last one's end to be over."""
+"""Seconds between two measurements of latency, so that the last one has ended."""
 
 ONE_NODE = "one-node"
 COMMITS = "commits-alone"
@@ -51,19 +51,19 @@ def _of_spread(times: Sequence[float]) -> Iterator[Figure]:
 
 def _of_inline(times: Sequence[float]) -> Iterator[Figure]:
     throughput = Spread.of([1 / each for each in times])
-    yield ratio_at_least("- throughput, in that of the chain", throughput, THROUGHPUT_LIMIT)
+    yield ratio_at_least("- throughput, relative to the chain", throughput, THROUGHPUT_LIMIT)
 
 
 WAYS: Mapping[Hops, Callable[[Sequence[float]], Iterator[Figure]]] = {
     "spread": _of_spread,
     "inline": _of_inline,
 }
-"""What a workflow's setting `hops` may say, and how the times of such hops, in raw ones, are told."""
+"""The values of a workflow's setting `hops`, and the figures of such hops' times, relative to raw ones."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many of what."""
+    """The numbers of a run."""
 
     at_once: int
     repetitions: int
@@ -74,30 +74,30 @@ FULL = Size(at_once=200, repetitions=7, latencies=200)
 QUICK = Size(at_once=20, repetitions=2, latencies=10)
 
 
-def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The figures of a hop, on one worker of two processes for the engine and one for raw Celery."""
+def measure(testbed: Testbed, quick: bool = False) -> Section:
+    """Measure a hop, on one worker of two processes for the engine and one for raw Celery."""
     size = QUICK if quick else FULL
     for hops in WAYS:
-        fleet.client.deploy(no_ops(hops, NODES, hops=hops))
-    fleet.client.deploy(no_ops(ONE_NODE, 1))
-    # Started as any other, and taken by nobody: its nodes are only committed.
-    fleet.client.deploy(no_ops(COMMITS, 1, queue=COMMITS))
-    pids = fleet.start_workers(WORKER)
-    with RawWorker(fleet, PROCESSES) as raw, CommitsAlone(fleet, COMMITS) as alone:
-        tell(f"{size.at_once} executions of {NODES} nodes at once, and chains, in turns")
+        testbed.client.deploy(no_ops(hops, NODES, hops=hops))
+    testbed.client.deploy(no_ops(ONE_NODE, 1))
+    # Started like any other, but no worker serves its queue: its nodes are only committed.
+    testbed.client.deploy(no_ops(COMMITS, 1, queue=COMMITS))
+    pids = testbed.start_workers(WORKER)
+    with RawWorker(testbed, PROCESSES) as raw, CommitsAlone(testbed, COMMITS) as alone:
+        print_step(f"{size.at_once} executions of {NODES} nodes at once, and chains, alternating")
         contenders: list[Contender] = [RawChains(raw), alone]
-        contenders += (DurableExecutions(fleet, pids, hops) for hops in WAYS)
+        contenders += (DurableExecutions(testbed, pids, hops) for hops in WAYS)
         theirs, commits, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
     ours = dict(zip(WAYS, batches, strict=True))
-    tell("one after another on an idle system")
-    latency = _latency(fleet, size)
-    fleet.stop_workers(*pids)
-    figures = [_durability(fleet), *_of_saturation(theirs, ours, commits), *latency]
+    print_step("one after another on an idle system")
+    latency = _latency(testbed, size)
+    testbed.stop_workers(*pids)
+    figures = [_durability(testbed), *_of_saturation(theirs, ours, commits), *latency]
     return Section(figures, _method(size), chart=_chart(theirs, ours))
 
 
-def _durability(fleet: Fleet) -> Figure:
-    values = [fleet.rows(f"SHOW {name}")[0][0] for name in DURABILITY]
+def _durability(testbed: Testbed) -> Figure:
+    values = [testbed.rows(f"SHOW {name}")[0][0] for name in DURABILITY]
     is_on = all(value == "on" for value in values)
     return Figure(f"{', '.join(DURABILITY)}, as Postgres shows them", ", ".join(values), "on, on, on", is_on)
 
@@ -105,43 +105,43 @@ def _durability(fleet: Fleet) -> Figure:
 def _of_saturation(
     theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]], commits: Sequence[Batch]
 ) -> Iterator[Figure]:
-    yield hop_told(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
+    yield hop_figure(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
     for hops, batches in ours.items():
-        yield hop_told(f"- {hops}", batches)
+        yield hop_figure(f"- {hops}", batches)
         yield from WAYS[hops](ratios(batches, theirs))
-    yield hop_told(f"- {PROCESSES} processes that do nothing but commit", commits)
+    yield hop_figure(f"- {PROCESSES} processes that do nothing but commit", commits)
     throughput = Spread.of([1 / ratio for ratio in ratios(commits, theirs)])
-    yield Figure("- throughput of these, in that of the chain", throughput.told())
+    yield Figure("- their throughput, relative to the chain", throughput.text())
     yield from _processor_time("Celery's own chain", theirs)
     for hops, batches in ours.items():
         yield from _processor_time(hops, batches)
         ratio = Spread.of(processor_ratios(batches, theirs))
-        yield Figure("- ratio of all but the rest of the machine", ratio.told())
+        yield Figure("- ratio, without the rest of the machine", ratio.text())
 
 
 def _processor_time(name: str, batches: Sequence[Batch]) -> Iterator[Figure]:
-    def told(seconds: float) -> str:
+    def text(seconds: float) -> str:
         return f"{seconds:.2f} s"
 
     parts = _parts(batches)
-    yield Figure(f"processor time of 1,000 hops, {name}", told(sum(parts.values())))
+    yield Figure(f"processor time of 1,000 hops, {name}", text(sum(parts.values())))
     for part, seconds in parts.items():
-        yield Figure(f"- {part}", told(seconds))
-    yield Figure("- and the rest of the machine", told(_median(batches, lambda used: used.others)))
+        yield Figure(f"- {part}", text(seconds))
+    yield Figure("- and the rest of the machine", text(_median(batches, lambda used: used.others)))
 
 
 def _parts(batches: Sequence[Batch]) -> dict[str, float]:
-    """Seconds of processor time of 1,000 hops, by whose they are."""
+    """Return the seconds of processor time of 1,000 hops, by process."""
 
     def pool(used: Usage) -> float:
-        # What threads the main process has beside its first belong to the engine, like the pool.
+        # All threads of the main process but its first belong to the engine, like the pool.
         return used.workers.children + used.workers.other_threads
 
     return {
         "worker's main process": _median(batches, lambda used: used.workers.first_thread),
         "its pool": _median(batches, pool),
         "Redis": _median(batches, lambda used: used.redis.total),
-        # No chain of Celery's touches it; what it does meanwhile is its own housekeeping.
+        # No chain of Celery's touches it; its time then is its own housekeeping.
         "Postgres": _median(batches, lambda used: used.postgres.total),
     }
 
@@ -156,16 +156,16 @@ def _chart(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> str
 
     chain = "Celery's own chain"
     return drawn(
-        "What a durable hop costs beside one of Celery's own chain",
+        "The cost of a durable hop beside one of Celery's own chain",
         Bars(
             f"Time per hop, {PROCESSES} processes at saturation",
-            "Median of the batches, with the least and the greatest. Less is better.",
+            "Median of the batches, with the least and the greatest. Lower is better.",
             "ms",
             [bar(chain, theirs, is_ours=False), *(bar(hops, batches) for hops, batches in ours.items())],
         ),
         Stacks(
             "Processor time of 1,000 hops",
-            "A chain keeps nothing; the engine commits every node to Postgres.",
+            "A chain stores nothing; the engine commits every node to Postgres.",
             "s",
             {chain: _parts(theirs)} | {hops: _parts(batches) for hops, batches in ours.items()},
         ),
@@ -175,17 +175,17 @@ def _chart(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> str
 # -- on an idle system -------------------------------------------------------------------------------------
 
 
-def _latency(fleet: Fleet, size: Size) -> list[Figure]:
-    """One-node executions and bare tasks in turns, each begun when the one before has ended."""
+def _latency(testbed: Testbed, size: Size) -> list[Figure]:
+    """Measure one-node executions and bare tasks alternately, each begun when the last has ended."""
 
     def execution() -> None:
-        fleet.client.wait(fleet.client.start(ONE_NODE).id, timeout=10)
+        testbed.client.wait(testbed.client.start(ONE_NODE).id, timeout=10)
 
     def bare_task() -> None:
         no_op.apply_async().get(timeout=10)
 
     ours, bare = [], []
-    with RawWorker.with_results(fleet, PROCESSES) as raw:
+    with RawWorker.with_results(testbed, PROCESSES) as raw:
         no_op = raw.task("no_op")
         for _ in range(size.latencies):
             ours.append(_seconds(execution))
@@ -213,12 +213,12 @@ def _percentile(seconds: Sequence[float], percent: int) -> str:
 def _method(size: Size) -> str:
     return (
         f"One worker of {PROCESSES} processes with Celery's defaults, and another for the raw chains: "
-        "prefork, no setting touched, no result backend, on another database of the same Redis. Both run "
-        f"{size.at_once} chains of {NODES} tasks that do nothing, in turns, {size.repetitions} times after a "
-        "first that does not count; the engine once with each node a task of its own (spread) and once with "
-        "a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. A "
-        "hop's time is that of the whole batch, from there to the end of the last chain, divided by its "
-        "hops. In the same turns as many processes commit as many nodes and do nothing else. Figures are "
-        "medians, in brackets the least and the greatest. Processor time is counted by the "
-        "operating system."
+        "prefork, default settings, no result backend, on another database of the same Redis. Both run "
+        f"{size.at_once} chains of {NODES} tasks that do nothing, alternating, {size.repetitions} times "
+        "after a warm-up. The engine runs them twice: with each node as a task of its own (spread), and "
+        "with a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. "
+        "The time per hop is that of the whole batch, from there to the end of the last chain, divided by "
+        "its hops. Alternating with these, as many processes commit as many nodes and do nothing else. "
+        "Figures are medians, with the least and the greatest in brackets. The operating system counts the "
+        "processor time."
     )

@@ -1,6 +1,6 @@
-"""What the figures were measured on: a figure without its machine, versions and settings says nothing.
+"""What the figures were measured on: a figure without its machine, versions and settings means nothing.
 
-How durable the servers are is read from the servers themselves, because that decides what a commit costs.
+The durability of the servers is read from the servers themselves, because it decides the cost of a commit.
 """
 
 from __future__ import annotations
@@ -10,25 +10,33 @@ import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 import psutil
-
-from benchmarks.fleet import Fleet
-from workflow_engine.database import autocommit
+import redis
 
 PACKAGES = ("celery", "kombu", "redis", "SQLAlchemy", "psycopg2-binary")
 POSTGRES_SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers")
 REDIS_SETTINGS = ("appendonly", "appendfsync")
 
 
-def described(fleet: Fleet) -> str:
-    """One paragraph: when, on what machine, with which versions and settings."""
+class MeasuredServers(Protocol):
+    """A Postgres and a Redis that can be asked for their settings."""
+
+    redis: redis.Redis
+
+    def rows(self, statement: str) -> Any:
+        """Return the rows that Postgres returns."""
+
+
+def described(servers: MeasuredServers) -> str:
+    """Return one paragraph: date, machine, versions and settings."""
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {_processor()}, {psutil.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()} {platform.release()}, "
         f"all on one machine; Python {platform.python_version()}, {packages}; "
-        f"{_postgres(fleet)}; {_redis(fleet)}."
+        f"{_postgres(servers)}; {_redis(servers)}."
     )
 
 
@@ -40,15 +48,14 @@ def _processor() -> str:
     return " ".join(found[1].split()) if found else platform.processor() or platform.machine()
 
 
-def _postgres(fleet: Fleet) -> str:
-    with autocommit(fleet.engine.state.engine) as connection:
-        names = ("server_version", *POSTGRES_SETTINGS)
-        values = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names}
+def _postgres(servers: MeasuredServers) -> str:
+    names = ("server_version", *POSTGRES_SETTINGS)
+    values = {name: servers.rows(f"SHOW {name}")[0][0] for name in names}
     number = values.pop("server_version").split()[0]
     return f"Postgres {number} ({', '.join(f'{name} {value}' for name, value in values.items())})"
 
 
-def _redis(fleet: Fleet) -> str:
-    # One by one, because Redis before 7 answers but one at a time.
-    settings = [f"{name} {fleet.redis.config_get(name)[name]}" for name in REDIS_SETTINGS]
-    return f"Redis {fleet.redis.info('server')['redis_version']} ({', '.join(settings)})"
+def _redis(servers: MeasuredServers) -> str:
+    # One by one, because Redis before 7 takes a single name.
+    settings = [f"{name} {servers.redis.config_get(name)[name]}" for name in REDIS_SETTINGS]
+    return f"Redis {servers.redis.info('server')['redis_version']} ({', '.join(settings)})"

@@ -1,4 +1,4 @@
-"""What a worker keeps in memory, before its first node and after very many; and what they leave in Redis."""
+"""The memory of a worker, before its first node and after very many; and the keys they leave in Redis."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks.contenders import DurableExecutions, RawChains, RawWorker
-from benchmarks.fleet import PROCESSES, WORKER, Fleet, tell
 from benchmarks.nodes import no_ops
 from benchmarks.report import Figure, Section, at_most, exactly
+from benchmarks.testbed import PROCESSES, WORKER, Testbed, print_step
 
 GROWTH_LIMIT = 5.0
 """Percent."""
@@ -21,11 +21,11 @@ NAME = "memory"
 
 @dataclass(frozen=True)
 class Size:
-    """How many of what."""
+    """The numbers of a run."""
 
     at_once: int
     warm_up: int
-    """Batches of `at_once` executions before memory is looked at."""
+    """Batches of `at_once` executions before memory is measured."""
     batches: int
 
 
@@ -35,7 +35,7 @@ QUICK = Size(at_once=10, warm_up=1, batches=1)
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a worker; a page that several of its processes share is counted once (PSS)."""
+    """Bytes of a worker; a page that several of its processes share counts once (PSS)."""
 
     main: int
     pool: int
@@ -50,7 +50,7 @@ class Memory:
     def total(self) -> int:
         return self.main + self.pool
 
-    def told(self) -> str:
+    def text(self) -> str:
         return f"{_mebibytes(self.total)} ({self.main / 2**20:.0f} + {self.pool / 2**20:.0f})"
 
 
@@ -62,52 +62,52 @@ def _mebibytes(size: float) -> str:
     return f"{size / 2**20:.0f} MiB"
 
 
-def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The memory of a worker of two processes, and of one of raw Celery."""
+def measure(testbed: Testbed, quick: bool = False) -> Section:
+    """Measure the memory of a worker of two processes, and of one of raw Celery."""
     size = QUICK if quick else FULL
-    fleet.client.deploy(no_ops(NAME, NODES))
-    pids = fleet.start_workers(WORKER)
-    engine = DurableExecutions(fleet, pids, NAME)
-    with RawWorker(fleet, PROCESSES) as raw:
+    testbed.client.deploy(no_ops(NAME, NODES))
+    pids = testbed.start_workers(WORKER)
+    engine = DurableExecutions(testbed, pids, NAME)
+    with RawWorker(testbed, PROCESSES) as raw:
         fresh, raw_fresh = Memory.of(pids), Memory.of(raw.pids)
-        tell("the first nodes, which load what every process loads once")
+        print_step("the first nodes, which load what every process loads once")
         for _ in range(size.warm_up):
             engine.run(size.at_once, NODES)
             RawChains(raw).run(size.at_once, NODES)
         warm, raw_warm = Memory.of(pids), Memory.of(raw.pids)
-    keys, redis_memory = _redis(fleet)
+    keys, redis_memory = _redis(testbed)
     hops = size.batches * size.at_once * NODES
-    tell(f"{hops:,} hops, and what they leave behind")
+    print_step(f"{hops:,} hops, and what they leave behind")
     for _ in range(size.batches):
         engine.run(size.at_once, NODES)
     after = Memory.of(pids)
-    keys_after, redis_memory_after = _redis(fleet)
-    fleet.stop_workers(*pids)
+    keys_after, redis_memory_after = _redis(testbed)
+    testbed.stop_workers(*pids)
     return Section(
         [
-            Figure("memory of an idle worker, fresh (main process + pool)", fresh.told()),
-            Figure("- of one of raw Celery", raw_fresh.told()),
+            Figure("memory of an idle worker, fresh (main process + pool)", fresh.text()),
+            Figure("- raw Celery", raw_fresh.text()),
             Figure("- ratio", f"{fresh.total / raw_fresh.total:.2f}"),
-            Figure(f"memory after {size.warm_up * size.at_once * NODES:,} hops", warm.told()),
-            Figure("- of one of raw Celery", raw_warm.told()),
+            Figure(f"memory after {size.warm_up * size.at_once * NODES:,} hops", warm.text()),
+            Figure("- raw Celery", raw_warm.text()),
             Figure("- ratio", f"{warm.total / raw_warm.total:.2f}"),
-            Figure(f"memory after {hops:,} hops more", after.told()),
+            Figure(f"memory after {hops:,} more hops", after.text()),
             at_most("- growth", 100 * (after.total / warm.total - 1), GROWTH_LIMIT, "%"),
-            exactly("keys in Redis after them, beside those before", keys_after, keys),
+            exactly("keys in Redis after them; target: as before", keys_after, keys),
             Figure("- and memory used by Redis", f"{redis_memory:.2f} to {redis_memory_after:.2f} MiB"),
         ],
         _method(size),
     )
 
 
-def _redis(fleet: Fleet) -> tuple[int, float]:
-    """Keys of the engine's database, and the MiB that Redis uses."""
-    return fleet.redis.dbsize(), fleet.redis.info("memory")["used_memory"] / 2**20
+def _redis(testbed: Testbed) -> tuple[int, float]:
+    """Return the number of keys in the engine's database, and the MiB that Redis uses."""
+    return testbed.redis.dbsize(), testbed.redis.info("memory")["used_memory"] / 2**20
 
 
 def _method(size: Size) -> str:
     return (
         f"One worker of {PROCESSES} processes with Celery's defaults, and one of raw Celery. Hops are those "
         f"of {size.at_once} executions of {NODES} nodes at once, batch after batch. Memory is the "
-        "proportional set size, in which a page that processes share is counted once."
+        "proportional set size, which counts a page shared by several processes once."
     )

@@ -1,6 +1,6 @@
 """What a million finished executions in the tables change: next to nothing for hops, much for some lists.
 
-Pages touched are counted by Postgres, so they do not depend on the machine. The hops, looks and lists are
+Pages touched are counted by Postgres, so they do not depend on the machine. The hops, scans and lists are
 the engine's own, run in this process; the finished executions are copies of one that ran.
 """
 
@@ -14,22 +14,21 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from benchmarks.counters import SIZES
-from benchmarks.fleet import Fleet, tell
-from benchmarks.footprint import Row, told
+from benchmarks.footprint import Row, format_bytes
 from benchmarks.nodes import texts
 from benchmarks.past_days import fill
 from benchmarks.report import SCALING, Comparison, Section
+from benchmarks.testbed import Testbed, print_step
 from workflow_engine import ExecutionStatus, WorkflowClient
-from workflow_engine.agenda import Agenda
-from workflow_engine.database import autocommit
-from workflow_engine.dispatch import Backlog, Dispatch, HopMessage
-from workflow_engine.engine import Engine
-from workflow_engine.retention import Retention
+from workflow_engine.broker.dispatcher import Backlog
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.execution.messages import Dispatch, HopMessage
+from workflow_engine.postgres.executions.stalled import Front
 
 NODES = 10
 LENGTH = 100
 LONG = 60
-"""Nodes of the execution whose hops are looked at."""
+"""Nodes of the execution whose hops are measured."""
 CALLS = 20
 FEW = 100
 DAYS = 10
@@ -37,7 +36,7 @@ DAY = 86_400.0
 
 PAST, WATCHED = "past", "watched"
 
-# The session's own counts reach the views with the end of this statement.
+# The session's own counts reach the views when this statement ends.
 FLUSH = "SELECT pg_stat_force_next_flush()"
 PAGES = """
 SELECT sum(coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0) + coalesce(idx_blks_read, 0)
@@ -50,17 +49,17 @@ WAL = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call: pages of tables and indexes that it touched, and seconds."""
+    """The cost of one call: pages of tables and indexes that it read, and seconds."""
 
     pages: float
     seconds: float
 
-    def told(self) -> str:
+    def text(self) -> str:
         return f"{self.pages:,.0f} pages, {1000 * self.seconds:,.1f} ms"
 
 
 class KeptMessages:
-    """A dispatcher that keeps what is due, for whoever runs it here and now."""
+    """A dispatcher that keeps messages in memory, for this process to run."""
 
     def __init__(self) -> None:
         self.queue: deque[HopMessage] = deque()
@@ -69,29 +68,27 @@ class KeptMessages:
         self.queue.extend(dispatch.message for dispatch in dispatches)
 
     def queued(self, dispatch: Dispatch) -> None:
-        """They are not in Redis."""
+        """Return None: the queue is not in Redis."""
 
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.UNKNOWN
 
 
 class Watched:
-    """An engine in this process, whose calls are watched."""
+    """An engine in this process, whose calls are measured."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, testbed: Testbed) -> None:
+        self._testbed = testbed
         self.messages = KeptMessages()
-        self.engine = Engine.assemble(fleet.settings, dispatcher=self.messages)
+        self.engine = Engine.assemble(testbed.settings, dispatcher=self.messages)
         self.client = WorkflowClient(engine=self.engine)
-        self.agenda = Agenda(self.engine.state.engine, fleet.settings)
-        self.retention = Retention(self.engine.state.engine, fleet.settings)
 
     def value(self, statement: str) -> int:
-        with autocommit(self.engine.state.engine) as connection:
-            return int(connection.exec_driver_sql(statement).scalar_one())
+        ((found,),) = self.engine.database.rows(statement)
+        return int(found)
 
     def cost(self, call: Callable[[], object], times: int = CALLS) -> Cost:
-        """What one of several calls takes; pages are their mean, seconds their median."""
+        """Measure one of several calls; pages are their mean, seconds their median."""
         call()
         before = self._pages()
         seconds = []
@@ -102,12 +99,11 @@ class Watched:
         return Cost((self._pages() - before) / times, statistics.median(seconds))
 
     def _pages(self) -> int:
-        with autocommit(self.engine.state.engine) as connection:
-            connection.exec_driver_sql(FLUSH)
-            return int(connection.exec_driver_sql(PAGES).scalar_one())
+        self.engine.database.rows(FLUSH)
+        return self.value(PAGES)
 
     def walk(self) -> None:
-        """Run what is due until nothing is."""
+        """Run hops until none is due."""
         while self.messages.queue:
             self.hop()
 
@@ -115,24 +111,24 @@ class Watched:
         self.engine.executor.continue_execution(self.messages.queue.popleft())
 
 
-def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The cost of the engine's calls beside few executions and beside a million."""
+def measure(testbed: Testbed, quick: bool = False) -> Section:
+    """Measure the engine's calls beside few executions and beside a million."""
     executions = 2_000 if quick else 1_000_000
-    watched = Watched(fleet)
+    watched = Watched(testbed)
     for workflow in (texts(PAST, NODES, LENGTH), texts(WATCHED, LONG, LENGTH)):
         watched.client.deploy(workflow)
     original = watched.client.start(PAST).id
     watched.walk()
-    fill(fleet, original, FEW, DAYS)
+    fill(testbed, original, FEW, DAYS)
     few = _calls(watched, original)
-    tell(f"{executions:,} finished executions, copied in bulk from one that ran")
+    print_step(f"{executions:,} finished executions, copied in bulk from one that ran")
     begin = time.monotonic()
-    fill(fleet, original, executions - FEW, DAYS)
-    tell(f"made in {time.monotonic() - begin:.0f} s")
+    fill(testbed, original, executions - FEW, DAYS)
+    print_step(f"copied in {time.monotonic() - begin:.0f} s")
     many = _calls(watched, original)
     rows = [(name, few[name], many[name]) for name in many]
-    on_disk = _size_rows(fleet)
-    tell("purging the oldest of ten days")
+    on_disk = _size_rows(testbed)
+    print_step("purging the oldest of ten days")
     return Comparison(
         figures=(),
         method=_method(executions),
@@ -143,7 +139,7 @@ def measure(fleet: Fleet, quick: bool = False) -> Section:
 
 
 def _calls(watched: Watched, original: str) -> dict[str, str]:
-    """What each call costs, by its name."""
+    """Return the cost of each call, by its name."""
     engine, client = watched.engine, watched.client
     watched.value("SELECT 1")
     client.start(WATCHED)
@@ -152,48 +148,46 @@ def _calls(watched: Watched, original: str) -> dict[str, str]:
     calls: dict[str, Callable[[], object]] = {
         "hop": watched.hop,
         "start": lambda: client.start(WATCHED),
-        "a timekeeper's look at what is due": watched.agenda.look,
-        "a look for executions that stand still": lambda: list(engine.stalled.find(30, 10)),
+        "timekeeper: next due times": engine.due_times.next,
+        "scan for stalled executions": lambda: list(engine.stalled.pages(30, 10, _no_message)),
         "show: an execution with its journal": lambda: (client.get(original), client.journal(original)),
         "list: the newest 50": lambda: client.list(limit=50),
         "list: the newest 50 of a workflow": lambda: client.list(PAST, limit=50),
-        "list: FAILED ones, of which there are none": lambda: client.list(statuses=[ExecutionStatus.FAILED]),
+        "list: FAILED, without any match": lambda: client.list(statuses=[ExecutionStatus.FAILED]),
         "count by status": client.count,
     }
-    found = {name: watched.cost(call).told() for name, call in calls.items()}
-    with autocommit(watched.engine.state.engine) as connection:
-        connection.exec_driver_sql("CHECKPOINT")
+    found = {name: watched.cost(call).text() for name, call in calls.items()}
+    engine.database.rows("CHECKPOINT")
     before = watched.value(WAL)
     for _ in range(10):
         watched.hop()
-    found["WAL of a hop, of the first ten after a checkpoint"] = told((watched.value(WAL) - before) / 10)
+    found["WAL of a hop, first ten after a checkpoint"] = format_bytes((watched.value(WAL) - before) / 10)
     watched.messages.queue.clear()
-    with autocommit(watched.engine.state.engine) as connection:
-        connection.exec_driver_sql(f"DELETE FROM executions WHERE workflow_id = '{WATCHED}'")
+    engine.database.rows("DELETE FROM executions WHERE workflow_id = %(watched)s", watched=WATCHED)
     return found
 
 
-def _size_rows(fleet: Fleet) -> list[Row]:
-    ((executions, rows),) = fleet.rows(
+def _size_rows(testbed: Testbed) -> list[Row]:
+    ((executions, rows),) = testbed.rows(
         "SELECT (SELECT count(*) FROM executions), (SELECT count(*) FROM node_executions)"
     )
     numbers = {"executions": executions, "node_executions": rows}
     return [
-        (f"{table}, each: {'table' if name == table else name}", "", told(size / numbers[table]))
-        for table, name, size in fleet.rows(SIZES)
+        (f"{table}, each: {'table' if name == table else name}", "", format_bytes(size / numbers[table]))
+        for table, name, size in testbed.rows(SIZES)
         if size >= numbers[table]
     ]
 
 
 def _purge_rows(watched: Watched) -> list[Row]:
     before, begin = watched.value(WAL), time.perf_counter()
-    purged = watched.retention.purge(older_than=(DAYS - 1) * DAY)
+    purged = watched.engine.retention.purge(older_than=(DAYS - 1) * DAY)
     seconds = time.perf_counter() - begin
     wal = watched.value(WAL) - before
     return [
-        (f"purge of {purged.executions:,}, a day's", "", f"{seconds:,.1f} s"),
+        (f"purge of {purged.executions:,}, one day", "", f"{seconds:,.1f} s"),
         ("- executions a second", "", f"{purged.executions / seconds:,.0f}"),
-        ("- WAL for each", "", told(wal / purged.executions)),
+        ("- WAL for each", "", format_bytes(wal / purged.executions)),
     ]
 
 
@@ -201,7 +195,12 @@ def _method(executions: int) -> str:
     return (
         f"In tables with {FEW:,} finished executions of {NODES} nodes with outputs of {LENGTH} B, and with "
         f"{executions:,} of them, spread evenly over {DAYS} days: copies of one that ran, made in bulk, "
-        "with ids that sort by time. Calls are the engine's own, run one after another in one process that "
-        "has nothing else to do: pages of tables and indexes that Postgres looked at, in memory or not, "
-        "and the median time. Sizes are of indexes that were filled in order and never updated."
+        "with ids that sort by time. Calls are the engine's own, run one after another in one otherwise "
+        "idle process: pages of tables and indexes that Postgres read, in memory or not, and the median "
+        "time. Sizes are those of indexes that were filled in order and never updated."
     )
+
+
+def _no_message(queue: str, priority: int) -> Front:
+    """Report every queue as empty."""
+    return Front(None)

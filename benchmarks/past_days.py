@@ -1,7 +1,7 @@
-"""Days full of finished executions: copies of one that really ran, with ids and times as they would have had.
+"""Days full of finished executions: copies of one that really ran, with realistic ids and times.
 
-Their ids are UUIDs of version 7 in the order of their starts, because that order is what keeps a
-hop's pages of the indexes together, at their ends. Made by SQL, without the checks of foreign keys.
+Their ids are UUIDs of version 7 in the order of their starts, because that order keeps a hop's index pages
+together, at the ends of the indexes. SQL makes them, without checks of foreign keys.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import closing
 import psycopg2
 import psycopg2.extensions
 
-from benchmarks.fleet import Fleet
+from benchmarks.testbed import Testbed
 
 AT_ONCE = 50_000
 
@@ -32,9 +32,9 @@ WHERE table_schema = current_schema() AND table_name = %s ORDER BY ordinal_posit
 KEYS = {"executions": "id", "node_executions": "execution_id"}
 
 
-def fill(fleet: Fleet, execution_id: str, times: int, days: float) -> None:
-    """Put copies of an execution and its journal beside it, evenly spread over the last so many days."""
-    url = fleet.settings.database_url.replace("+psycopg2", "")
+def fill(testbed: Testbed, execution_id: str, times: int, days: float) -> None:
+    """Insert copies of an execution and its journal, spread evenly over the last `days` days."""
+    url = testbed.settings.database_url.replace("+psycopg2", "")
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -57,7 +57,7 @@ def fill(fleet: Fleet, execution_id: str, times: int, days: float) -> None:
                 cursor.execute("DROP TABLE copies")
             cursor.execute("VACUUM (ANALYZE) executions")  # as autovacuum would have by now
             cursor.execute("VACUUM (ANALYZE) node_executions")
-            cursor.execute("CHECKPOINT")  # or what follows would wait for the disk to take all this
+            cursor.execute("CHECKPOINT")  # or the next steps would wait for the disk to write all this
 
 
 def _copy_statement(cursor: psycopg2.extensions.cursor, table: str, key: str) -> str:

@@ -1,6 +1,6 @@
-"""Processor time of a process and of all it has forked, as the operating system counts it.
+"""Processor time of a process and of its children, as the operating system counts it.
 
-Told apart are a process' first thread, its other threads, and its children: of a Celery worker these are the
+A process' first thread, its other threads, and its children are separate: in a Celery worker these are the
 event loop of its main process, the timekeeper, and the pool.
 """
 
@@ -16,7 +16,7 @@ NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")
 
 
 def of_the_machine() -> float:
-    """Seconds for which its cores have been busy, with whatever."""
+    """Return the seconds for which its cores have been busy."""
     times = psutil.cpu_times()
     return float(sum(times) - sum(getattr(times, idle, 0) for idle in NOT_BUSY))
 
@@ -31,7 +31,7 @@ class ProcessorTime:
 
     @classmethod
     def of(cls, pid: int) -> ProcessorTime:
-        """What a process and its children have used so far, those that have ended included."""
+        """Return the use of a process and its children so far, including children that have ended."""
         process = psutil.Process(pid)
         threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
         first = threads.pop(pid)

@@ -1,6 +1,6 @@
-"""Celery as it comes, which the engine is held against: the same tasks, and no setting touched.
+"""Plain Celery, with which the engine is compared: the same tasks, and default settings.
 
-Workers are told their broker by Celery's own variables of the environment. The end of a chain is told
+Workers find their broker in Celery's own environment variables. The last task of a chain signals its end
 through a named pipe, which costs the raw side a microsecond and no message.
 """
 
@@ -19,33 +19,33 @@ ENDINGS_VARIABLE = "BENCHMARK_ENDINGS"
 
 
 def connected_to(broker: str | None = None, backend: str | None = None) -> Celery:
-    """An app with Celery's defaults and these servers; for workers, those that the environment names."""
+    """Return an app with Celery's defaults and these servers; for workers, those of the environment."""
     return Celery("raw_celery", broker=broker, backend=backend, set_as_current=False)
 
 
 # celery has no type information
 @shared_task(name="raw_celery.no_op")  # type: ignore[untyped-decorator]
 def no_op(is_last: bool = False) -> None:
-    """Does nothing."""
-    _tell_of_the(is_last)
+    """Do nothing."""
+    _signal_end(is_last)
 
 
 @shared_task(name="raw_celery.fib")  # type: ignore[untyped-decorator]
 def fib(n: int, is_last: bool = False) -> int:
-    """Computes."""
+    """Compute a Fibonacci number."""
     result = number(n)
-    _tell_of_the(is_last)
+    _signal_end(is_last)
     return result
 
 
 @shared_task(name="raw_celery.outside")  # type: ignore[untyped-decorator]
 def outside(seconds: float, is_last: bool = False) -> None:
-    """Waits for something outside."""
+    """Wait for something outside."""
     time.sleep(seconds)
-    _tell_of_the(is_last)
+    _signal_end(is_last)
 
 
-def _tell_of_the(is_last: bool) -> None:
+def _signal_end(is_last: bool) -> None:
     if is_last:
         os.write(_endings(), b".")
 

@@ -1,7 +1,7 @@
-"""What a benchmark has found: a table with its targets, for the terminal and for the documents.
+"""The findings of a benchmark: a table with its targets, for the terminal and for the documents.
 
-In a document a section stands between two comments that name its benchmark, so that a run replaces exactly
-what it has measured and the prose around it stays.
+In a document a section is between two comments that name its benchmark, so that a run replaces exactly what
+it has measured and leaves the prose around it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of a table; `is_met` is None for what is told without a target."""
+    """One line of a table; `is_met` is None for a figure without a target."""
 
     name: str
     value: str
@@ -37,26 +37,26 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """The figures of one benchmark, and how they came about in sentences of their own."""
+    """The figures of one benchmark, and in full sentences how they were measured."""
 
     figures: Sequence[Figure]
     method: str
     column: str = "measured"
-    """What the table's values are."""
+    """The heading of the values."""
     chart: str = ""
     """SVG, for the document's chart; most benchmarks have none."""
     document: Path = DOCUMENT
     further: Mapping[str, Section] = field(default_factory=dict)
-    """What else the same run has found, in sections of their own, by name."""
+    """Further findings of the same run, in sections of their own, by name."""
 
     def lines(self) -> list[str]:
-        """The table."""
+        """Return the lines of the table."""
         return table(self.figures, self.column)
 
 
 @dataclass(frozen=True)
 class Comparison(Section):
-    """Figures of several cases side by side, which are told and not judged."""
+    """Figures of several cases side by side, without targets."""
 
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
@@ -67,12 +67,12 @@ class Comparison(Section):
 
 
 def without_targets(section: Section) -> Section:
-    """The same figures, judged by nobody."""
+    """Return the same figures without targets."""
     return replace(section, figures=[Figure(figure.name, figure.value) for figure in section.figures])
 
 
 def at_most(name: str, value: float, limit: float, unit: str = "") -> Figure:
-    """A figure that must not exceed its limit."""
+    """Return a figure that must not exceed its limit."""
     return Figure(name, f"{value:.2f} {unit}".rstrip(), f"at most {limit:g} {unit}".rstrip(), value <= limit)
 
 
@@ -88,15 +88,15 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values))
 
-    def told(self, unit: str = "", factor: float = 1) -> str:
-        """`1.25 ms (1.20 to 1.31)` for a factor of 1,000 and the unit ms."""
+    def text(self, unit: str = "", factor: float = 1) -> str:
+        """Return `1.25 ms (1.20 to 1.31)` for a factor of 1,000 and the unit ms."""
         median, least, greatest = (
             f"{value * factor:,.2f}" for value in (self.median, self.least, self.greatest)
         )
         return f"{' '.join(filter(None, [median, unit]))} ({least} to {greatest})"
 
     def as_change(self) -> str:
-        """Of ratios: by how many percent more or less than the same."""
+        """Return ratios as changes in percent."""
         median, least, greatest = (
             f"{100 * (value - 1):+.0f}" for value in (self.median, self.least, self.greatest)
         )
@@ -104,22 +104,22 @@ class Spread:
 
 
 def ratio_at_most(name: str, ratio: Spread, limit: float) -> Figure:
-    """A ratio whose median must not exceed its limit."""
-    return Figure(name, ratio.told(), f"at most {limit:g}", ratio.median <= limit)
+    """Return a ratio whose median must not exceed its limit."""
+    return Figure(name, ratio.text(), f"at most {limit:g}", ratio.median <= limit)
 
 
 def ratio_at_least(name: str, ratio: Spread, limit: float) -> Figure:
-    """A ratio whose median must reach its limit."""
-    return Figure(name, ratio.told(), f"at least {limit:g}", ratio.median >= limit)
+    """Return a ratio whose median must reach its limit."""
+    return Figure(name, ratio.text(), f"at least {limit:g}", ratio.median >= limit)
 
 
 def exactly(name: str, value: int, target: int) -> Figure:
-    """A count that has to be this one."""
+    """Return a count that has to equal its target."""
     return Figure(name, f"{value:,}", f"{target:,}", value == target)
 
 
 def table(figures: Sequence[Figure], column: str = "measured") -> list[str]:
-    """The lines of a Markdown table, its columns aligned to be read as they stand."""
+    """Return the lines of a Markdown table with aligned columns."""
     rows: list[tuple[str, ...]] = [("", column, "target")]
     for figure in figures:
         missed = "**missed** " if figure.is_missed else ""
@@ -130,7 +130,7 @@ def table(figures: Sequence[Figure], column: str = "measured") -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
-    """The lines of a Markdown table whose first row is its head; `right` are the columns set flush right."""
+    """Return the lines of a Markdown table; its first row is the head, columns in `right` are flush right."""
     columns = range(len(rows[0]))
     widths = [max(len(row[column]) for row in rows) for column in columns]
 
@@ -143,13 +143,13 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
 
 
 def printed(section: Section, machine: str) -> str:
-    """A section as Markdown."""
+    """Return a section as Markdown."""
     paragraphs = ("", *textwrap.wrap(section.method, WIDTH), "", *textwrap.wrap(machine, WIDTH))
     return "\n".join([*section.lines(), *paragraphs])
 
 
 def write_into(document: Path, name: str, section: Section, machine: str) -> None:
-    """Put a section between the comments that bear its name.
+    """Write a section between the comments that bear its name.
 
     Raises ValueError if the document has no such place.
     """

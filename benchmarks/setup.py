@@ -1,6 +1,6 @@
-"""What everything is set to while it is measured, asked from the servers and from running workers themselves.
+"""The settings of a measurement, as the servers and the running workers report them.
 
-Nothing is read from a file of settings, because what counts is what a process has made of it.
+None is read from a settings file, because the effective values count.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from celery import Celery
 from celery.app import defaults as celery_defaults
 
 from benchmarks.contenders import RawWorker
-from benchmarks.fleet import PROCESSES, WORKER, BenchmarkFailed, Fleet, full_name
 from benchmarks.report import Figure, Section
-from workflow_engine.dispatch import producer_app
+from benchmarks.testbed import PROCESSES, WORKER, BenchmarkFailed, Testbed, full_name
+from workflow_engine.broker.dispatcher import producer_app
 
 POSTGRES = (
     "fsync",
@@ -34,10 +34,10 @@ POSTGRES = (
 )
 REDIS = ("appendonly", "appendfsync", "save", "maxmemory", "maxmemory-policy", "databases")
 POOL = {"pool": "implementation", "concurrency": "max-concurrency"}
-"""By what it is called here: what a worker calls it."""
+"""Our name of a property: the worker's name of it."""
 
-# Where the servers are says nothing, and has passwords in it.
-NOT_TOLD = (
+# The addresses of servers mean nothing to a reader, and hold passwords.
+OMITTED = (
     "broker_url",
     "broker_read_url",
     "broker_write_url",
@@ -49,47 +49,47 @@ NOT_TOLD = (
 MASKED = "********"
 
 
-def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The settings of servers and workers; there is nothing to repeat, quick or not."""
-    fleet.start_workers(WORKER)
-    with RawWorker(fleet, PROCESSES) as raw:
+def measure(testbed: Testbed, quick: bool = False) -> Section:
+    """Read the settings of servers and workers; a quick run does the same."""
+    testbed.start_workers(WORKER)
+    with RawWorker(testbed, PROCESSES) as raw:
         figures = [
-            *(Figure(f"Postgres: {name}", fleet.rows(f"SHOW {name}")[0][0]) for name in POSTGRES),
-            # One by one, because Redis before 7 answers but one at a time.
-            *(Figure(f"Redis: {name}", fleet.redis.config_get(name)[name] or "none") for name in REDIS),
-            *_of_worker("engine's worker", producer_app(fleet.settings), WORKER),
+            *(Figure(f"Postgres: {name}", testbed.rows(f"SHOW {name}")[0][0]) for name in POSTGRES),
+            # One by one, because Redis before 7 takes a single name.
+            *(Figure(f"Redis: {name}", testbed.redis.config_get(name)[name] or "none") for name in REDIS),
+            *_of_worker("engine's worker", producer_app(testbed.settings), WORKER),
             *_of_worker("raw worker", raw.app, *raw.pids),
         ]
-    fleet.stop_workers(WORKER)
+    testbed.stop_workers(WORKER)
     method = (
-        "As Postgres shows them, Redis has them, and workers tell them when they are asked: their pool, and "
-        "those of Celery's settings that are not its defaults, without the addresses of servers. Benchmarks "
-        "that go by other settings say so."
+        "As Postgres, Redis and the workers report them: the pool of each worker, and its settings of Celery "
+        "that are not the defaults, without the addresses of servers. Benchmarks that use other settings say "
+        "so."
     )
     return Section(figures, method, "setting")
 
 
 def _of_worker(title: str, app: Celery, name: str) -> Iterator[Figure]:
-    # With a limit, because Celery listens for more answers until the time is over.
+    # With a limit, because Celery otherwise waits for more replies until the timeout.
     inspect = app.control.inspect([full_name(name)], timeout=10, limit=1)
-    stats, settings = _answer_of(name, inspect.stats()), _answer_of(name, inspect.conf())
+    stats, settings = _reply_of(name, inspect.stats()), _reply_of(name, inspect.conf())
     for called, theirs in POOL.items():
         yield Figure(f"{title}: {called}", str(stats["pool"][theirs]))
-    yield Figure(f"{title}: messages taken at a time", str(stats["prefetch_count"]))
-    told = [
-        Figure(f"{title}: {setting}", value) for setting, value in _flat(settings) if setting not in NOT_TOLD
+    yield Figure(f"{title}: prefetch count", str(stats["prefetch_count"]))
+    changed = [
+        Figure(f"{title}: {setting}", value) for setting, value in _flat(settings) if setting not in OMITTED
     ]
-    yield from told or [Figure(f"{title}: other than Celery's defaults", "nothing")]
+    yield from changed or [Figure(f"{title}: settings other than Celery's defaults", "nothing")]
 
 
-def _answer_of(name: str, answers: Mapping[str, Any] | None) -> Any:
-    if not answers or full_name(name) not in answers:
-        raise BenchmarkFailed(f"the worker {name!r} did not answer")
-    return answers[full_name(name)]
+def _reply_of(name: str, replies: Mapping[str, Any] | None) -> Any:
+    if not replies or full_name(name) not in replies:
+        raise BenchmarkFailed(f"worker {name!r} did not reply")
+    return replies[full_name(name)]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    defaults = celery_defaults.DEFAULTS  # a worker also tells what was set to its default
+    defaults = celery_defaults.DEFAULTS  # a worker also reports settings that were set to their defaults
     for name, value in sorted(settings.items()):
         if value == MASKED or (not prefix and name in defaults and value == defaults[name]):
             continue

@@ -1,7 +1,7 @@
-"""What a stretch of time costs: processor time of workers and servers, and transactions.
+"""The cost of a span of time: processor time of workers and servers, and transactions.
 
-Two readings and their difference; who else used the machine meanwhile is part of it, because figures from a
-busy machine are other figures.
+It is the difference of two readings. The use of the rest of the machine is part of it, because a busy machine
+yields other figures.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.fleet import Fleet
 from benchmarks.processor_time import ProcessorTime, of_the_machine
+from benchmarks.testbed import Testbed
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What workers and servers have used by a time; of a difference, what they used in between."""
+    """The use of workers and servers up to a time; as a difference, the use in between."""
 
     seconds: float
     workers: ProcessorTime
@@ -26,14 +26,14 @@ class Usage:
     transactions: int
 
     @classmethod
-    def now(cls, fleet: Fleet, pids: Mapping[str, int]) -> Usage:
+    def now(cls, testbed: Testbed, pids: Mapping[str, int]) -> Usage:
         statement = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-        ((transactions,),) = fleet.rows(statement)
+        ((transactions,),) = testbed.rows(statement)
         return cls(
             seconds=time.monotonic(),
             workers=sum(map(ProcessorTime.of, pids.values()), start=ProcessorTime(0, 0, 0)),
-            postgres=ProcessorTime.of(fleet.servers.postgres.pid),
-            redis=ProcessorTime.of(fleet.servers.redis.pid),
+            postgres=ProcessorTime.of(testbed.servers.postgres.pid),
+            redis=ProcessorTime.of(testbed.servers.redis.pid),
             machine=of_the_machine(),
             transactions=transactions,
         )
@@ -50,9 +50,9 @@ class Usage:
 
     @property
     def others(self) -> float:
-        """Processor time of what does not belong to the benchmark: how quiet the machine was."""
+        """Processor time outside the benchmark: how quiet the machine was."""
         return self.machine - self.workers.total - self.postgres.total - self.redis.total
 
     def percent(self, processor_seconds: float) -> float:
-        """Of one core."""
+        """Return processor time as percent of one core."""
         return 100 * processor_seconds / self.seconds

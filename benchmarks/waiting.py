@@ -1,7 +1,7 @@
-"""What waiting costs: thousands of executions that wait for times and events, and a thousand waking at once.
+"""The cost of waiting: thousands of executions that wait for times and events, and a thousand waking at once.
 
-All of them are started through the client and walked into their waits by the workers. Then the workers are
-watched while nothing is due; and when a thousand timers end in the same instant, at the broker.
+The client starts all of them, and the workers walk them into their waits. Then the workers are watched while
+nothing is due, and the broker when a thousand timers end in the same instant.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 import psutil
 
 from benchmarks.broker_log import BrokerLog, Message
-from benchmarks.fleet import BenchmarkFailed, Fleet, tell
 from benchmarks.history import copy_execution
 from benchmarks.report import Figure, Section, at_most, exactly
+from benchmarks.testbed import BenchmarkFailed, Testbed, print_step
 from benchmarks.usage import Usage
 from workflow_engine import ExecutionStatus, Workflow, WorkflowBuilder
 
@@ -27,7 +27,7 @@ PUBLISH_LIMIT = 2.0
 """Seconds from the instant that all timers are due to the last message."""
 
 SETTLING = 5.0
-"""Seconds in which pools and caches come to rest after the starts, and Postgres counts what it has done."""
+"""Seconds for pools and caches to settle after the starts, and for Postgres to flush its counts."""
 
 WORKERS = ("worker1", "worker2")
 TIMER, EVENT, BURST = "timer", "event", "burst"
@@ -35,11 +35,11 @@ TIMER, EVENT, BURST = "timer", "event", "burst"
 
 @dataclass(frozen=True)
 class Size:
-    """How many of what, and for how long; times in seconds."""
+    """The numbers of a run; times in seconds."""
 
     finished: int
     waiting: int
-    """On timers; and as many on events."""
+    """On timers; the same number on events."""
     watched: float
     at_once: int
 
@@ -48,18 +48,18 @@ FULL = Size(finished=100_000, waiting=10_000, watched=60, at_once=1_000)
 QUICK = Size(finished=1_000, waiting=100, watched=3, at_once=300)
 
 
-def measure(fleet: Fleet, quick: bool = False) -> Section:
-    """The figures of waiting, on two workers of two processes each."""
+def measure(testbed: Testbed, quick: bool = False) -> Section:
+    """Measure waiting, on two workers of two processes each."""
     size = QUICK if quick else FULL
     for workflow in (_timer(TIMER), _timer(BURST), _event()):
-        fleet.client.deploy(workflow)
-    pids = fleet.start_workers(*WORKERS)
-    _make_history(fleet, size)
-    seconds_each = _open_waits(fleet, size)
-    at_rest = _counts(fleet, size)
-    tell(f"nothing is due: watching the workers for {size.watched:g} s")
-    watched = _watch(fleet, pids, size.watched)
-    burst = _burst(fleet, pids, size, ahead=3 + 2 * seconds_each * size.at_once)
+        testbed.client.deploy(workflow)
+    pids = testbed.start_workers(*WORKERS)
+    _make_history(testbed, size)
+    seconds_each = _open_waits(testbed, size)
+    at_rest = _counts(testbed, size)
+    print_step(f"nothing is due: watching the workers for {size.watched:g} s")
+    watched = _watch(testbed, pids, size.watched)
+    burst = _burst(testbed, pids, size, ahead=3 + 2 * seconds_each * size.at_once)
     return Section([*at_rest, *_cost(watched), *burst], _method(size))
 
 
@@ -81,80 +81,80 @@ def _event() -> Workflow:
 # -- executions that wait ----------------------------------------------------------------------------------
 
 
-def _make_history(fleet: Fleet, size: Size) -> None:
-    tell(f"{size.finished:,} finished executions, copied in bulk from one that ran")
+def _make_history(testbed: Testbed, size: Size) -> None:
+    print_step(f"{size.finished:,} finished executions, copied in bulk from one that ran")
     soon = datetime.now(UTC) + timedelta(seconds=1)
-    original = fleet.client.start(TIMER, {"until": soon.isoformat()})
-    fleet.client.wait(original.id, timeout=20)
-    copy_execution(fleet.engine, original.id, size.finished - 1)
+    original = testbed.client.start(TIMER, {"until": soon.isoformat()})
+    testbed.client.wait(original.id, timeout=20)
+    copy_execution(testbed.engine, original.id, size.finished - 1)
 
 
-def _open_waits(fleet: Fleet, size: Size) -> float:
-    """Start the executions that are to wait; how many seconds each took until it did."""
-    tell(f"starting 2 x {size.waiting:,} executions, which the workers walk into their waits")
+def _open_waits(testbed: Testbed, size: Size) -> float:
+    """Start the executions that wait. Return the seconds that each took to begin its wait."""
+    print_step(f"starting 2 x {size.waiting:,} executions, which the workers walk into their waits")
     begin = time.monotonic()
     in_a_week = (datetime.now(UTC) + timedelta(days=7)).isoformat()
     for number in range(size.waiting):
-        fleet.client.start(TIMER, {"until": in_a_week})
-        fleet.client.start(EVENT, {"order": f"order-{number}"})
+        testbed.client.start(TIMER, {"until": in_a_week})
+        testbed.client.start(EVENT, {"order": f"order-{number}"})
     for workflow_id in (TIMER, EVENT):
-        _wait_until_waiting(fleet, workflow_id, size.waiting, patience=600)
+        _wait_until_waiting(testbed, workflow_id, size.waiting, timeout=600)
     seconds = time.monotonic() - begin
-    tell(f"all of them wait, {seconds:.0f} s after the first was started")
+    print_step(f"all of them wait, {seconds:.0f} s after the first was started")
     return seconds / (2 * size.waiting)
 
 
-def _wait_until_waiting(fleet: Fleet, workflow_id: str, number: int, patience: float) -> None:
-    fleet.wait_until(
-        lambda: fleet.client.count(workflow_id).get(ExecutionStatus.WAITING, 0) == number,
-        patience,
+def _wait_until_waiting(testbed: Testbed, workflow_id: str, number: int, timeout: float) -> None:
+    testbed.wait_until(
+        lambda: testbed.client.count(workflow_id).get(ExecutionStatus.WAITING, 0) == number,
+        timeout,
         f"{number:,} executions of {workflow_id!r} wait",
     )
 
 
-def _counts(fleet: Fleet, size: Size) -> list[Figure]:
+def _counts(testbed: Testbed, size: Size) -> list[Figure]:
     open_waits = dict(
-        fleet.rows(
+        testbed.rows(
             "SELECT wait_type, count(*) FROM execution_wait_states WHERE status = 'WAITING' GROUP BY 1",
         )
     )
     # Every list in Redis is a queue of the broker.
-    queues = fleet.redis.scan_iter(count=1000, _type="list")
+    queues = testbed.redis.scan_iter(count=1000, _type="list")
     return [
         exactly("executions waiting for a time, as rows", open_waits.get("DELAY", 0), size.waiting),
         exactly("executions waiting for an event, as rows", open_waits.get("EVENTS", 0), size.waiting),
-        exactly("messages for them in the broker", sum(fleet.redis.llen(queue) for queue in queues), 0),
-        exactly("locks held", sum(1 for _ in fleet.redis.scan_iter("lock:*", count=1000)), 0),
+        exactly("messages for them in the broker", sum(testbed.redis.llen(queue) for queue in queues), 0),
+        exactly("locks held", sum(1 for _ in testbed.redis.scan_iter("lock:*", count=1000)), 0),
     ]
 
 
 # -- while nothing is due ----------------------------------------------------------------------------------
 
 
-def _watch(fleet: Fleet, pids: Mapping[str, int], seconds: float) -> Usage:
+def _watch(testbed: Testbed, pids: Mapping[str, int], seconds: float) -> Usage:
     time.sleep(min(SETTLING, seconds))
-    before = Usage.now(fleet, pids)
+    before = Usage.now(testbed, pids)
     time.sleep(seconds)
-    return Usage.now(fleet, pids) - before
+    return Usage.now(testbed, pids) - before
 
 
 def _cost(watched: Usage) -> list[Figure]:
-    def told(name: str, processor_seconds: float) -> Figure:
+    def share(name: str, processor_seconds: float) -> Figure:
         return Figure(name, f"{watched.percent(processor_seconds):.2f} %")
 
     return [
         at_most(
-            "processor time of both workers, of one core",
+            "processor time of both workers, share of one core",
             watched.percent(watched.workers.total),
             PROCESSOR_LIMIT,
             "%",
         ),
-        told("- their main processes' event loops (Celery)", watched.workers.first_thread),
-        told("- their timekeepers", watched.workers.other_threads),
-        told("- their pools", watched.workers.children),
-        told("processor time of Postgres, autovacuum included", watched.postgres.total),
-        told("processor time of Redis", watched.redis.total),
-        told("processor time of all else on the machine", watched.others),
+        share("- their main processes' event loops (Celery)", watched.workers.first_thread),
+        share("- their timekeepers", watched.workers.other_threads),
+        share("- their pools", watched.workers.children),
+        share("processor time of Postgres, autovacuum included", watched.postgres.total),
+        share("processor time of Redis", watched.redis.total),
+        share("processor time of the rest of the machine", watched.others),
         Figure("transactions in Postgres", f"{watched.transactions / watched.seconds:.1f} /s"),
     ]
 
@@ -162,23 +162,23 @@ def _cost(watched: Usage) -> list[Figure]:
 # -- all at once -------------------------------------------------------------------------------------------
 
 
-def _burst(fleet: Fleet, pids: Mapping[str, int], size: Size, ahead: float) -> list[Figure]:
+def _burst(testbed: Testbed, pids: Mapping[str, int], size: Size, ahead: float) -> list[Figure]:
     """Wake executions that are started now and whose timers are all due `ahead` seconds from now."""
     due = datetime.now(UTC) + timedelta(seconds=ahead)
-    tell(f"starting {size.at_once:,} executions whose timers are all due at {due:%H:%M:%S.%f}")
+    print_step(f"starting {size.at_once:,} executions whose timers are all due at {due:%H:%M:%S.%f}")
     for _ in range(size.at_once):
-        fleet.client.start(BURST, {"until": due.isoformat()})
-    _wait_until_waiting(fleet, BURST, size.at_once, patience=(due - datetime.now(UTC)).total_seconds())
-    with BrokerLog(fleet.settings.redis_url) as log:
-        # Nobody asks anything while they wake.
+        testbed.client.start(BURST, {"until": due.isoformat()})
+    _wait_until_waiting(testbed, BURST, size.at_once, timeout=(due - datetime.now(UTC)).total_seconds())
+    with BrokerLog(testbed.settings.redis_url) as log:
+        # No query disturbs them while they wake.
         time.sleep((due - datetime.now(UTC)).total_seconds() + 2 * PUBLISH_LIMIT)
-        fleet.wait_until(
-            lambda: fleet.client.count(BURST).get(ExecutionStatus.COMPLETED, 0) == size.at_once,
+        testbed.wait_until(
+            lambda: testbed.client.count(BURST).get(ExecutionStatus.COMPLETED, 0) == size.at_once,
             60,
             "all executions whose timers were due together have completed",
         )
     woken = [message for message in log.messages if message.node_id == "pause"]
-    ((last_completed,),) = fleet.rows(
+    ((last_completed,),) = testbed.rows(
         f"SELECT max(completed_at) FROM executions WHERE workflow_id = '{BURST}'"
     )
     return _of_burst(woken, _workers_by_port(pids), due, last_completed, size)
@@ -210,7 +210,7 @@ def _of_burst(
 
 
 def _workers_by_port(pids: Mapping[str, int]) -> dict[int, str]:
-    """The worker whose main process speaks from each port: its timekeeper is in there."""
+    """Return the worker whose main process owns each port: its timekeeper runs there."""
     return {
         connection.laddr.port: name
         for name, pid in pids.items()
@@ -223,7 +223,7 @@ def _method(size: Size) -> str:
     return (
         f"Two workers of two processes, with Celery's defaults. 2 x {size.waiting:,} executions were started "
         "through the client and walked into their waits by the workers, in tables that also hold "
-        f"{size.finished:,} finished executions (copied in bulk from one that ran). The workers were then "
-        f"watched for {size.watched:g} s, all their processes. The times of the messages are those at which "
-        "Redis took them."
+        f"{size.finished:,} finished executions (copied in bulk from one that ran). All processes of the "
+        f"workers were then watched for {size.watched:g} s. Redis stamped the times of the messages when it "
+        "took them."
     )

@@ -1,7 +1,7 @@
-"""The engine's workers with one of their levers taken out: `celery -A benchmarks.without:kept_client worker`.
+"""The engine's workers with one of their levers removed: `celery -A benchmarks.without:kept_client worker`.
 
-Celery's command line takes the lever's name for an attribute of this module. What is told here is only what
-can be taken out of a real worker from outside; what the engine is built around is not.
+Celery's command line takes the lever's name for an attribute of this module. Only levers that can be removed
+from a real worker from outside are here; those that the engine is built around are not.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ from typing import Any
 import redis
 from celery import Celery
 
-from workers.handover import Handover
-from workers.reserve import Reserve
-from workflow_engine import redis_connection
-from workflow_engine.dispatch import TASK_NAME, CeleryDispatcher, Dispatch, task_headers
+from workflow_engine.broker.dispatcher import CeleryDispatcher
+from workflow_engine.broker.wire_format import TASK_NAME, task_headers
+from workflow_engine.execution.messages import Dispatch
+from workflow_engine.redis import client as redis_connection
+from workflow_engine.worker.celery_internals.pool_writes import DirectPoolWrites
+from workflow_engine.worker.celery_internals.prefetch import BacklogPrefetch
 
 
 @dataclass(frozen=True)
 class Lever:
-    """How a worker goes without it: by Celery's settings, by its command line, or by other code."""
+    """How a worker does without it: by Celery's settings, by its command line, or by other code."""
 
     name: str
-    """As the table of figures has it: what a worker without it has instead."""
+    """As in the table of figures: what a worker without it has instead."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of Celery; those that are dicts change but the keys they have."""
+    """Of Celery; a dict changes only the keys that it has."""
     options: Sequence[str] = ()
     prepare: Callable[[], None] = lambda: None
     """Called in the worker before its pool forks."""
 
 
 def _send_task_for_every_message() -> None:
-    """Publish as `apply_async` does: the same message, put together anew by Celery's app."""
+    """Publish as `apply_async` does: the same message, rebuilt by Celery's app."""
 
     def publish(self: CeleryDispatcher, dispatches: Sequence[Dispatch]) -> None:
         for dispatch in dispatches:
@@ -57,7 +59,7 @@ def _send_task_for_every_message() -> None:
 
 
 def _publish_apart() -> None:
-    """Leave a node with one call of Redis, and publish the next with another."""
+    """Leave a node with one call to Redis, and publish the next with another."""
     CeleryDispatcher.queued = lambda *_: None  # type: ignore[method-assign]
 
 
@@ -67,13 +69,13 @@ def _lend_connections() -> None:
 
 
 def _wait_for_the_loop() -> None:
-    """Hand a task over when the event loop comes to it."""
-    Handover.register_with_event_loop = lambda *_: None  # type: ignore[method-assign]
+    """Write a task when the event loop comes to it."""
+    DirectPoolWrites.include_if = lambda *_: False  # type: ignore[method-assign]
 
 
-def _reserve_nothing() -> None:
+def _prefetch_nothing() -> None:
     """Ask the broker for a message when a process is free."""
-    Reserve.include_if = lambda *_: False  # type: ignore[method-assign]
+    BacklogPrefetch.include_if = lambda *_: False  # type: ignore[method-assign]
 
 
 LEVERS: Mapping[str, Lever] = {
@@ -85,23 +87,23 @@ LEVERS: Mapping[str, Lever] = {
     ),
     "kept_client": Lever("kombu's own transport", settings={"broker_transport": None}),
     "kept_connection": Lever("connections lent from redis-py's pool", prepare=_lend_connections),
-    "handover": Lever(
-        "tasks handed over by Celery's event loop, none in reserve", prepare=_wait_for_the_loop
+    "direct_pool_writes": Lever(
+        "tasks written by Celery's event loop, none prefetched", prepare=_wait_for_the_loop
     ),
-    "reserve": Lever("no message in reserve", prepare=_reserve_nothing),
+    "backlog_prefetch": Lever("no message prefetched", prepare=_prefetch_nothing),
     "no_rate_limits": Lever("rate limits, Celery's default", settings={"worker_disable_rate_limits": False}),
     "few_log_lines": Lever("log level INFO", options=["--loglevel", "INFO"]),
     "no_task_events": Lever("task events, as Flower switches them on", options=["--task-events"]),
 }
-"""By the name that the command line knows. A new one is an entry here and nothing else."""
+"""By their names on the command line. A new lever is one more entry here."""
 
 
 def __getattr__(name: str) -> Celery:
     if name not in LEVERS:
         raise AttributeError(f"module {__name__!r} has no lever {name!r}")
     lever = LEVERS[name]
-    app = Celery("workers", include=["workers.tasks"])
-    app.config_from_object("celeryconfig")
+    app = Celery("workers", include=["workflow_engine.worker.tasks"])
+    app.config_from_object("workflow_engine.worker.configuration")
     for setting, value in lever.settings.items():
         app.conf[setting] = {**app.conf[setting], **value} if isinstance(value, Mapping) else value
     lever.prepare()

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def fib(n: int) -> int:
-    """A Fibonacci number the slow way; each step up takes a factor of 1.6 longer."""
+    """Return a Fibonacci number the slow way; each step up takes 1.6 times as long."""
     return n if n < 2 else fib(n - 1) + fib(n - 2)

@@ -1,1 +1,1 @@
-"""Example workflows; README.md says what they show and how to run them."""
+"""Example workflows; README.md describes them and how to run them."""

@@ -1,8 +1,8 @@
 """The Python nodes of the order workflow. They stand in for a shop's own code and for services it calls.
 
 A node function is an ordinary function: its arguments come from the node's config, what it returns is the
-node's output. It may be called twice for one order if a worker dies at the wrong moment, so whatever has an
-effect outside passes on the idempotency key, which stays the same.
+node's output. It may run twice for one order if a worker dies at the wrong moment, so calls with effects
+outside pass on the idempotency key, which stays the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workflow_engine import ExecutionContext, failure, node
 
 @node("shop.validate")
 def validate(items: list[dict[str, Any]], total: float) -> Any:
-    """Check that the items cost the total; says how many pieces there are and what is not in stock."""
+    """Check that the items cost the total. Return the number of pieces and the items not in stock."""
     due = sum((Decimal(str(item["price"])) * item["quantity"] for item in items), Decimal(0))
     if due != Decimal(str(total)):
         return failure("WRONG_TOTAL", f"the items cost {due}, but the order says {total}")
@@ -30,16 +30,16 @@ def validate(items: list[dict[str, Any]], total: float) -> Any:
 
 
 class ProviderBusy(ConnectionError):
-    """The payment provider has no time right now; asking again later helps."""
+    """The payment provider is busy; a later attempt succeeds."""
 
 
 @node("shop.charge")
 def charge(
     order_id: str, amount: float, currency: str, method: str, context: ExecutionContext
 ) -> dict[str, Any]:
-    """Take the payment. By the key a provider would know a second request and not charge twice."""
+    """Take the payment. A provider would recognise a second request by the key, and not charge twice."""
     _call_service(milliseconds=(20, 80))
-    # One order in eight has to ask again: always the same ones, whoever runs the node.
+    # One order in eight has to ask again, always the same ones on any worker.
     if context.attempt == 1 and zlib.crc32(order_id.encode()) % 8 == 0:
         raise ProviderBusy("the provider is busy")
     receipt = hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:12]
@@ -60,11 +60,11 @@ def declare_for_customs(country: str, items: list[dict[str, Any]], warehouse: st
 
 @node("shop.notify")
 def notify(to: str, subject: str, text: str) -> dict[str, str]:
-    """Hand a message to the mail service."""
+    """Pass a message to the mail service."""
     _call_service(milliseconds=(5, 15))
     return {"to": to, "subject": subject, "text": text}
 
 
 def _call_service(milliseconds: tuple[int, int]) -> None:
-    """What a request to another service costs: time in which the worker waits."""
+    """Stand in for a request to another service: the worker waits."""
     time.sleep(random.uniform(*milliseconds) / 1000)  # noqa: S311 - nothing depends on it

@@ -9,6 +9,7 @@ skips a test on your machine and fails it in CI.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,11 +20,15 @@ import hypothesis
 import psycopg2
 import pytest
 import redis
-from key_leak_checker import keys_that_never_expire
 
 from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis
 from workflow_engine.errors import EmbeddedServerFailed
 from workflow_engine.settings import ENVIRONMENT_PREFIX
+
+# Before they are imported, so that their assertions tell as much as those of the test files.
+pytest.register_assert_rewrite("contracts", "support")
+
+from support.key_leak_checker import keys_that_never_expire  # noqa: E402
 
 TEST_PREFIX = f"{ENVIRONMENT_PREFIX}TEST_"
 TEMPLATE = f"workflow_engine_test_{os.getpid()}"
@@ -32,9 +37,6 @@ TEMPLATE = f"workflow_engine_test_{os.getpid()}"
 hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=5_000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
-
-# So that their assertions tell as much as those of the test files that inherit them.
-pytest.register_assert_rewrite("simulation.redis_contract", "simulation.state_contract")
 
 # What a developer has set for the engine is not meant for its tests.
 for _name in [
@@ -45,9 +47,17 @@ for _name in [
 os.environ.pop("COLUMNS", None)
 
 
+@pytest.fixture(autouse=True)
+def _log_level_of_its_own() -> Iterator[None]:
+    """Celery sets the level of the root logger; what a later test expects to be logged must not go by it."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL of a Postgres in which tests may create databases."""
+    """Yield the URL of a Postgres in which tests may create databases."""
     url = os.environ.get(f"{TEST_PREFIX}DATABASE_URL")
     server = EmbeddedPostgres()
     try:
@@ -62,7 +72,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """The URL of a Redis in which tests may flush databases."""
+    """Yield the URL of a Redis in which tests may flush databases."""
     url = os.environ.get(f"{TEST_PREFIX}REDIS_URL")
     server = EmbeddedRedis()
     try:
@@ -78,8 +88,8 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: str) -> Iterator[str]:
-    """The name of a database with all migrations applied; cloning it is faster than migrating again."""
-    from workflow_engine import migrations
+    """Yield the name of a migrated database; cloning it is faster than migrating again."""
+    from workflow_engine.postgres import migrations
 
     _execute(postgres_server, f"CREATE DATABASE {TEMPLATE}")
     migrations.upgrade(_with_path(postgres_server, TEMPLATE))
@@ -92,7 +102,7 @@ _database_numbers = itertools.count(1)
 
 @pytest.fixture
 def database_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
-    """The URL of a database of this test's own, with all migrations applied and no rows."""
+    """Yield the URL of a database of this test alone, with all migrations applied and no rows."""
     name = f"{TEMPLATE}_{next(_database_numbers)}"
     _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
     yield _with_path(postgres_server, name)
@@ -108,7 +118,7 @@ def redis_database_numbers(redis_server: str) -> Iterator[int]:
 
 @pytest.fixture
 def redis_url(redis_server: str, redis_database_numbers: Iterator[int]) -> Iterator[str]:
-    """The URL of an empty Redis database of this test's own; fails it if a key it left never expires."""
+    """Yield the URL of an empty Redis database of this test alone; fail it for a key that never expires."""
     url = _with_path(redis_server, str(next(redis_database_numbers)))
     with redis.Redis.from_url(url) as client:
         client.flushdb()

@@ -1,16 +1,10 @@
-"""The Celery side of the engine: `celery -A workers worker` runs nodes.
+"""The ready-made fleet of this repository and its image: `celery -A workers worker` runs nodes.
 
-A team with a Celery app of its own adds `workers.tasks` to its `include` instead. That must not create
-a second app in its processes, so this package makes one only when Celery's command line asks for it.
+An installed engine has the same as `celery -A workflow_engine.worker worker`; this package is not installed.
+The settings stand in `celeryconfig.py`, where a deployment changes them.
 """
 
-from typing import Any
+from celery import Celery
 
-
-def __getattr__(name: str) -> Any:
-    # Celery looks for an attribute `app` or `celery`; `app` is our module of that name.
-    if name == "celery":
-        from workers.app import app
-
-        return app
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+app = Celery("workers", include=["workflow_engine.worker.tasks"])
+app.config_from_object("celeryconfig")

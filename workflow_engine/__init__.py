@@ -1,21 +1,34 @@
 """Durable workflows on the Celery fleet you already run.
 
-What is listed here is the public surface; everything else may change between minor releases.
-Names are loaded when they are first used: a program that only declares nodes, or prints a help text, does
-not pay for Postgres, Redis and Celery.
+What is listed in `__all__` is the public surface; everything else may change between minor releases. Names
+are loaded when they are first used: a program that only declares nodes, or prints a help text, does not pay
+for Postgres, Redis and Celery.
+
+The map, each package with its own list of files:
+
+- `client`: what producers use
+- `definition/`, `expressions/`, `nodes/`, `validation/`: what a workflow is
+- `execution/`, `runner/`: what an execution is, and one node in this process
+- `postgres/`, `redis/`, `broker/`: what each server keeps, and the only code that speaks to it
+- `engine/`: one hop, from message to message; begin with `engine/executor.py`
+- `control/`, `maintenance/`: what operators do, and what moves executions when no hop does
+- `health/`: liveness, readiness, the doctor
+- `presentation/`: executions as people see them, for terminals and pages
+- `worker/`, `cli/`, `dev/`, `demo/`, `embedded/`: ways in
+- `settings`, `errors`, `outages`, `json_values`, `paths`, `addresses/`, `telemetry/`: what all of them share
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workflow_engine.builder import WorkflowBuilder
     from workflow_engine.client import WorkflowClient
-    from workflow_engine.context import ExecutionContext
-    from workflow_engine.definition import Edge, Node, Workflow
-    from workflow_engine.deployments import Deployment
+    from workflow_engine.control.executions import Move
+    from workflow_engine.definition.builder import WorkflowBuilder
+    from workflow_engine.definition.workflow import Edge, Node, Workflow
     from workflow_engine.errors import (
         BackingServiceUnavailable,
+        ChildNotAwaited,
         DefinitionError,
         DefinitionInvalid,
         DefinitionUnreadable,
@@ -23,34 +36,30 @@ if TYPE_CHECKING:
         IdempotencyConflict,
         IllegalMove,
         InvalidValue,
+        ModuleFailed,
         NodeNotFound,
         Problem,
         SessionRefused,
+        SettingsInvalid,
         TriggerDataInvalid,
         VersionDiffers,
         WaitTimeout,
         WorkflowEngineError,
         WorkflowNotFound,
     )
-    from workflow_engine.events import SentEvent
-    from workflow_engine.execution_queries import Execution, NodeExecution
-    from workflow_engine.execution_records import StartedExecution
-    from workflow_engine.interruption import NodeInterrupted
-    from workflow_engine.node_types import (
-        NodeExecutionResult,
-        NodeExecutor,
-        NodeType,
-        failure,
-        node,
-        registry,
-        success,
-        waiting,
-    )
-    from workflow_engine.operator_moves import ExecutionEvent
-    from workflow_engine.operators import Move, Operation
+    from workflow_engine.execution.context import ExecutionContext
+    from workflow_engine.execution.records import StartedExecution
+    from workflow_engine.execution.states import ExecutionStatus, NodeStatus, Operation
+    from workflow_engine.nodes.contract import NodeExecutor, NodeType
+    from workflow_engine.nodes.registry import FreeConfig, node, registry
+    from workflow_engine.nodes.results import NodeExecutionResult, failure, success, waiting
+    from workflow_engine.postgres.deployments import Deployment
+    from workflow_engine.postgres.events import SentEvent
+    from workflow_engine.postgres.executions.moves import ExecutionEvent
+    from workflow_engine.postgres.executions.queries import Execution, NodeExecution
+    from workflow_engine.runner.interruption import NodeInterrupted
+    from workflow_engine.runner.time_limit import NodeTimedOut
     from workflow_engine.settings import Settings, get_settings
-    from workflow_engine.states import ExecutionStatus, NodeStatus
-    from workflow_engine.time_limits import NodeTimedOut
 
 __all__ = [
     # producers
@@ -79,6 +88,7 @@ __all__ = [
     "NodeExecutionResult",
     "NodeExecutor",
     "NodeType",
+    "FreeConfig",
     "registry",
     "NodeTimedOut",
     "NodeInterrupted",
@@ -98,33 +108,42 @@ __all__ = [
     "IdempotencyConflict",
     "SessionRefused",
     "IllegalMove",
+    "ChildNotAwaited",
     "NodeNotFound",
     "VersionDiffers",
     "WaitTimeout",
+    "SettingsInvalid",
+    "ModuleFailed",
     "BackingServiceUnavailable",
 ]
 
+DISTRIBUTION = "celery-workflow-engine"
+"""What the package is called in an index of packages, where "workflow-engine" is another project."""
+
 _HOMES = {
-    "builder": "WorkflowBuilder",
+    "definition.builder": "WorkflowBuilder",
     "client": "WorkflowClient",
-    "context": "ExecutionContext",
-    "definition": "Edge Node Workflow",
-    "deployments": "Deployment",
+    "execution.context": "ExecutionContext",
+    "definition.workflow": "Edge Node Workflow",
+    "postgres.deployments": "Deployment",
     "errors": (
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
-        "IdempotencyConflict IllegalMove InvalidValue NodeNotFound Problem SessionRefused TriggerDataInvalid "
-        "VersionDiffers WaitTimeout WorkflowEngineError WorkflowNotFound"
+        "ChildNotAwaited IdempotencyConflict IllegalMove InvalidValue ModuleFailed NodeNotFound Problem "
+        "SessionRefused SettingsInvalid TriggerDataInvalid VersionDiffers WaitTimeout WorkflowEngineError "
+        "WorkflowNotFound"
     ),
-    "events": "SentEvent",
-    "execution_queries": "Execution NodeExecution",
-    "execution_records": "StartedExecution",
-    "interruption": "NodeInterrupted",
-    "node_types": "NodeExecutionResult NodeExecutor NodeType failure node registry success waiting",
-    "operator_moves": "ExecutionEvent",
-    "operators": "Move Operation",
+    "postgres.events": "SentEvent",
+    "postgres.executions.queries": "Execution NodeExecution",
+    "execution.records": "StartedExecution",
+    "runner.interruption": "NodeInterrupted",
+    "nodes.contract": "NodeExecutor NodeType",
+    "nodes.registry": "FreeConfig node registry",
+    "nodes.results": "NodeExecutionResult failure success waiting",
+    "postgres.executions.moves": "ExecutionEvent",
+    "control.executions": "Move",
     "settings": "Settings get_settings",
-    "states": "ExecutionStatus NodeStatus",
-    "time_limits": "NodeTimedOut",
+    "execution.states": "ExecutionStatus NodeStatus Operation",
+    "runner.time_limit": "NodeTimedOut",
 }
 """Module → the public names that are defined in it."""
 

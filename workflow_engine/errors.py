@@ -2,28 +2,37 @@
 
     WorkflowEngineError
     ├── DefinitionError
-    │   ├── DefinitionUnreadable      the text is no YAML or JSON, or repeats a key
+    │   ├── DefinitionUnreadable      the text is not YAML or JSON, or repeats a key
     │   └── DefinitionInvalid         carries every problem of the definition, each with its path
     ├── InvalidValue                  data that cannot be stored as JSON
     ├── ExpressionError               an expression that does not compile or fails while it runs
-    ├── TriggerDataInvalid            the data of a start is refused by the trigger's schema
+    ├── TriggerDataInvalid            the trigger's schema rejects the data of a start
     ├── NotFound
     │   ├── WorkflowNotFound
     │   ├── ExecutionNotFound
-    │   ├── NodeNotFound              an execution has no such node, or has not come to it
-    │   └── UnknownNodeType           no code is registered for this type on this machine
+    │   ├── NodeNotFound              an execution has no such node, or has not reached it
+    │   └── UnknownNodeType           no code is registered for this type in this process
     ├── IdempotencyConflict           the same key was used before with other data
     ├── SessionRefused                a session cannot hold its caller's rows and an execution together
-    ├── IllegalMove                   an execution cannot go from its status to the one asked for
-    ├── ExecutionMoved                an execution moves too fast for what was asked of it
-    ├── VersionDiffers                what an execution has done does not fit another version
-    ├── WaitTimeout                   the execution was not finished in the time given to wait
-    ├── GivenBack                     a message has to come again later; the worker backs off
+    ├── IllegalMove                   an execution cannot go from its status to the requested one
+    ├── ExecutionMoved                an execution moves too fast for the requested operation
+    ├── VersionDiffers                an execution's journal does not fit another version of its workflow
+    ├── ModuleFailed                  a module that holds node types, or the Celery app, cannot be imported
+    ├── AppUnusable                   the named Celery app cannot be loaded
+    ├── WaitTimeout                   the execution did not finish within the time given to `wait`
+    ├── NodeFailed                    stands in Celery for a node's exception that cannot be passed on
+    ├── Requeue                       a server is unavailable, so the message has to be delivered again
+    ├── InvalidMessage                a message that the engine did not write
+    ├── LeftToOthers                  this worker cannot serve a message, but another one can
     ├── BackingServiceUnavailable     Postgres, Redis or the broker cannot be reached
     │   ├── DatabaseUnavailable
     │   ├── CacheUnavailable
-    │   └── BrokerUnavailable
+    │   ├── BrokerUnavailable
+    │   └── ContextUnavailable        a running node cannot fetch an output that it reads
     ├── DatabaseOutdated              migrations have to be applied first
+    ├── MigrationRefused              the engine's tables cannot be created or migrated here
+    ├── SettingsInvalid               an environment variable has an invalid value
+    ├── ExtraMissing                  a command needs a package that only an extra installs
     └── EmbeddedServerFailed          an embedded Postgres or Redis cannot be started on this machine
 
 Ids and paths are attributes, so that callers never parse a message.
@@ -33,15 +42,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class WorkflowEngineError(Exception):
-    """Base of every error raised by the engine."""
+    """Base of every error raised by the engine. It can be pickled, as Celery pickles what a task raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class, as exceptions do: most classes build the message from other arguments.
+        return _unpickled, (type(self), self.args), self.__dict__ or None
+
+
+def _unpickled(kind: type[WorkflowEngineError], arguments: tuple[Any, ...]) -> WorkflowEngineError:
+    return kind.__new__(kind, *arguments)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a definition: where it is, what it is and what to do."""
+    """One thing that is wrong with a definition: where, what, and how to fix it."""
 
     path: str
     message: str
@@ -55,9 +73,9 @@ class DefinitionError(WorkflowEngineError):
 
 
 class DefinitionUnreadable(DefinitionError):
-    """The text of a definition is not readable as YAML or JSON; `line` and `column` count from 1.
+    """The text of a definition cannot be read as YAML or JSON; `line` and `column` count from 1.
 
-    Where the text is readable but repeats keys, `problems` holds every repeated key.
+    If the text is readable but repeats keys, `problems` holds every repeated key.
     """
 
     def __init__(
@@ -94,6 +112,13 @@ class InvalidValue(WorkflowEngineError):
         super().__init__(f"{path}: {message}")
 
 
+class ChildrenRefused(InvalidValue):
+    """The limits of a tree of executions do not allow these children."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("children", message)
+
+
 class ExpressionError(WorkflowEngineError):
     """An expression does not compile, or failed while it was evaluated."""
 
@@ -103,18 +128,18 @@ class ExpressionError(WorkflowEngineError):
 
 
 class TriggerDataInvalid(WorkflowEngineError):
-    """The data given to `start` does not fit the schema of the trigger node; nothing was stored."""
+    """The data given to `start` does not match the schema of the trigger node; nothing was stored."""
 
     def __init__(self, workflow_id: str, trigger_node_id: str, problems: Sequence[Problem]) -> None:
         self.workflow_id = workflow_id
         self.trigger_node_id = trigger_node_id
         self.problems = tuple(problems)
         details = "; ".join(str(problem) for problem in self.problems)
-        super().__init__(f"the data for trigger {trigger_node_id!r} of {workflow_id!r} is refused: {details}")
+        super().__init__(f"trigger {trigger_node_id!r} of {workflow_id!r} rejects this data: {details}")
 
 
 class NotFound(WorkflowEngineError):
-    """Something that was asked for by name or id does not exist."""
+    """Nothing has the given name or id."""
 
 
 class WorkflowNotFound(NotFound):
@@ -127,12 +152,12 @@ class ExecutionNotFound(NotFound):
     def __init__(self, execution_id: str) -> None:
         self.execution_id = execution_id
         super().__init__(
-            f"no execution has the id {execution_id!r}; `workflow-engine list` shows those there are"
+            f"no execution has the id {execution_id!r}; `workflow-engine list` shows those that exist"
         )
 
 
 class NodeNotFound(NotFound):
-    """An execution's workflow has no such node, or the execution has not come to it."""
+    """An execution's workflow has no such node, or the execution has not reached it."""
 
     def __init__(self, execution_id: str, node_id: str, message: str) -> None:
         self.execution_id = execution_id
@@ -143,8 +168,15 @@ class NodeNotFound(NotFound):
 class UnknownNodeType(NotFound):
     """The code behind a node type, or a function it names, is not registered in this process."""
 
-    def __init__(self, name: str, message: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        remedy: str = "deploy it here, and name its module in WORKFLOW_ENGINE_IMPORTS",
+    ) -> None:
         self.name = name
+        self.remedy = remedy
+        """What to do about it where the worker runs."""
         super().__init__(message)
 
 
@@ -164,13 +196,13 @@ class IdempotencyConflict(WorkflowEngineError):
 class SessionRefused(WorkflowEngineError):
     """The session or connection given to `start` cannot hold an execution and its caller's rows together.
 
-    It leads to another database, commits each statement by itself, or is nothing that synchronous code can
-    use. Nothing was written.
+    It leads to another database, commits each statement by itself, or cannot be used by synchronous code.
+    Nothing was written.
     """
 
 
 class IllegalMove(WorkflowEngineError):
-    """An execution cannot be moved from where it stands to the status asked for."""
+    """An execution cannot go from its present status to the requested one."""
 
     def __init__(
         self, execution_id: str, status: str, wanted: str, possible_from: Sequence[str] = ()
@@ -187,8 +219,21 @@ class IllegalMove(WorkflowEngineError):
         super().__init__(f"execution {execution_id} is {status} and {refusal}")
 
 
+class ChildNotAwaited(WorkflowEngineError):
+    """A child that has ended cannot go on by itself: its parent no longer waits for it."""
+
+    def __init__(self, execution_id: str, operation: str, parent_id: str, root_id: str) -> None:
+        self.execution_id = execution_id
+        self.parent_id = parent_id
+        self.root_id = root_id
+        super().__init__(
+            f"cannot {operation} execution {execution_id}: its parent, execution {parent_id}, no longer "
+            f"waits for it; {operation} its root, execution {root_id}, which goes down to what has failed"
+        )
+
+
 class ExecutionMoved(WorkflowEngineError):
-    """An execution moved on, again and again, between being read and being written; nothing was changed."""
+    """An execution moved on, each time, between being read and being written; nothing was changed."""
 
     def __init__(self, execution_id: str, operation: str) -> None:
         self.execution_id = execution_id
@@ -198,33 +243,76 @@ class ExecutionMoved(WorkflowEngineError):
 
 
 class VersionDiffers(WorkflowEngineError):
-    """What an execution has done does not fit another version of its workflow; `problems` says where."""
+    """An execution's journal does not fit another version of its workflow; `problems` says where."""
 
     def __init__(self, execution_id: str, version: int, problems: Sequence[Problem]) -> None:
         self.execution_id = execution_id
         self.version = version
         self.problems = tuple(problems)
         details = "; ".join(str(problem) for problem in self.problems)
-        super().__init__(f"execution {execution_id} cannot go on with version {version}: {details}")
+        super().__init__(f"execution {execution_id} cannot continue on version {version}: {details}")
+
+
+class ModuleFailed(WorkflowEngineError):
+    """The named module cannot be imported; `reason` is one line, `error` the exception its import raised."""
+
+    def __init__(self, module: str, reason: str, error: BaseException) -> None:
+        self.module = module
+        self.reason = reason
+        self.error = error
+        super().__init__(f"module {module!r} cannot be imported: {reason}")
+
+
+class AppUnusable(WorkflowEngineError):
+    """The named Celery app, or a module with its tasks, cannot be loaded; `reason` is one line."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"the Celery app {name!r} cannot be loaded: {reason}")
 
 
 class WaitTimeout(WorkflowEngineError):
-    """An execution was still going on when the time given to `wait` was over."""
+    """An execution had not finished when the time given to `wait` ran out."""
 
     def __init__(self, execution_id: str, seconds: float, status: str) -> None:
         self.execution_id = execution_id
         self.status = status
         super().__init__(
-            f"execution {execution_id} is still {status} after {seconds:g} s; it goes on by itself"
+            f"execution {execution_id} is still {status} after {seconds:g} s; it continues on the workers"
         )
 
 
-class GivenBack(WorkflowEngineError):
-    """A message cannot be served now and has to come again; nothing was done or lost."""
+class NodeFailed(WorkflowEngineError):
+    """Stands for a node's failure in Celery where the node's own exception cannot.
+
+    The node returned `failure(…)`, or its exception cannot be pickled, contains a secret or means something
+    else to Celery. `type` and `message` are those of the journal.
+    """
+
+    def __init__(self, type: str, message: str) -> None:
+        self.type = type
+        self.message = message
+        super().__init__(f"{type}: {message}")
+
+
+class Requeue(WorkflowEngineError):
+    """A server is unavailable, so the message has to be delivered again; nothing was done or lost."""
+
+
+class InvalidMessage(WorkflowEngineError):
+    """A message does not have the engine's form, so another program wrote it. It is dropped."""
+
+
+class LeftToOthers(WorkflowEngineError):
+    """A newer release wrote this message, its execution or its definition; only newer workers can serve it.
+
+    The message is dropped. The newer workers rescue its execution once it has stalled.
+    """
 
 
 class BackingServiceUnavailable(WorkflowEngineError):
-    """A server the engine depends on cannot be reached; the work can be repeated."""
+    """A server that the engine depends on cannot be reached; the call can be retried."""
 
 
 class DatabaseUnavailable(BackingServiceUnavailable):
@@ -232,15 +320,36 @@ class DatabaseUnavailable(BackingServiceUnavailable):
 
 
 class CacheUnavailable(BackingServiceUnavailable):
-    """Redis cannot be reached, or refuses to answer."""
+    """Redis cannot be reached, or rejects the command."""
 
 
 class BrokerUnavailable(BackingServiceUnavailable):
     """The message broker cannot be reached."""
 
 
+class ContextUnavailable(BackingServiceUnavailable):
+    """A running node cannot fetch an output that it reads; the error's cause names the server."""
+
+
 class DatabaseOutdated(WorkflowEngineError):
-    """The tables do not have the form this release needs; run `workflow-engine db upgrade`."""
+    """The tables are older than this release needs; run `workflow-engine db upgrade`."""
+
+
+class MigrationRefused(WorkflowEngineError):
+    """The engine's tables cannot be created or migrated in this database; nothing was changed."""
+
+
+class SettingsInvalid(WorkflowEngineError):
+    """Environment variables have invalid values; the message names each of them."""
+
+
+class ExtraMissing(WorkflowEngineError):
+    """A command needs a package that is not installed; `pip install` with `requirement` installs it."""
+
+    def __init__(self, package: str, requirement: str, instead: str = "") -> None:
+        self.requirement = requirement
+        remedy = f"run `pip install '{requirement}'`{instead and f', or {instead}'}"
+        super().__init__(f"{package} is not installed; {remedy}")
 
 
 class EmbeddedServerFailed(WorkflowEngineError):
@@ -249,4 +358,4 @@ class EmbeddedServerFailed(WorkflowEngineError):
     def __init__(self, server: str, message: str, log: str = "") -> None:
         self.server = server
         self.log = log
-        super().__init__(f"{message}\nIts last words:\n{log}" if log else message)
+        super().__init__(f"{message}\nLast log lines:\n{log}" if log else message)

@@ -1,16 +1,17 @@
 """Which Python values may enter the engine as JSON, and their one normal form.
 
 A value is read back now from Redis (orjson's bytes), now from Postgres (jsonb), and a node must not see
-the difference. jsonb writes large floats without exponent, so that they come back as integers, and has
-no negative zero: the normal form has neither. Everything that one of the two cannot hold is refused here,
-where it can still be said which node produced it and at which path.
+the difference. jsonb keeps an order of keys of its own, so there is one order for all: `encode` and
+`decode_jsonb` sort the keys of every object by code point. jsonb writes large floats without exponent, so
+that they come back as integers, and has no negative zero: the normal form has neither. A value that one of
+the two cannot hold is refused here, where the error can still name the node and the path inside its output.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -21,31 +22,31 @@ import orjson
 from pydantic import BaseModel
 
 from workflow_engine.errors import InvalidValue
-from workflow_engine.problem_paths import at
+from workflow_engine.paths import at
 
 MAX_DEPTH = 100
-"""Levels of objects and lists inside each other; orjson writes at most 254."""
+"""Levels of nested objects and lists; orjson writes at most 254."""
 
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 
 _NO_FRACTION = 1e16
-"""From here on orjson writes floats with an exponent and jsonb gives them back as plain digits."""
+"""From here on orjson writes floats with an exponent and jsonb returns them as plain digits."""
 
 _READ_AS_UNSIGNED = 2.0**64
-"""Digits from 2**63 up to here are read by orjson as an unsigned integer, beyond it as a float."""
+"""orjson reads digits from 2**63 up to here as an unsigned integer, beyond it as a float."""
 
 
 def normalise(value: Any, path: str = "$") -> Any:
-    """The normal form of a JSON value: fresh, made of dict, list, str, int, float, bool and None only.
+    """Return the normal form of a JSON value: fresh, of dict, list, str, int, float, bool and None only.
 
-    Equal values come back from `decode(encode(…))` and from jsonb, of the same Python types (the order of
-    keys apart, which jsonb does not keep). Tuples become lists, subclasses of the types above (StrEnum,
-    IntEnum, defaultdict, …) their plain base, floats from 1e16 the integers they are, -0.0 becomes 0.0.
-    Idempotent. `path` is the name of the whole value in messages.
+    `decode(encode(…))` and `decode_jsonb` return an equal value of the same Python types, with its keys
+    sorted; here keys stay as they are. Tuples become lists, subclasses of the types above (StrEnum, IntEnum,
+    defaultdict, …) their plain base, floats from 1e16 the integers they are, -0.0 becomes 0.0. Idempotent.
+    `path` is the name of the whole value in messages.
 
     Raises `InvalidValue`, with the path inside the value and what to do, for NaN and infinities, U+0000
-    and lone surrogates, integers that signed 64 bits do not hold, keys that are not strings, nesting
-    deeper than `MAX_DEPTH`, values that contain themselves and types that are not JSON.
+    and lone surrogates, integers beyond signed 64 bits, keys that are not strings, nesting deeper than
+    `MAX_DEPTH`, values that contain themselves and types that are not JSON.
     """
     if (read_back := _unchanged_by_json(value)) is not _CHANGED:
         return read_back
@@ -62,18 +63,52 @@ def normalise(value: Any, path: str = "$") -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """JSON (UTF-8) of a value in normal form."""
-    return orjson.dumps(value)
+    """Return the JSON (UTF-8) of a value in normal form, with the keys of all its objects sorted."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def canonical(value: Any) -> bytes:
+    """Encode a value in normal form so that equal JSON values give equal bytes.
+
+    Neither the order of keys nor the spelling of a number, 1 or 1.0, makes a difference.
+    """
+    return orjson.dumps(_by_value(value), option=orjson.OPT_SORT_KEYS)
+
+
+def _by_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _by_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_by_value(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def decode(encoded: bytes | bytearray | memoryview | str) -> Any:
-    """The value that `encode` was given; also reads the text of a jsonb column."""
+    """Return the value that `encode` was given."""
     return orjson.loads(encoded)
 
 
+def decode_jsonb(text: bytes | bytearray | memoryview | str) -> Any:
+    """Return the value in the text of a jsonb column, with its keys in the order that `encode` writes."""
+    return orjson.loads(encode(orjson.loads(text)))
+
+
+def encode_jsonb(text: str) -> bytes:
+    """Return the value in the text of a jsonb column as `encode` writes it."""
+    return encode(orjson.loads(text))
+
+
 def storable_text(text: str) -> str:
-    """The text with U+0000 and lone surrogates escaped: for errors, which must never be refused."""
+    """Escape U+0000 and lone surrogates in a text: for errors, which must never be refused."""
     return text.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def is_storable_time(moment: datetime) -> bool:
+    """Return whether a time, which names its zone, can be read back from Postgres in any zone."""
+    return EARLIEST <= moment <= LATEST
 
 
 def check_size(encoded: bytes, limit_bytes: int, path: str = "$") -> None:
@@ -87,7 +122,7 @@ def check_size(encoded: bytes, limit_bytes: int, path: str = "$") -> None:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """JSON equality: 1 equals 1.0 but neither "1" nor true; objects whatever the order of their keys."""
+    """Compare as JSON does: 1 equals 1.0 but neither "1" nor true; the order of keys is irrelevant."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, int | float) and isinstance(right, int | float):
@@ -107,18 +142,18 @@ _ONLY_JSON = (
     orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_SUBCLASS
-    | orjson.OPT_STRICT_INTEGER  # refuses those beyond 53 bits, among them those beyond 64
+    | orjson.OPT_STRICT_INTEGER  # refuses integers beyond 53 bits, among them those beyond 64
 )
 
 _NOT_SEEN_BY_EQUALITY = (b"\\u0000", b"-0.0", b"e+")
-"""JSON of U+0000, of negative zero and of floats from 1e16; each may also be harmless text."""
+"""How JSON spells U+0000, negative zero and floats from 1e16; each may also be harmless text."""
 
 
 def _unchanged_by_json(value: Any) -> Any:
-    """What JSON gives back if that is certain to be the normal form, else `_CHANGED`.
+    """Return the value as JSON returns it if that is certainly the normal form, else `_CHANGED`.
 
     Most values are plain JSON already, and orjson and C's `==` find that out in less than half the time of
-    Python code that looks at every part. Whatever is in doubt goes the slow way, which decides.
+    Python code that looks at every part. Doubtful values take the slow way, which decides.
     """
     try:
         encoded = orjson.dumps(value, option=_ONLY_JSON)
@@ -146,12 +181,12 @@ def _deeper_than_allowed(value: Any, encoded: bytes) -> bool:
 
 # -- normal forms by type ----------------------------------------------------------------------------
 #
-# Paths are put together only once something is refused: each container adds its own step while the
-# exception passes through.
+# Paths are built only once a value is refused: each container adds its own step while the exception
+# passes through.
 
 
 class _RefusedError(Exception):
-    """A value is no JSON; `segments` are the keys and indexes that lead to it, innermost first."""
+    """A value is not JSON; `segments` are the keys and indexes that lead to it, innermost first."""
 
     def __init__(self, message: str) -> None:
         self.message = message
@@ -248,7 +283,7 @@ _NORMAL_FORM: dict[type, Callable[[Any, int], Any]] = {
 
 
 def _of_other_type(value: Any, depth: int) -> Any:
-    """Subclasses of JSON's types as their base; anything else is refused."""
+    """Return a subclass of a JSON type as its base; refuse anything else."""
     if isinstance(value, str):
         return _string(str.__str__(value), depth)
     if isinstance(value, int):
@@ -300,7 +335,7 @@ def _advice(value: Any) -> str:
 
 
 def _start_of_cycle(value: Any, segments: list[str | int]) -> list[str | int] | None:
-    """The way to the first container that is one of its own ancestors, or None if there is none."""
+    """Return the way to the first container that is one of its own ancestors, or None."""
     ancestors = {id(value)}
     for count, segment in enumerate(reversed(segments), start=1):
         value = value[segment]

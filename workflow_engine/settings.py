@@ -1,32 +1,39 @@
-"""Every knob of the engine: its default, its unit and its environment variable (`WORKFLOW_ENGINE_…`).
+"""Every setting of the engine: its default, its unit and its environment variable (`WORKFLOW_ENGINE_…`).
 
-Settings are read once per process. Names of environment variables are the field names in upper case
-behind the prefix: `WORKFLOW_ENGINE_DATABASE_URL`, `WORKFLOW_ENGINE_LOCK_EXPIRY` and so on.
+Each process reads its settings once. An environment variable is the prefix and the field's name in upper
+case: `WORKFLOW_ENGINE_DATABASE_URL`, `WORKFLOW_ENGINE_LOCK_EXPIRY` and so on.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from workflow_engine.addresses.broker import broker_configuration
+from workflow_engine.addresses.reachable import ReachableHosts
+from workflow_engine.addresses.redis import NO_FILES, RedisAddress, TlsFiles
+from workflow_engine.addresses.redis import SCHEMES as REDIS_SCHEMES
+from workflow_engine.errors import SettingsInvalid
+
 ENVIRONMENT_PREFIX = "WORKFLOW_ENGINE_"
-URL_SCHEMES = {
-    "database_url": ("postgresql", "postgresql+psycopg2", "postgres"),
-    "redis_url": ("redis", "rediss", "unix"),
-    "lock_urls": ("redis", "rediss", "unix"),
-}
-KEEPING_TRANSPORT = "workflow_engine.redis_transport:Transport"
+POSTGRES_SCHEMES = ("postgresql", "postgresql+psycopg2", "postgres", "postgresql+psycopg", "postgis")
+"""Schemes accepted in `database_url`; the engine uses psycopg2 for all of them."""
 IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 
 
 class Settings(BaseSettings):
     """Settings of one process. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        hide_input_in_errors=True,  # a URL has a password
+    )
 
     database_url: str = Field(
         "postgresql+psycopg2://postgres@127.0.0.1:5432/workflow_engine",
@@ -34,13 +41,15 @@ class Settings(BaseSettings):
     )
     database_schema: str = Field("public", pattern=IDENTIFIER, description="schema of the engine's tables")
     database_pool_size: int = Field(
-        1, ge=1, description="connections a process keeps open; raise it for threaded workers and producers"
+        1,
+        ge=1,
+        description="connections each process keeps open; raise it for threaded workers and producers",
     )
     database_timeout: float = Field(5, gt=0, description="seconds to wait for a connection to Postgres")
     database_deadline: float = Field(
         30,
         gt=0,
-        description="seconds to wait for an answer of Postgres; then the connection is given up",
+        description="seconds to wait for a reply from Postgres; then the connection is closed",
     )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis for active executions and locks")
     lock_urls: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -48,59 +57,92 @@ class Settings(BaseSettings):
         description="comma-separated URLs of three or five independent Redis servers for the locks; "
         "the Redis above when empty",
     )
-    redis_timeout: float = Field(5, gt=0, description="seconds to wait for an answer of Redis")
-    key_prefix: str = Field("", max_length=64, description="stands before every Redis key of the engine")
+    redis_timeout: float = Field(5, gt=0, description="seconds to wait for a reply from Redis")
+    key_prefix: str = Field("", max_length=64, description="prefix of every Redis key of the engine")
     broker_url: str = Field("", description="Celery's broker; the Redis above when empty")
+    tls_ca_file: str = Field(
+        "",
+        description="PEM file with the authorities that `rediss://` and `amqps://` servers are verified "
+        "against; the system's when empty",
+    )
+    tls_certificate_file: str = Field(
+        "", description="PEM file with the client certificate for such servers that ask for one"
+    )
+    tls_key_file: str = Field(
+        "", description="PEM file with that certificate's key, if it is a separate file"
+    )
     queue: str = Field("workflow", min_length=1, description="queue of nodes that name none")
     node_priority: int = Field(
         3, ge=0, le=9, description="priority of nodes that name none; 0 is served first"
     )
     lock_expiry: float = Field(
-        30, ge=0.5, description="seconds a lock lasts unless renewed, every third of it"
+        30, ge=0.5, description="seconds until a lock expires; workers renew it every third of that"
     )
     context_expiry: float = Field(
-        86_400, ge=60, description="seconds a context stays in Redis without a move"
+        86_400, ge=60, description="seconds a context stays in Redis while its execution does not move"
     )
-    output_limit: int = Field(1_048_576, ge=1024, description="bytes of JSON one node may put out")
-    commit_patience: float = Field(
-        300, ge=0, description="seconds a commit is repeated while Postgres is away"
+    output_limit: int = Field(1_048_576, ge=1024, description="largest output of one node, in bytes of JSON")
+    commit_retry_timeout: float = Field(
+        300, ge=0, description="seconds a commit is retried while Postgres is away"
     )
-    unknown_type_patience: float = Field(
-        600, ge=0, description="seconds a node of a type unknown here waits for a newer worker, then it fails"
+    unknown_type_timeout: float = Field(
+        600, ge=0, description="seconds a node waits for a worker that knows its type; then it fails"
     )
     claim_lease: float = Field(
         30,
         gt=0,
-        description="seconds after which a wait that is over, but whose node did not go on, is woken again",
+        description="seconds after which a wait that is over is woken again if its node has not resumed",
     )
     max_recoveries: int = Field(
-        3, ge=0, description="how often a node is run again after its process died; then it fails"
+        3, ge=0, description="how many times a node is run again after its process died; then it fails"
     )
+    max_depth: int = Field(
+        10, ge=1, le=100, description="levels of child executions below the one that was started"
+    )
+    max_descendants: int = Field(
+        100_000, ge=1, le=10_000_000, description="child executions of one execution, on all levels"
+    )
+    max_items: int = Field(10_000, ge=1, le=1_000_000, description="items that one loop may go through")
     stall_after: float = Field(
         30,
         gt=0,
-        description="seconds without a move after which an execution that nobody runs, and whose message is "
-        "not in the queue, is brought back",
+        description="seconds without progress after which an execution is rescued if no worker runs it and "
+        "its message is not queued",
     )
     schedule_grace: float = Field(
-        60, ge=60, description="seconds after which a scheduled time that was not fired counts as missed"
+        60, ge=60, description="seconds after which a scheduled time that did not fire counts as missed"
     )
     event_retention: float = Field(
         604_800,
         gt=0,
         description="seconds an event that nothing waits for is kept; `purge` removes older ones",
     )
-    consumption_patience: float = Field(
+    consumer_stall_timeout: float = Field(
         60,
         ge=0,
-        description="seconds after which a worker that has free processes and receives none of the messages "
-        "that wait ends itself; 0: never",
+        description="seconds after which a worker exits if it has free processes but receives none of the "
+        "queued messages; 0: never",
+    )
+    celery_internals: bool | None = Field(
+        None,
+        description="whether workers use private parts of Celery and kombu, which makes short nodes faster; "
+        "when empty, those of the engine's own app do",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="form of the log lines of workers and of the command line: `text`, or `json` for one "
+        "object per line",
+    )
+    api_call_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated internal hosts that `action/api-call` may reach: names "
+        "(`billing.internal`, `*.internal`), addresses and networks (`10.1.0.0/16`)",
     )
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma-separated modules that register node types with @node"
     )
 
-    @field_validator("imports", "lock_urls", mode="before")
+    @field_validator("imports", "lock_urls", "api_call_allow", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return (
@@ -109,111 +151,135 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("database_url", "redis_url", "broker_url")
+    @field_validator("celery_internals", mode="before")
     @classmethod
-    def _is_a_url(cls, value: str, info: ValidationInfo) -> str:
-        schemes = URL_SCHEMES.get(info.field_name or "", ())
+    def _take_empty_for_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_postgres_url(cls, value: str) -> str:
         scheme, separator, _ = value.partition("://")
-        if schemes and not (separator and scheme in schemes):
-            raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in schemes)}")
-        for url in value.split(";") if info.field_name == "broker_url" else [value]:  # Celery takes several
-            _ = urlsplit(url).port  # a port that is no number is told here, not at the first connection
+        if not (separator and scheme in POSTGRES_SCHEMES):
+            schemes = " or ".join(f"{name}://" for name in POSTGRES_SCHEMES)
+            raise ValueError(f"give a URL that begins with {schemes}")
+        _ = urlsplit(value).port  # refuses a port that is not a number here, not at the first connection
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_redis_url(cls, value: str) -> str:
+        _redis_address(value)
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker_url(cls, value: str) -> str:
+        if value:
+            broker_configuration(value, NO_FILES, "")
         return value
 
     @field_validator("lock_urls")
     @classmethod
-    def _are_independent_servers(cls, urls: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        for url in urls:
-            cls._is_a_url(url, info)
-        places = [redis_place(url) for url in urls]
+    def _are_independent_servers(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        places = [_redis_address(url).place for url in urls]
         for place in places:
             if places.count(place) > 1:
-                raise ValueError(f"{place} is named twice; the databases of one server are lost together")
+                raise ValueError(f"{place} is named twice; the databases of one server fail together")
         if urls and (len(urls) < 3 or len(urls) % 2 == 0):
-            raise ValueError(f"give three, five or more URLs, an odd number, not {len(urls)}; or none")
+            raise ValueError(f"give an odd number of URLs, three or more, or none; not {len(urls)}")
         return urls
+
+    @field_validator("api_call_allow")
+    @classmethod
+    def _are_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        ReachableHosts.parse(entries)
+        return entries
+
+    @field_validator("tls_ca_file", "tls_certificate_file", "tls_key_file")
+    @classmethod
+    def _is_a_file(cls, value: str, info: ValidationInfo) -> str:
+        if value and not Path(value).is_file():
+            raise ValueError(f"no file {value!r} exists, or this user may not see it")
+        if value and info.field_name == "tls_key_file" and not info.data.get("tls_certificate_file"):
+            raise ValueError(f"set its certificate too: {ENVIRONMENT_PREFIX}TLS_CERTIFICATE_FILE")
+        return value
+
+    @field_validator("database_schema")
+    @classmethod
+    def _is_not_reserved(cls, value: str) -> str:
+        if value.startswith("pg_") or value == "information_schema":
+            raise ValueError("Postgres reserves schemas of this name; choose another one")
+        return value
 
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, value: str) -> str:
         # SQLAlchemy reads a bare postgresql:// as psycopg 3; the engine is tested with psycopg2.
-        scheme, separator, rest = value.partition("://")
-        return (
-            f"postgresql+psycopg2://{rest}" if separator and scheme in ("postgres", "postgresql") else value
-        )
+        return f"postgresql+psycopg2://{value.partition('://')[2]}"
+
+    @property
+    def quoted_schema(self) -> str:
+        """The schema in quotes, as statements name it: it may be a keyword of SQL."""
+        return f'"{self.database_schema}"'
 
     @property
     def effective_broker_url(self) -> str:
         return self.broker_url or self.redis_url
 
-    def context_key(self, execution_id: str) -> str:
-        return f"{self.key_prefix}execution:context:{execution_id}"
-
-    def lock_key(self, execution_id: str) -> str:
-        return f"{self.key_prefix}lock:execution:{execution_id}"
-
-    def knock_key(self, execution_id: str) -> str:
-        """Says that somebody has met the lock held; whoever unlocks looks for what they came for."""
-        return f"{self.key_prefix}lock:knock:{execution_id}"
+    @functools.cached_property
+    def api_call_hosts(self) -> ReachableHosts:
+        """The internal hosts that every `action/api-call` may reach."""
+        return ReachableHosts.parse(self.api_call_allow)
 
     @property
-    def memory_key(self) -> str:
-        """Since when Redis has forgotten nothing."""
-        return f"{self.key_prefix}turn:memory"
+    def _tls_files(self) -> TlsFiles:
+        return TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file)
 
-    def turn_key(self, work: str) -> str:
-        return f"{self.key_prefix}turn:{work}"
+    @property
+    def redis_address(self) -> RedisAddress:
+        """The Redis of the contexts."""
+        return RedisAddress.parse(self.redis_url, self._tls_files)
 
-    def finished_channel(self, execution_id: str) -> str:
-        """The pub/sub channel on which the end of an execution is told; not a key, so it holds nothing."""
-        return f"{self.key_prefix}execution:finished:{execution_id}"
+    @property
+    def lock_addresses(self) -> list[RedisAddress]:
+        """The Redis servers of the locks; empty if the locks share the Redis of the contexts."""
+        return [RedisAddress.parse(url, self._tls_files) for url in self.lock_urls]
+
+    @property
+    def broker_address(self) -> RedisAddress | None:
+        """The Redis that is the broker; None for other brokers, for Sentinel and for several servers."""
+        url = self.effective_broker_url
+        is_one_redis = url.partition("://")[0] in REDIS_SCHEMES and ";" not in url
+        return RedisAddress.parse(url, self._tls_files) if is_one_redis else None
+
+    def broker_configuration(self) -> dict[str, Any]:
+        """Return Celery's settings, by name, for the connection to the broker."""
+        configuration = broker_configuration(self.effective_broker_url, self._tls_files, self.key_prefix)
+        if self.celery_internals is False:
+            configuration["broker_transport"] = None  # kombu's own
+        return configuration
 
 
-def redis_place(url: str) -> str:
-    """Where a Redis is, without who connects to it and to which database: `cache.example.com:6379`."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-
-
-def redis_database(url: str) -> tuple[str, int] | None:
-    """Which database of which Redis a `redis://` or `rediss://` URL means; None for any other URL.
-
-    None as well if there are options, which may name another database.
-    """
-    parts = urlsplit(url)
-    number = parts.path.strip("/") or "0"
-    if parts.scheme not in ("redis", "rediss") or ";" in url or parts.query or not number.isdigit():
-        return None
-    return redis_place(url), int(number)
+def _redis_address(url: str) -> RedisAddress:
+    """Return the Redis at a URL. Raises `ValueError`."""
+    if url.partition("://")[0] not in REDIS_SCHEMES:
+        raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in REDIS_SCHEMES)}")
+    return RedisAddress.parse(url)
 
 
 @functools.cache
 def get_settings() -> Settings:
-    """The settings of this process, read from the environment at the first call."""
-    return Settings()
+    """Return the settings of this process, read from the environment at the first call.
 
-
-def broker_transport(settings: Settings) -> str | None:
-    """The transport that producers and workers use, as `broker_transport` names it; None is kombu's own.
-
-    Ours is for one Redis. TLS, Sentinel and lists of brokers stay with kombu's own.
+    Raises `SettingsInvalid`, which names every variable that is wrong.
     """
-    url = settings.effective_broker_url
-    return KEEPING_TRANSPORT if url.startswith("redis://") and ";" not in url else None
-
-
-def broker_transport_options(settings: Settings) -> dict[str, Any]:
-    """Options of kombu's Redis transport that producers and workers must share.
-
-    Postgres is what remembers work, so the broker never delivers a message again by itself: with
-    acknowledgement emulation a node longer than the visibility timeout would run again and again.
-    """
-    if not settings.effective_broker_url.startswith(("redis", "rediss", "sentinel")):
-        return {}
-    return {
-        "ack_emulation": False,
-        "global_keyprefix": settings.key_prefix,
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-    }
+    try:
+        return Settings()
+    except ValidationError as refusal:
+        wrong = (
+            f"{ENVIRONMENT_PREFIX}{'_'.join(map(str, error['loc'])).upper()}: "
+            f"{error['msg'].removeprefix('Value error, ')}"
+            for error in refusal.errors()
+        )
+        raise SettingsInvalid("; ".join(wrong)) from None

@@ -1,7 +1,8 @@
 """Workers for the tests: a pair that all share, and fleets of their own for tests that do harm.
 
 pytest-celery's fixtures that would start containers are overridden by process-backed ones of the same
-names, so the plugin never looks for Docker; what it asks of a container is in `fleet`.
+names, so the plugin never looks for Docker; `support.worker_processes` has the methods that it expects of a
+container.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
-from faults.servers import Servers
-from fleet import Fleet, embedded_broker, poll
-from key_leak_checker import keys_that_never_expire
 from pytest_celery import CeleryBrokerCluster, CeleryWorkerCluster
 
+from faults.servers import Servers
+from support.fleet import Fleet
+from support.key_leak_checker import keys_that_never_expire
+from support.polling import poll
+from support.worker_processes import embedded_broker
 from workflow_engine import Settings
 from workflow_engine.errors import EmbeddedServerFailed
 
 SHARED = f"workflow_engine_shared_fleet_{os.getpid()}"
 
 MEASURED = "measured"
-"""The property of a test's report that tells what it has measured; it reaches whoever prints the summary."""
+"""The property of a test's report for its measured figures, which the summary prints."""
 
 
 @pytest.fixture(scope="module")
 def servers_to_break() -> Iterator[Servers]:
-    """Servers of the fault suite's own, whatever others tests use."""
+    """Start servers for the fault suite alone."""
     try:
-        with Servers() as servers:
+        with Servers.started() as servers:
             yield servers
     except EmbeddedServerFailed as error:
         if os.environ.get("CI", "") not in ("", "0", "false"):
@@ -64,27 +67,35 @@ def shared_fleet(
 
 @pytest.fixture
 def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
-    """Two workers of two processes each, for tests that leave them as they found them.
+    """Share two workers of two processes each among tests that leave them as they found them.
 
-    What such a test starts, it has to end: a key of the engine that it leaves in Redis fails it.
+    Such a test has to end what it starts: a key of the engine that it leaves in Redis fails it.
     """
     before = shared_fleet.engine_keys()
     yield shared_fleet
     assert not shared_fleet.keys().intersection(keys_that_never_expire(shared_fleet.redis))
-    poll(lambda: shared_fleet.engine_keys() <= before, 10, "Redis holds no key of an ended execution")
+    poll(lambda: shared_fleet.engine_keys() <= before, "Redis holds no key of an ended execution")
 
 
 @pytest.fixture
-def own_fleet(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Fleet]:
-    """A database and a Redis of the test's own, to which it adds the workers it wants."""
-    fleet = Fleet(_settings(database_url, redis_url), tmp_path)
+def celery_internals() -> bool | None:
+    """Return the setting of this name for a test's own fleet; tests marked with `BOTH_WAYS` override it."""
+    return None
+
+
+@pytest.fixture
+def own_fleet(
+    database_url: str, redis_url: str, tmp_path: Path, celery_internals: bool | None
+) -> Iterator[Fleet]:
+    """Start a database and a Redis for one test, which adds its own workers."""
+    fleet = Fleet(_settings(database_url, redis_url, celery_internals=celery_internals), tmp_path)
     yield fleet
     fleet.kill()
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: str, database_url: str) -> Iterator[str]:
-    """The URL of a database without tables."""
+    """Return the URL of a database without tables."""
     name = f"{urlsplit(database_url).path[1:]}_empty"
     _execute(postgres_server, f"CREATE DATABASE {name}")
     yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
@@ -93,7 +104,7 @@ def empty_database_url(postgres_server: str, database_url: str) -> Iterator[str]
 
 @pytest.fixture
 def celery_broker_cluster() -> Iterator[CeleryBrokerCluster]:
-    """A Redis of the test's own, to be killed and restarted."""
+    """Start a Redis that the test may kill and restart."""
     broker = embedded_broker()
     yield CeleryBrokerCluster(broker)
     broker.teardown()
@@ -101,30 +112,33 @@ def celery_broker_cluster() -> Iterator[CeleryBrokerCluster]:
 
 @pytest.fixture
 def celery_backend_cluster() -> None:
-    """The engine has no use for a result backend."""
+    """Return no result backend: the engine does not use one."""
 
 
 @pytest.fixture
 def celery_fleet(
-    celery_broker_cluster: CeleryBrokerCluster, database_url: str, tmp_path: Path
+    celery_broker_cluster: CeleryBrokerCluster,
+    database_url: str,
+    tmp_path: Path,
+    celery_internals: bool | None,
 ) -> Iterator[Fleet]:
-    """What the workers of `celery_worker_cluster` belong to."""
+    """Return the fleet of the workers in `celery_worker_cluster`."""
     url = celery_broker_cluster[0].config()["url"]
-    fleet = Fleet(_settings(database_url, url), tmp_path)
+    fleet = Fleet(_settings(database_url, url, celery_internals=celery_internals), tmp_path)
     yield fleet
     fleet.kill()
 
 
 @pytest.fixture
 def celery_worker_cluster(celery_fleet: Fleet) -> CeleryWorkerCluster:
-    """Two workers of the test's own, to be killed and restarted."""
+    """Start two workers that the test may kill and restart."""
     celery_fleet.add_workers("one", "two")
     return CeleryWorkerCluster(*celery_fleet.workers)
 
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Any:
-    """Reports a measured figure at the end of the run: `figure("200 nodes", milliseconds, 200)`."""
+    """Report a measured figure at the end of the run: `figure("200 nodes", milliseconds, 200)`."""
 
     def report(what: str, milliseconds: int, nodes: int) -> None:
         seconds, speed = milliseconds / 1000, nodes * 1000 / milliseconds
@@ -145,7 +159,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show what the workers wrote while a test failed."""
+    """Show the workers' log lines of a failed test."""
     report: pytest.TestReport = yield
     fleets = {id(arg): arg for arg in getattr(item, "funcargs", {}).values() if isinstance(arg, Fleet)}
     if report.failed:
@@ -155,10 +169,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _settings(database_url: str, redis_url: str, **others: Any) -> Settings:
-    # Locks expire soon, because some tests wait for just that.
-    return Settings(
-        database_url=database_url, redis_url=redis_url, lock_expiry=2, imports=("nodes",), **others
-    )
+    given = {name: value for name, value in others.items() if value is not None}
+    # Locks expire soon, because some tests wait for that.
+    imports = ("support.nodes.recorded",)
+    return Settings(database_url=database_url, redis_url=redis_url, lock_expiry=2, imports=imports, **given)
 
 
 def _execute(url: str, statement: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m faults`: causes every fault in full, prints the tables and writes them to docs/faults.md."""
+"""`python -m faults`: cause every fault in full, print the tables and write them to docs/faults.md."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from faults.fault import LONG, SHORT
 from faults.machine import described
 from faults.report import DOCUMENT, plain, tables, write_into
 from faults.servers import Servers
-from faults.verdict import judge, tell
+from faults.verdict import judge, print_step
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
 NAMES = [fault.name for fault in FAULTS]
 
 
 class DeadlinePassed(Exception):
-    """A fault takes longer than it may; it is reported as failed, and the others go on."""
+    """A fault took longer than its deadline; it is reported as failed, and the others continue."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", "names", multiple=True, type=click.Choice(NAMES), help="These faults, in turn.")
-@click.option("--inline", is_flag=True, help="Workers walk inline, which has its own tables.")
-@click.option("--short", is_flag=True, help="As in the tests: short, and no time is judged.")
-def main(names: tuple[str, ...], inline: bool, short: bool) -> None:
-    """Break everything, and see that nothing is lost. Only a full run is written to docs/faults.md."""
-    # What a developer has set for the engine or for Celery is not meant for this.
+@click.option("--only", "names", multiple=True, type=click.Choice(NAMES), help="Only these faults.")
+@click.option("--inline", "walk", flag_value="inline", help="Workers walk inline; has tables of its own.")
+@click.option("--parallel", "walk", flag_value="parallel", help="Branches run at once; has its own, too.")
+@click.option("--short", is_flag=True, help="As in the tests: shorter, and times are not judged.")
+def main(names: tuple[str, ...], walk: str | None, short: bool) -> None:
+    """Break everything and check that nothing is lost. Only a full run is written to docs/faults.md."""
+    # A developer's own settings of the engine and of Celery must not change the run.
     for name in [name for name in os.environ if name.startswith((ENVIRONMENT_PREFIX, "CELERY_"))]:
         del os.environ[name]
-    scale = replace(SHORT if short else LONG, hops="inline" if inline else "spread")
+    scale = replace(SHORT if short else LONG, walk=walk or "spread")
     verdicts = []
-    with Servers() as servers:
+    with Servers.started() as servers:
         for fault in FAULTS:
             if names and fault.name not in names:
                 continue
-            tell(f"{fault.name} …")
+            print_step(f"{fault.name} …")
             with _alarm(fault.deadline, fault.name):
                 verdicts.append(judge(fault, scale, servers))
             click.echo(plain(verdicts[-1]))
         written = f"{tables(verdicts)}\n\n{described(scale, servers)}"
     click.echo(f"\n{written}")
     if not (names or short):
-        write_into(DOCUMENT, scale.hops, written)
+        write_into(DOCUMENT, scale.walk, written)
     if broken := [verdict.fault.name for verdict in verdicts if verdict.problems]:
         sys.exit("Promises not kept: " + ", ".join(broken))
 
@@ -57,7 +58,7 @@ def main(names: tuple[str, ...], inline: bool, short: bool) -> None:
 @contextmanager
 def _alarm(seconds: float, name: str) -> Iterator[None]:
     def ring(*_: Any) -> None:
-        raise DeadlinePassed(f"{name} was not over within {seconds:g} s")
+        raise DeadlinePassed(f"{name} took longer than {seconds:g} s")
 
     signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faults import (
+    endings,
     frozen_workers,
     messages,
     postgres_server,
@@ -24,8 +25,8 @@ FAULTS = (
     Fault(
         "worker-killed",
         "A whole worker is killed",
-        "SIGKILL to all processes of one of three workers every 10 s for a minute, each started again",
-        f"its executions go on within the lock's expiry plus {whole_workers.BEYOND_EXPIRY:g} s",
+        "SIGKILL to all processes of one of three workers every 10 s for a minute, each restarted",
+        f"its executions continue within the lock's expiry plus {whole_workers.BEYOND_EXPIRY:g} s",
         whole_workers.kill_workers,
     ),
     Fault(
@@ -37,7 +38,7 @@ FAULTS = (
     ),
     Fault(
         "redis-restarted",
-        "Redis comes back empty",
+        "Redis restarts empty",
         "SIGKILL and a start with empty memory every 5 s for a minute",
         "",
         redis_server.restart_empty,
@@ -58,7 +59,7 @@ FAULTS = (
     ),
     Fault(
         "messages-doubled",
-        "Every message comes twice",
+        "Every message arrives twice",
         "patched transport of producer and workers; the second copy at once or up to a second late",
         "no node is entered after its commit",
         messages.double,
@@ -81,7 +82,7 @@ FAULTS = (
         "producer-killed-in-transaction",
         "A producer is killed, with session=",
         "SIGKILL at a random point of its transaction of an order row and a start",
-        "order row and execution are both there or neither",
+        "the order row and its execution both exist, or neither does",
         producers.kill_in_transaction,
         deadline=700,
     ),
@@ -89,7 +90,7 @@ FAULTS = (
         "producer-killed",
         "A producer is killed",
         "SIGKILL at a random point of start",
-        "every start that returned is executed, and whatever it committed",
+        "every start that returned or committed is executed",
         producers.kill,
         deadline=700,
     ),
@@ -97,8 +98,17 @@ FAULTS = (
         "node-poisoned",
         "A node kills its process each time",
         "SIGKILL to itself, in 5 executions among ordinary ones",
-        "WORKER_LOST after max_recoveries; others are not held up",
+        "WORKER_LOST after max_recoveries; others are not delayed",
         processes.poison,
+    ),
+    Fault(
+        "node-ending-badly",
+        "Nodes end badly",
+        f"{', '.join(sorted([*endings.ENDINGS, *endings.ENDLESS]))}; each at once and after a wait",
+        "each fails its execution with the true reason, within its attempts; others are not delayed",
+        processes.end_badly,
+        # The parent of a process has to count its end before another worker rescues its execution.
+        settings={"lock_expiry": 30, "stall_after": 30, "claim_lease": 30},
     ),
     Fault(
         "long-queue",

@@ -1,8 +1,8 @@
-"""A Celery app whose messages go astray: doubled, dropped or shuffled on their way into the queue.
+"""A Celery app whose messages go astray: duplicated, dropped or shuffled on their way into the queue.
 
-Workers are started with `-A faults.disturbed`, and the suite does the same to what it publishes itself. It is
-the transport that is patched, below everything the engine knows of, so messages of recovery go astray like
-any others. Which disturbance is in force stands in a file, and every message is written down in another.
+Workers are started with `-A faults.disturbed`, and the suite does the same to what it publishes itself. The
+transport is patched, below everything that the engine uses, so messages of recovery go astray like any
+others. One file holds the disturbance in force, another records every message.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from json_lines import append, lines_of
 from kombu.transport.redis import Channel
 
 from faults.workload import FOLDER_VARIABLE
-from workers.app import app
-from workflow_engine.dispatch import TASK_NAME, CeleryDispatcher
+from support.json_lines import append, lines_of
+from workflow_engine.broker.dispatcher import CeleryDispatcher
+from workflow_engine.broker.wire_format import TASK_NAME
+from workflow_engine.worker.app import app
 
 __all__ = ["Disturbance", "app", "disturb", "disturbed", "messages_in"]
 
 EVERY = 10
-"""One message of so many is dropped."""
+"""One message in this many is dropped."""
 HELD_BACK = 1.0
-"""Seconds that a message comes late at most; for a node of half a second that is after its commit."""
+"""The longest delay of a message in seconds; for a node of half a second that is after its commit."""
 PRIORITIES = (0, 3, 6, 9)
 """Those for which Redis keeps a list each."""
 
@@ -46,22 +47,22 @@ class Disturbance(StrEnum):
     NONE = "none"
     """Messages are only counted."""
     DOUBLED = "doubled"
-    """Each comes twice, the second time at once or late."""
+    """Each arrives twice, the second copy at once or late."""
     DROPPED = "dropped"
-    """Every tenth does not come."""
+    """Every tenth is lost."""
     SHUFFLED = "shuffled"
-    """Each comes at any time, with any priority."""
+    """Each arrives at any time, with any priority."""
 
 
 def disturb(folder: Path, disturbance: Disturbance) -> None:
-    """From now on, do this to all messages of the stage in this folder."""
+    """Disturb all messages of the stage in this folder from now on."""
     (folder / f"{CHOICE}.new").write_text(disturbance)
     (folder / f"{CHOICE}.new").rename(folder / CHOICE)
 
 
 @contextmanager
 def disturbed(folder: Path) -> Iterator[None]:
-    """Do it to the messages of this process, too."""
+    """Disturb the messages of this process, too."""
     original = getattr(Channel, PUT)
     setattr(Channel, PUT, _disturbing(original, folder))
     try:
@@ -71,7 +72,7 @@ def disturbed(folder: Path) -> Iterator[None]:
 
 
 def messages_in(folder: Path) -> list[dict[str, Any]]:
-    """The messages so far: `disturbance`, `execution_id`, `priority`, `copies`, `at`."""
+    """Return the messages so far: `disturbance`, `execution_id`, `priority`, `copies`, `at`."""
     return lines_of(folder / MESSAGES)
 
 
@@ -107,7 +108,7 @@ def _disturbing(put: Put, folder: Path) -> Put:
 
 
 def _late(put: Put, channel: Channel, queue: str, message: dict[str, Any]) -> None:
-    """Half of the messages at once, the others within a second."""
+    """Publish half of the messages at once, the others within a second."""
     if random.random() < 0.5:
         put(channel, queue, message)
         return
@@ -117,6 +118,6 @@ def _late(put: Put, channel: Channel, queue: str, message: dict[str, Any]) -> No
 
 
 if FOLDER_VARIABLE in os.environ:  # a worker; the suite itself only borrows
-    # What is sent on leaving a node would pass by the transport.
+    # A message that is sent on leaving a node bypasses the transport.
     CeleryDispatcher.queued = lambda *_: None  # type: ignore[method-assign, assignment, misc]
     setattr(Channel, PUT, _disturbing(getattr(Channel, PUT), Path(os.environ[FOLDER_VARIABLE])))

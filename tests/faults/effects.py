@@ -1,4 +1,4 @@
-"""What nodes really did, written down outside the engine while they did it."""
+"""What nodes really did, recorded outside the engine while they did it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from json_lines import append, lines_of
-
+from support.json_lines import append, lines_of
 from workflow_engine import ExecutionContext
 
 FILE = "effects"
@@ -22,7 +21,7 @@ class EffectKind(StrEnum):
     DONE = "done"
     """Its side effect."""
     FAILED = "failed"
-    """It raises, as its workflow has foreseen."""
+    """It raises, as its workflow expects."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,12 @@ def write_down(folder: Path, kind: EffectKind, context: ExecutionContext) -> Non
 
 
 def effects_in(folder: Path) -> list[Effect]:
-    """All effects so far, in the order in which they were written."""
+    """Return all effects so far, in the order in which they were written."""
     return [Effect(**{**line, "kind": EffectKind(line["kind"])}) for line in lines_of(folder / FILE)]
 
 
 def running_in(effects: Sequence[Effect], processes: Collection[int], at: float) -> list[Effect]:
-    """The runs that were going on in some processes at a time."""
+    """Return the runs that were going on in these processes at a time."""
     last: dict[int, Effect] = {}
     for effect in effects:
         if effect.at <= at and effect.process in processes:

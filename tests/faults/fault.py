@@ -1,9 +1,9 @@
-"""What a fault is, in which size it is caused, and what it comes to."""
+"""What a fault is, the scale at which it is caused, and its findings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class Scale:
     outage: float
     """How long a server is away."""
     repetitions: int
-    """Of what is quickly done and tried at random points."""
+    """Of faults that are quick to cause and hit random points."""
     backlog: int
     """Executions that queue behind two busy processes."""
-    patience: float
-    """To wait for the end of everything when no more faults are caused."""
+    timeout: float
+    """How long to wait for the end of everything once no more faults are caused."""
     judges_times: bool
-    """Whether the promises about times are judged, or the times only told."""
-    hops: str = "spread"
+    """Whether the promises about times are judged, or the times only reported."""
+    walk: str = "spread"
     """How the workers walk through the executions."""
 
     @property
@@ -62,7 +62,7 @@ LONG = Scale(
     outage=20,
     repetitions=500,
     backlog=5_000,
-    patience=240,
+    timeout=240,
     judges_times=True,
 )
 SHORT = Scale(
@@ -76,18 +76,18 @@ SHORT = Scale(
     outage=1.5,
     repetitions=20,
     backlog=200,
-    patience=40,
+    timeout=40,
     judges_times=False,
 )
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a fault came to, before the promises that hold for all are judged."""
+    """What a fault led to, before the promises that hold for all are judged."""
 
     record: Record
     started: frozenset[str]
-    """The executions that a `start` gave back."""
+    """The executions that a `start` returned."""
     times: int
     """How often the fault was caused."""
     delays: Sequence[float] = ()
@@ -95,7 +95,7 @@ class Findings:
     problems: Sequence[str] = ()
     """Promises of this fault alone that were not kept."""
     also: Sequence[str] = ()
-    """What else is worth telling, in a few words each."""
+    """Further observations, in a few words each."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class Fault:
     how: str
     """How it is caused."""
     promise: str
-    """What it promises beside what holds for all."""
+    """Its promise beside those that hold for all."""
     run: Callable[[Stage], Findings]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the engine that it needs at any scale."""
     deadline: float = 300.0
     """Seconds that its long form may take, start and end of the servers included."""

@@ -1,4 +1,4 @@
-"""Workers that are frozen while they run nodes, for so long that others take these over."""
+"""Workers that are frozen while they run nodes, until others take the nodes over."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fleet import Worker
-
 from faults.effects import Effect, effects_in
 from faults.fault import SLOW, Findings
 from faults.record import Record, query
 from faults.stage import Load, Stage
 from faults.workload import BRIEF
+from support.worker_processes import Worker
 
 JUST_BEGUN = 0.3
-"""Seconds: what was frozen so soon after it began, at that pace, cannot have been committed."""
+"""Seconds: a node that was frozen this soon after it began, at that pace, cannot have been committed."""
 LOOKED_FOR = 20.0
 """Seconds beyond the engine's intervals until others have taken over what a frozen worker ran."""
 
@@ -35,7 +34,7 @@ class Freeze:
 
 
 def freeze_workers(stage: Stage) -> Findings:
-    """SIGSTOP for a worker until another has committed its nodes, or has just begun them; then SIGCONT."""
+    """Freeze a worker until another has committed its nodes, or has just begun them; then thaw it."""
     stage.add_workers(2, pace=SLOW)
     first, second = stage.workers
     count = stage.scale.processes * 4
@@ -48,7 +47,7 @@ def freeze_workers(stage: Stage) -> Findings:
     record = stage.record()
     contested = [run for run in before.runs if len(_processes_of(record, run)) > 1]
     thawed = [run for run in contested if _committer(record, run) == run.process]
-    problems = [] if after.runs and contested else ["no node was run by two workers at once"]
+    problems = [] if after.runs and contested else ["no node ran on two workers at once"]
     problems += _believed(record, after)
     return Findings(
         record,
@@ -64,19 +63,19 @@ def freeze_workers(stage: Stage) -> Findings:
 
 
 def _believed(record: Record, freeze: Freeze) -> list[str]:
-    """What is wrong after a thaw that came too late for the worker's results."""
+    """Return what is wrong after a thaw that came too late for the worker's results."""
     problems = []
     for run in freeze.runs:
         if _committer(record, run) == run.process:
             problems.append(f"the result of {run.key} was accepted from the worker that was frozen with it")
         refused = f"The result of node {run.node_id} of execution {run.execution_id} was refused"
         if not freeze.worker.lines(refused):
-            problems.append(f"the log does not say that the frozen worker's result of {run.key} was refused")
+            problems.append(f"the log lacks the refusal of the frozen worker's result of {run.key}")
     return problems
 
 
 def _frozen(stage: Stage, worker: Worker, until: Callable[[Sequence[Effect]], bool]) -> Freeze:
-    """Freeze a worker that has just begun nodes, until something has become of them elsewhere."""
+    """Freeze a worker that has just begun nodes, until another worker has taken them on."""
     deadline = time.monotonic() + stage.settings.lock_expiry + stage.settings.stall_after + LOOKED_FOR
     runs: Sequence[Effect] = ()
     try:
@@ -108,12 +107,12 @@ def _any_entered(stage: Stage, runs: Sequence[Effect]) -> bool:
 
 
 def _committer(record: Record, run: Effect) -> int | None:
-    """The process whose commit of this attempt of a node was accepted."""
+    """Return the process whose commit of this attempt of a node was accepted."""
     rows = [row for row in record.journal[run.execution_id] if row.node_id == run.node_id]
     return next((row.process for row in rows if row.attempt == run.attempt and row.status != "WAITING"), None)
 
 
 def _processes_of(record: Record, run: Effect) -> set[int]:
-    """The processes that have run this attempt of a node."""
+    """Return the processes that have run this attempt of a node."""
     same = (each for each in record.entered if (each.key, each.attempt) == (run.key, run.attempt))
     return {each.process for each in same}

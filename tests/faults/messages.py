@@ -1,34 +1,33 @@
-"""Messages that come twice, late, in any order or never; and so many of them that a queue is long."""
+"""Messages that arrive twice, late, in any order or never; and enough of them to make a queue long."""
 
 from __future__ import annotations
-
-from fleet import poll
 
 from faults.disturbed import Disturbance, disturb, disturbed, messages_in
 from faults.fault import Findings
 from faults.stage import Load, Stage
 from faults.workload import BLOCKING, BRIEF
+from support.polling import poll
 
 APP = "faults.disturbed"
 QUICK = "0.005-0.015"
 RECOVERY_SHARE = 0.02
-"""Of all messages, those that recovery may send while all others wait in a queue."""
+"""The share of all messages that recovery may send while the others wait in a queue."""
 AHEAD = 0
 """The priority of what recovery sends."""
 
 
 def double(stage: Stage) -> Findings:
-    """Every message comes twice, the second time at once or up to a second late."""
+    """Deliver every message twice, the second copy at once or up to a second late."""
     return _astray(stage, Disturbance.DOUBLED)
 
 
 def drop(stage: Stage) -> Findings:
-    """Every tenth message does not come."""
+    """Lose every tenth message."""
     return _astray(stage, Disturbance.DROPPED)
 
 
 def shuffle(stage: Stage) -> Findings:
-    """Messages come up to a second late and with any priority."""
+    """Deliver messages up to a second late and with any priority."""
     return _astray(stage, Disturbance.SHUFFLED)
 
 
@@ -61,7 +60,7 @@ def _astray(stage: Stage, disturbance: Disturbance) -> Findings:
 
 
 def wait_in_a_long_queue(stage: Stage) -> Findings:
-    """Executions queue behind two busy processes for longer than `stall_after`."""
+    """Queue executions behind two busy processes for longer than `stall_after`."""
     scale = stage.scale
     disturb(stage.folder, Disturbance.NONE)
     stage.add_workers(1, processes=2, app=APP, pace=QUICK)
@@ -70,7 +69,7 @@ def wait_in_a_long_queue(stage: Stage) -> Findings:
         blocking = [
             stage.client.start(BLOCKING, {"number": number, "seconds": busy}).id for number in range(2)
         ]
-        poll(lambda: len(stage.record().entered) == 2, 20, "both processes are busy")
+        poll(lambda: len(stage.record().entered) == 2, "both processes are busy")
         with Load(stage, scale.backlog, workflow_id=BRIEF) as load:
             pass
     stage.wait_for_the_end()
@@ -78,7 +77,7 @@ def wait_in_a_long_queue(stage: Stage) -> Findings:
     record = stage.record()
     queued = [row for row in record.executions.values() if row.workflow_id == BRIEF]
     waited = record.delays_of((row.id, row.created_at) for row in queued)
-    overdue = sum(seconds > stage.settings.stall_after for seconds in waited)
+    late = sum(seconds > stage.settings.stall_after for seconds in waited)
     messages = messages_in(stage.folder)
     share = sum(message["priority"] == AHEAD for message in messages) / len(messages)
     problems = []
@@ -86,8 +85,8 @@ def wait_in_a_long_queue(stage: Stage) -> Findings:
         problems.append(f"{share:.2%} of {len(messages)} messages were sent by recovery")
     if record.repeated_effects:
         problems.append(f"{record.repeated_effects} side effects were repeated")
-    if overdue < len(queued) / 2:
-        problems.append(f"only {overdue} executions had to wait longer than `stall_after`")
+    if late < len(queued) / 2:
+        problems.append(f"only {late} executions had to wait longer than `stall_after`")
     return Findings(
         record,
         frozenset([*load.started, *blocking]),

@@ -1,4 +1,4 @@
-"""A Postgres that is stopped, crashes, or accepts connections and answers nothing."""
+"""A Postgres that is stopped, crashes, or hangs: it accepts connections and never replies."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 from faults.fault import Findings
 from faults.stage import Load, Stage
-from faults.verdict import tell
+from faults.verdict import print_step
 
 
 def take_away(stage: Stage) -> Findings:
-    """Stopped twice, killed with -9 once, frozen once, under load."""
+    """Stop Postgres twice, kill it with -9 once and freeze it once, under load."""
     scale = stage.scale
     stage.add_workers(scale.workers)
     back: list[float] = []
@@ -18,7 +18,7 @@ def take_away(stage: Stage) -> Findings:
     with Load(stage, round(scale.rate * seconds), seconds) as load:
         for outage in (_stopped, _killed, _frozen, _stopped):
             time.sleep(scale.outage / 2)
-            tell(f"Postgres is {outage.__name__.strip('_')}")
+            print_step(f"Postgres is {outage.__name__.strip('_')}")
             outage(stage)
             back.append(time.time())
     stage.wait_for_the_end()
@@ -27,8 +27,8 @@ def take_away(stage: Stage) -> Findings:
     problems = []
     if record.repeated_effects or record.interrupted:
         problems.append(
-            f"{record.repeated_effects} side effects were repeated and {record.interrupted} runs came to "
-            "nothing because Postgres was away"
+            f"{record.repeated_effects} side effects were repeated and {record.interrupted} runs ended "
+            "without a result because Postgres was away"
         )
     return Findings(
         record,
@@ -36,7 +36,7 @@ def take_away(stage: Stage) -> Findings:
         len(back),
         record.delays_of((execution_id, at) for at in back for execution_id in record.under_way(at)),
         problems,
-        [f"{load.refusals} starts refused and repeated"],
+        [f"{load.refusals} starts refused and retried"],
     )
 
 

@@ -12,22 +12,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from faults.effects import Effect, running_in
+from faults.endings import ENDINGS, ENDLESS
 from faults.fault import Findings
+from faults.record import Record
 from faults.stage import Load, Stage, pool_processes
-from faults.workload import POISONED
+from faults.workload import ENDING, ENDLESSLY, POISONED
 
 KILL_EVERY = 1.0
 GOES_ON_WITHIN = 2.0
 """Seconds until an execution whose process was killed moves again."""
 
 POISON = 5
-"""Poisoned executions, among as many ordinary ones as come in meanwhile."""
+"""Poisoned executions, among the ordinary ones that come in at the same time."""
+AT_LEAST = 90.0
+"""Seconds to wait for nodes that end badly: some hold their process for seven of them."""
 HELD_UP = 10.0
-"""Seconds that no ordinary execution may stand still because of the poisoned ones."""
+"""The longest that an ordinary execution may stall because of the poisoned ones, in seconds."""
 
 
 def kill_processes(stage: Stage) -> Findings:
-    """SIGKILL for a random pool process, again and again, under executions that came in at once."""
+    """Send SIGKILL to a random pool process, again and again, under executions that came in at once."""
     scale = stage.scale
     stage.add_workers(scale.workers)
     kills: list[tuple[int, float]] = []
@@ -50,7 +54,7 @@ def kill_processes(stage: Stage) -> Findings:
         problems.append("no process was killed while it ran a node")
     if late and scale.judges_times:
         slow = ", ".join(f"{delay:.1f}" for delay in late)
-        problems.append(f"{len(late)} executions took longer than {GOES_ON_WITHIN:g} s to go on: {slow} s")
+        problems.append(f"{len(late)} executions took longer than {GOES_ON_WITHIN:g} s to continue: {slow} s")
     return Findings(
         record,
         frozenset(load.started),
@@ -62,7 +66,7 @@ def kill_processes(stage: Stage) -> Findings:
 
 
 def poison(stage: Stage) -> Findings:
-    """Nodes that kill their process each time, among ordinary executions."""
+    """Run nodes that kill their process each time, among ordinary executions."""
     scale = stage.scale
     stage.add_workers(scale.workers)
     with Load(stage, max(10, scale.load // 2), scale.trouble / 2) as load:
@@ -80,21 +84,75 @@ def poison(stage: Stage) -> Findings:
         row = record.executions[execution_id]
         if (row.status, row.error_type) != ("FAILED", "WORKER_LOST") or entered[execution_id] != wanted:
             problems.append(
-                f"the poisoned node ran {entered[execution_id]} times, not {wanted}, and came to "
+                f"the poisoned node ran {entered[execution_id]} times, not {wanted}, and ended "
                 f"{row.status} {row.error_type}: {stage.story_of(record, execution_id)}"
             )
-    last = max((run.at for run in record.entered if run.node_id == "poison"), default=0.0)
-    delays = _standstills(record.entered, load.started, last)
-    if scale.judges_times and max(delays, default=0.0) > HELD_UP:
-        problems.append(f"an ordinary execution stood still for {max(delays):.1f} s")
+    delays, held_up = _held_up(stage, record, load.started, "poison")
+    deaths = sum(entered.values())
+    return Findings(
+        record, frozenset(load.started), deaths, delays, [*problems, *held_up], [f"{POISON} poisoned nodes"]
+    )
+
+
+def end_badly(stage: Stage) -> Findings:
+    """Run nodes that end in every bad way, at once or after a wait, among ordinary executions."""
+    scale = stage.scale
+    stage.add_workers(scale.workers)
+    # In the short form each of them ends in one way: at once, or after a wait.
+    ways = [
+        (workflow, number, how, ending, waits)
+        for workflow, endings in ((ENDING, ENDINGS), (ENDLESSLY, ENDLESS))
+        for number, (how, ending) in enumerate(endings.items())
+        for waits in ((False, True) if scale.judges_times else (number % 2 == 1,))
+    ]
+    started = {}
+    with Load(stage, max(10, scale.load // 2), scale.trouble / 2) as load:
+        for workflow, number, how, ending, waits in ways:
+            data = {"number": number, "how": how, "waits": waits}
+            execution = stage.client.start(workflow, data, idempotency_key=f"{how}-{waits}")
+            started[execution.id] = (how, waits, ending)
+            time.sleep(scale.trouble / 2 / len(ways))  # or all processes would be in trouble at once
+    stage.wait_for_the_end(max(scale.timeout, AT_LEAST))
+
+    record = stage.record()
+    entered = Counter(run.execution_id for run in record.entered if run.node_id == "end")
+    problems = []
+    for execution_id, (how, waits, ending) in started.items():
+        row = record.executions[execution_id]
+        wanted = stage.settings.max_recoveries + 1 if ending.kills else 1
+        is_explained = row.error_type == ending.error_type and ending.reason in (row.error or "")
+        if row.status != "FAILED" or not is_explained or entered[execution_id] != wanted:
+            problems.append(
+                f"a node that {how}{', woken' * waits}, ran {entered[execution_id]} times, not {wanted}: "
+                f"{row.status} {row.error_type}: {row.error}\n{stage.story_of(record, execution_id)}"
+            )
+    delays, held_up = _held_up(stage, record, load.started, "end")
+    return Findings(
+        record,
+        frozenset(load.started),
+        sum(entered.values()),
+        delays,
+        [*problems, *held_up],
+        [f"{len(started)} nodes that end badly"],
+    )
+
+
+def _held_up(
+    stage: Stage, record: Record, others: set[str], node_id: str
+) -> tuple[Sequence[float], list[str]]:
+    """Return how long other executions stalled while this node did harm, and any problem with that."""
+    last = max((run.at for run in record.entered if run.node_id == node_id), default=0.0)
+    delays = _standstills(record.entered, others, last)
+    problems = []
+    if stage.scale.judges_times and max(delays, default=0.0) > HELD_UP:
+        problems.append(f"an ordinary execution stalled for {max(delays):.1f} s")
     if stage.ended_by_themselves:
         problems.append("a whole worker was taken down")
-    deaths = sum(entered.values())
-    return Findings(record, frozenset(load.started), deaths, delays, problems, [f"{POISON} poisoned nodes"])
+    return delays, problems
 
 
 def _standstills(entered: Sequence[Effect], started: set[str], until: float) -> list[float]:
-    """How long each ordinary execution stood still at most between two nodes while there was poison."""
+    """Return the longest stall of each ordinary execution between two nodes while there was poison."""
     times: dict[str, list[float]] = {}
     for run in entered:
         if run.execution_id in started and run.at <= until:

@@ -1,7 +1,7 @@
 """Producers that are killed at a random point of `start`, with and without a transaction of their own.
 
-They are forked from one process, this module as a program, as those of a web server are. Each connects, says
-so, and begins to start an execution; its parent kills it some random time later.
+They are forked from one process, this module as a program, like those of a web server. Each connects, reports
+ready, and begins to start an execution; its parent kills it a random time later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from json_lines import append, lines_of
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -27,6 +26,7 @@ from faults.fault import Findings
 from faults.record import query
 from faults.stage import PYTHON_PATH, Stage
 from faults.workload import BRIEF
+from support.json_lines import append, lines_of
 from workflow_engine import Settings, WorkflowClient
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
@@ -36,12 +36,12 @@ RETURNED = "returned"
 CALIBRATIONS = 10
 """Starts that are not killed, to see how long one takes."""
 BEYOND = 1.0
-"""Kills come up to so many times as late as these starts ended, by their median; most of them early, which is
-when a start commits."""
+"""The latest kill, as a multiple of the median time of these starts; most kills come early, which is when a
+start commits."""
 
 
 def kill_in_transaction(stage: Stage) -> Findings:
-    """With `session=`, beside an order row."""
+    """Kill producers that start with `session=`, beside an order row."""
     findings = _killed(stage, with_order=True)
     orders = {row["number"] for row in query(stage.settings.database_url, ORDERS)}
     started = {row.number for row in findings.record.executions.values()}
@@ -52,7 +52,7 @@ def kill_in_transaction(stage: Stage) -> Findings:
 
 
 def kill(stage: Stage) -> Findings:
-    """Without a transaction of its own."""
+    """Kill producers that start without a transaction of their own."""
     return _killed(stage, with_order=False)
 
 
@@ -104,7 +104,10 @@ class Producers:
         self._database = create_engine(self._settings.database_url, poolclass=NullPool)
 
     def run(self, count: int) -> dict[str, int]:
-        """Kill so many producers while they start an execution; how many were made in all."""
+        """Kill `count` producers while they start an execution.
+
+        Return the numbers of kills and of attempts.
+        """
         self._produce(0, lambda: None)  # here, so that those forked find everything imported
         took = [self._one(number, None)[0] for number in range(1, CALIBRATIONS + 1)]
         killed, attempts = 0, CALIBRATIONS + 1
@@ -114,7 +117,7 @@ class Producers:
         return {"killed": killed, "attempts": attempts}
 
     def _one(self, number: int, kill_after: float | None) -> tuple[float, bool]:
-        """Fork a producer; how long it lived after it had connected, and whether it was killed."""
+        """Fork a producer. Return how long it lived once connected, in seconds, and whether it was killed."""
         reading, writing = os.pipe()
         if (producer := os.fork()) == 0:
             status = 1
@@ -132,7 +135,7 @@ class Producers:
             time.sleep(kill_after)
             os.kill(producer, signal.SIGKILL)
         _, status = os.waitpid(producer, 0)
-        assert os.WIFSIGNALED(status) or status == 0, "a producer failed though nobody killed it"
+        assert os.WIFSIGNALED(status) or status == 0, "a producer failed without being killed"
         return time.monotonic() - began, os.WIFSIGNALED(status)
 
     def _produce(self, number: int, say_ready: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """What happened on a stage: the effects that nodes wrote down, and the journal and executions in Postgres.
 
-Both carry times of the same machine, in seconds since the epoch. Everything the table says is computed from
-here, and nothing from what the suite believes to have caused.
+Both carry times of the same machine, in seconds since the epoch. Every figure of the table is computed from
+here, and none from what the suite meant to cause.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import psycopg2
 import psycopg2.extras
 
 from faults.effects import Effect, EffectKind, effects_in
-from faults.workload import LAST, SOURCES, nodes_of, undisturbed_result
+from faults.workload import BRIEF, LAST, PARCELS, SOURCES, nodes_of, parcels_of, undisturbed_result
 
 EXECUTIONS = """
-SELECT id::text, workflow_id, status, seq, trigger_data, error_details ->> 'type' AS error_type,
+SELECT id::text, workflow_id, status, seq, trigger_data, error_details ->> 'type' AS error_type, error,
     extract(epoch FROM created_at)::float AS created_at, extract(epoch FROM completed_at)::float AS ended_at
 FROM executions ORDER BY id
 """
@@ -42,6 +42,7 @@ class ExecutionRow:
     error_type: str | None
     created_at: float
     ended_at: float | None
+    error: str | None = None
 
     @property
     def number(self) -> int:
@@ -69,7 +70,7 @@ class JournalRow:
 
 
 def query(database_url: str, statement: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    """The rows of a statement, executed on a connection of its own. Raises psycopg2.Error."""
+    """Return the rows of a statement, executed on a connection of its own. Raises psycopg2.Error."""
     url = database_url.replace("+psycopg2", "")
     with closing(psycopg2.connect(url, connect_timeout=5)) as connection:
         connection.autocommit = True
@@ -92,7 +93,7 @@ class Record:
 
     @classmethod
     def read(cls, database_url: str, folder: Path) -> Self:
-        """What there is by now. Raises psycopg2.Error."""
+        """Read everything written so far. Raises psycopg2.Error."""
         executions = [ExecutionRow(**row) for row in query(database_url, EXECUTIONS)]
         journal = [JournalRow(**row) for row in query(database_url, JOURNAL)]
         return cls(executions, journal, effects_in(folder))
@@ -100,14 +101,14 @@ class Record:
     # -- the two promises ------------------------------------------------------------------------------------
 
     def not_completed(self, started: Iterable[str]) -> list[str]:
-        """Executions that exist, or that a `start` has given back, and that did not complete."""
+        """Return executions that exist, or that a `start` returned, and that did not complete."""
         wanted = {*started, *(row.id for row in self.executions.values() if row.workflow_id in LAST)}
         completed = {row.id for row in self.executions.values() if row.status == "COMPLETED"}
         return sorted(wanted - completed)
 
     @property
     def committed_twice(self) -> list[JournalRow]:
-        """Rows of the journal that say what another row says already, whatever made them so."""
+        """Rows of the journal that repeat an earlier row, for any reason."""
         seen: set[tuple[str, str, int, str]] = set()
         again = []
         for row in self._rows():
@@ -128,10 +129,12 @@ class Record:
 
     def _is_undisturbed(self, row: ExecutionRow) -> bool:
         ran = {entry.node_id: entry.output for entry in self.journal[row.id] if entry.status == "COMPLETED"}
-        result = ran.get(LAST[row.workflow_id])
-        return ran.keys() & SOURCES.keys() == nodes_of(
-            row.workflow_id, row.number
-        ) and result == undisturbed_result(row.workflow_id, row.number)
+        parcels = [undisturbed_result(BRIEF, number) for number in parcels_of(row.number)]
+        return (
+            ran.keys() & SOURCES.keys() == nodes_of(row.workflow_id, row.number)
+            and ran.get(LAST[row.workflow_id]) == undisturbed_result(row.workflow_id, row.number)
+            and ran.get(PARCELS, parcels) == parcels
+        )
 
     # -- what was done more than once ------------------------------------------------------------------------
 
@@ -143,7 +146,7 @@ class Record:
 
     @property
     def interrupted(self) -> int:
-        """Runs of nodes that were begun and came to no end."""
+        """Runs of nodes that began and did not end."""
         kinds = Counter(effect.kind for effect in self.effects)
         return kinds[EffectKind.ENTERED] - kinds[EffectKind.DONE] - kinds[EffectKind.FAILED]
 
@@ -175,7 +178,7 @@ class Record:
         return times
 
     def moved_again(self, execution_id: str, after: float) -> float | None:
-        """When an execution next entered a node or committed one, a wait for instance, or ended.
+        """Return when an execution next entered a node or committed one, a wait for instance, or ended.
 
         None if it never did.
         """
@@ -188,9 +191,9 @@ class Record:
         return min((at for at in times if at is not None and at > after), default=None)
 
     def delays_of(self, pairs: Iterable[tuple[str, float]]) -> list[float]:
-        """For executions, each with when a fault hit it: the seconds until it moved again.
+        """Return the seconds until executions moved again; each is paired with when a fault hit it.
 
-        An execution that is hit again before it moves is counted once, from the first time on.
+        An execution that is hit again before it moves counts once, from the first hit.
         """
         longest: dict[tuple[str, float], float] = {}
         for execution_id, at in pairs:
@@ -200,7 +203,7 @@ class Record:
         return sorted(longest.values())
 
     def under_way(self, at: float) -> list[str]:
-        """The executions that had begun and not ended at a time."""
+        """Return the executions that had begun and not ended at a time."""
         return [
             row.id
             for row in self.executions.values()

@@ -1,4 +1,4 @@
-"""A Redis that forgets everything: broker, locks and contexts at once."""
+"""A Redis that loses all data: broker, locks and contexts at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from faults.stage import Load, Stage
 
 
 def flush(stage: Stage) -> Findings:
-    """FLUSHALL, again and again."""
+    """Send FLUSHALL, again and again."""
     return _forgetful(stage, stage.redis.flushall)
 
 
 def restart_empty(stage: Stage) -> Findings:
-    """SIGKILL and a start with empty memory, again and again."""
+    """Kill Redis and start it with empty memory, again and again."""
 
     def restart() -> None:
         stage.servers.kill_redis()
@@ -29,7 +29,7 @@ def _forgetful(stage: Stage, forget: Callable[[], object]) -> Findings:
     stage.add_workers(scale.workers)
     times: list[float] = []
     every = scale.trouble / 12
-    # About as much as the workers can do, or there would be no messages in the queue to be lost.
+    # About as much as the workers can do, or the queue would hold no messages to lose.
     with Load(stage, scale.load * 2, scale.trouble) as load:
         for _ in range(12):
             time.sleep(every)

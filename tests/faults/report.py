@@ -1,7 +1,7 @@
 """The tables of faults, for the terminal and for docs/faults.md.
 
-In the document they stand between two comments, a pair for either value of `hops`, so that a run replaces
-exactly what it has measured and the prose around it stays.
+In the document they are between two comments, one pair for each walk, so that a run replaces
+exactly what it has measured and leaves the prose around it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 PLACES = {
     "spread": ("<!-- spread: written by `make chaos` -->", "<!-- end of spread -->"),
     "inline": ("<!-- inline: written by `make chaos ARGS=--inline` -->", "<!-- end of inline -->"),
+    "parallel": (
+        "<!-- parallel: written by `make chaos ARGS=--parallel` -->",
+        "<!-- end of parallel -->",
+    ),
 }
-"""By `hops`: the comments between which the tables stand in the document."""
+"""By walk: the comments that enclose the tables in the document."""
 
 NOTHING = "\N{EN DASH}"
 
@@ -37,11 +41,11 @@ HEADINGS = (
 )
 NUMBERS = slice(2, 9)
 """The columns that are aligned to the right."""
-MORE_HEADINGS = ("fault", "what it promises besides", "what else was seen")
+MORE_HEADINGS = ("fault", "further promise", "also seen")
 
 
 def tables(verdicts: Sequence[Verdict]) -> str:
-    """Two Markdown tables: what all faults have in common, and what each has of its own."""
+    """Return two Markdown tables: what all faults have in common, and what each has of its own."""
     marks = ["---"] * len(HEADINGS)
     marks[NUMBERS] = ["--:"] * len(marks[NUMBERS])
     more_marks = ["---"] * len(MORE_HEADINGS)
@@ -84,26 +88,26 @@ def _seconds(value: float | None) -> str:
 
 
 def plain(verdict: Verdict) -> str:
-    """A verdict for the terminal, as soon as it is there."""
+    """Return a verdict as text for the terminal."""
     cells = dict(zip(HEADINGS, _cells(verdict), strict=True))
     figures = ", ".join(f"{name} {cells[name]}" for name in HEADINGS[NUMBERS])
     _, promise, seen = _of_its_own(verdict)
     lines = [
         f"{verdict.fault.title}: {verdict.fault.how}",
         f"  {figures}",
-        f"  promised besides: {promise}; seen: {seen}",
+        f"  further promise: {promise}; also seen: {seen}",
         f"  promises kept: {'no' if verdict.problems else 'yes'} ({verdict.took:.0f} s)",
         *(f"    {line}" for problem in verdict.problems for line in problem.splitlines()),
     ]
     return "\n".join(lines)
 
 
-def write_into(document: Path, hops: str, written: str) -> None:
-    """Put the tables and what they were measured on between the comments for these `hops`.
+def write_into(document: Path, walk: str, written: str) -> None:
+    """Put the tables and what they were measured on between the comments for this walk.
 
     Raises ValueError if the document has no such place.
     """
-    begin, end = PLACES[hops]
+    begin, end = PLACES[walk]
     place = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
     text, count = place.subn(lambda _: f"{begin}\n\n{written}\n\n{end}", document.read_text())
     if count != 1:

@@ -1,7 +1,7 @@
-"""The servers of all stages: a Postgres that syncs to disk and a Redis that forgets when it is restarted.
+"""The servers of all stages: a Postgres that syncs to disk and a Redis that loses its data on a restart.
 
-They are started once, and anew for each stage, which also gets a database of its own: whatever a fault leaves
-behind, the next one begins with servers that run and hold nothing.
+They are restarted for each stage, which also gets a database of its own. So each fault begins with servers
+that run and hold nothing, regardless of what the previous one left behind.
 """
 
 from __future__ import annotations
@@ -10,51 +10,49 @@ import itertools
 import os
 import signal
 import time
-from contextlib import ExitStack, suppress
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 from urllib.parse import urlsplit
 
 import psutil
 
 from faults.record import query
-from workflow_engine import migrations
 from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis
+from workflow_engine.postgres import migrations
 
 TEMPLATE = "template_of_stages"
 FREED_WITHIN = 1.0
-"""Seconds until the kernel has freed what a killed Postgres shared between its processes."""
+"""Seconds until the kernel has freed the shared memory of a killed Postgres."""
 
 
 class Servers:
-    """Both servers, from `with Servers()` on until its end. Raises `EmbeddedServerFailed`."""
+    """Both servers, from `with Servers.started()` on until its end."""
 
-    def __init__(self) -> None:
-        self._postgres = EmbeddedPostgres(durable=True)
-        self._redis = EmbeddedRedis()
+    def __init__(self, postgres: EmbeddedPostgres, redis: EmbeddedRedis) -> None:
+        self._postgres = postgres
+        self._redis = redis
         self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.enter_context(self._redis)
-            undo.enter_context(self._postgres)
-            undo.callback(self.thaw_postgres)
-            query(self._postgres.url, f"CREATE DATABASE {TEMPLATE}")
-            migrations.upgrade(self._database_url(TEMPLATE))
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._undo.close()
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator[Self]:
+        """Start both. Raise `EmbeddedServerFailed`."""
+        with EmbeddedRedis() as redis, EmbeddedPostgres(durable=True) as postgres:
+            servers = cls(postgres, redis)
+            query(postgres.url, f"CREATE DATABASE {TEMPLATE}")
+            migrations.upgrade(servers._database_url(TEMPLATE))
+            try:
+                yield servers
+            finally:
+                servers.thaw_postgres()  # a frozen one does not end
 
     @property
     def redis_url(self) -> str:
         return self._redis.url
 
     def renew(self) -> str:
-        """Start both anew, Redis empty; the URL of a new database with the engine's tables."""
+        """Restart both servers, Redis empty. Return the URL of a new database with the engine's tables."""
         self.thaw_postgres()
         self.restart_postgres()
         self.restart_redis()
@@ -71,22 +69,22 @@ class Servers:
         self._redis.kill()
 
     def restart_redis(self) -> None:
-        """Start it with empty memory."""
+        """Restart Redis with empty memory."""
         self._redis.restart()
 
     def stop_postgres(self) -> None:
-        """A fast shutdown, which ends its sessions."""
+        """Shut Postgres down fast, which ends its sessions."""
         os.kill(self._postgres.pid, signal.SIGINT)
 
     def kill_postgres(self) -> None:
-        """SIGKILL for the postmaster and all its sessions."""
+        """Send SIGKILL to the postmaster and all its sessions."""
         for process in self._postgres_processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         time.sleep(FREED_WITHIN)
 
     def freeze_postgres(self) -> None:
-        """SIGSTOP for all of them: the kernel accepts connections, and nobody answers."""
+        """Send SIGSTOP to all of them: the kernel accepts connections, and no process replies."""
         for process in self._postgres_processes():
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -97,7 +95,7 @@ class Servers:
                 process.resume()
 
     def restart_postgres(self) -> None:
-        """Start it on what is left of its data."""
+        """Start Postgres on what is left of its data."""
         self._postgres.restart()
 
     def _postgres_processes(self) -> list[psutil.Process]:

@@ -1,7 +1,7 @@
-"""A stage: workers in processes on servers that hold nothing yet, and orders that come in meanwhile.
+"""A stage: workers in processes on empty servers, and orders that come in while things break.
 
-Each fault gets one of its own and may break anything on it. Leaving it ends every worker and removes
-every file, whatever state the fault left them in.
+Each fault gets a stage of its own and may break anything on it. Leaving the stage ends every worker and
+removes every file, in any state that the fault left them in.
 """
 
 from __future__ import annotations
@@ -10,63 +10,64 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg2
-from fleet import HERE, Fleet, Worker
 
 from faults.effects import Effect, effects_in, running_in
 from faults.fault import Scale
 from faults.record import Record, query
 from faults.servers import Servers
 from faults.workload import FOLDER_VARIABLE, ORDER, PACE_VARIABLE, workflows
+from support.fleet import Fleet
+from support.repository import ROOT, TESTS
+from support.worker_processes import Worker
 from workflow_engine import Settings, WorkflowClient
 from workflow_engine.embedded.lifetime import ScratchFolder
-from workflow_engine.engine import Engine
+from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import WorkflowEngineError
 
-TESTS = Path(__file__).parents[1]
-PYTHON_PATH = os.pathsep.join(map(str, (HERE, TESTS, TESTS.parent)))
+PYTHON_PATH = os.pathsep.join(map(str, (TESTS, ROOT)))
 """Where the processes of the suite find it and what it tests."""
 UNFINISHED = "SELECT id::text FROM executions WHERE status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
+DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 LAST_ROWS, LAST_LINES = 4, 6
 
 
 class Stage:
-    """Workers and a database of their own, from `with Stage(scale, servers)` on until its end."""
+    """Workers and a database of their own, from `with Stage.opened(scale, servers)` on until its end."""
 
-    def __init__(self, scale: Scale, servers: Servers) -> None:
+    def __init__(self, scale: Scale, servers: Servers, fleet: Fleet) -> None:
         self.scale = scale
         self.servers = servers
+        self.fleet = fleet
+        self.settings = fleet.settings
+        self.folder = fleet.folder
         self.ended_by_themselves = 0
         """Workers that a supervisor had to start again though no fault had ended them."""
 
-    def __enter__(self) -> Self:
+    @classmethod
+    @contextmanager
+    def opened(cls, scale: Scale, servers: Servers) -> Iterator[Self]:
+        """Start the servers again, without workers yet. At the end, kill workers and remove all files."""
         with ExitStack() as undo:
             scratch = ScratchFolder({})
-            undo.callback(scratch.remove)
-            self.folder = scratch.data
-            self.settings = Settings(
-                database_url=self.servers.renew(),
-                redis_url=self.servers.redis_url,
+            undo.callback(scratch.leave)
+            settings = Settings(
+                database_url=servers.renew(),
+                redis_url=servers.redis_url,
                 imports=("faults.workload",),
-                **self.scale.settings,
+                **scale.settings,
             )
-            self.fleet = Fleet(self.settings, self.folder)
-            undo.callback(self.fleet.kill)
-            for workflow in workflows(self.scale.hops):
-                self.client.deploy(workflow)
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._undo.close()
+            fleet = Fleet(settings, scratch.data)
+            undo.callback(fleet.kill)
+            stage = cls(scale, servers, fleet)
+            for workflow in workflows(scale.walk):
+                stage.client.deploy(workflow)
+            yield stage
 
     @property
     def client(self) -> WorkflowClient:
@@ -80,14 +81,23 @@ class Stage:
     def redis(self) -> Any:
         return self.fleet.redis
 
+    def rows(self, statement: str) -> Any:
+        """Return the rows that Postgres returns."""
+        return self.fleet.engine.database.rows(statement)
+
     @property
     def workers(self) -> Sequence[Worker]:
         return self.fleet.workers
 
-    # -- who works ------------------------------------------------------------------------------------------
+    # -- workers --------------------------------------------------------------------------------------------
 
     def add_workers(
-        self, count: int, processes: int | None = None, *, app: str = "workers", pace: str | None = None
+        self,
+        count: int,
+        processes: int | None = None,
+        *,
+        app: str = "workflow_engine.worker",
+        pace: str | None = None,
     ) -> None:
         """Start prefork workers side by side, and wait until they take messages."""
         added = [
@@ -104,19 +114,19 @@ class Stage:
             worker.ready()
 
     def supervise(self) -> None:
-        """Start workers again that have ended, as a supervisor would."""
+        """Restart workers that have ended, as a supervisor would."""
         for worker in self.workers:
             if worker.container.status != "running":
                 self.ended_by_themselves += 1
                 worker.container.start()
 
     def running_in(self, worker: Worker) -> list[Effect]:
-        """The runs that are going on in a worker."""
+        """Return the runs that are going on in a worker."""
         return running_in(effects_in(self.folder), pool_processes([worker]), time.time())
 
-    def wait_until_busy(self, worker: Worker, patience: float) -> None:
-        """Wait until a worker runs a node; if it gets none, for so many seconds."""
-        deadline = time.monotonic() + patience
+    def wait_until_busy(self, worker: Worker, timeout: float) -> None:
+        """Wait until a worker runs a node, for up to `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         while not self.running_in(worker) and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -125,9 +135,9 @@ class Stage:
     def unfinished(self) -> list[str]:
         return [row["id"] for row in query(self.settings.database_url, UNFINISHED)]
 
-    def wait_for_the_end(self, patience: float | None = None) -> None:
-        """Wait until every execution has ended, or for so many seconds; the verdict says what is missing."""
-        deadline = time.monotonic() + (patience or self.scale.patience)
+    def wait_for_the_end(self, timeout: float | None = None) -> None:
+        """Wait until every execution has ended, for up to `timeout` seconds; the verdict reports the rest."""
+        deadline = time.monotonic() + (timeout or self.scale.timeout)
         while time.monotonic() < deadline:
             self.supervise()
             try:
@@ -137,11 +147,16 @@ class Stage:
                 pass  # it is being recovered
             time.sleep(0.2)
 
+    def deadlocks(self) -> int:
+        """Return how many deadlocks Postgres has broken since its statistics were last lost in a crash."""
+        (row,) = query(self.settings.database_url, DEADLOCKS)
+        return int(row["deadlocks"])
+
     def record(self) -> Record:
         return Record.read(self.settings.database_url, self.folder)
 
     def story_of(self, record: Record, execution_id: str) -> str:
-        """What is known of an execution: its status, its last journal rows, what the logs say of it."""
+        """Return the status of an execution, its last journal rows, and the log lines about it."""
         row = record.executions.get(execution_id)
         journal = [f"  journal {entry}" for entry in record.journal.get(execution_id, [])[-LAST_ROWS:]]
         logged = [f"  {line}" for line in self.fleet.lines(execution_id)[-LAST_LINES:]]
@@ -150,10 +165,10 @@ class Stage:
 
 
 class Load:
-    """Orders that come in while things break, evenly spread over some seconds, or all at once.
+    """Orders that come in while things break, spread evenly over some seconds, or all at once.
 
-    A `start` that raises is repeated with the same idempotency key, as a careful producer would, until
-    the load is left; `started` has the executions that were given back.
+    A `start` that raises is retried with the same idempotency key, as a careful producer would, until the
+    load is left; `started` holds the executions that were returned.
     """
 
     def __init__(
@@ -163,7 +178,7 @@ class Load:
         self._stage, self._over, self._workflow_id = stage, over, workflow_id
         self._numbers = range(first, first + count)
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
-        self._given_up = threading.Event()
+        self._ended = threading.Event()
         self.refusals = 0
 
     def __enter__(self) -> Self:
@@ -173,19 +188,19 @@ class Load:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._thread.join(0 if kind else self._over + self._stage.scale.patience)
-        self._given_up.set()
+        self._thread.join(0 if kind else self._over + self._stage.scale.timeout)
+        self._ended.set()
 
     def _run(self) -> None:
         began = time.monotonic()
         for place, number in enumerate(self._numbers):
             pause = began + self._over * place / len(self._numbers) - time.monotonic()
-            if self._given_up.wait(max(0.0, pause)):
+            if self._ended.wait(max(0.0, pause)):
                 return
             self._start(number)
 
     def _start(self, number: int) -> None:
-        while not self._given_up.is_set():
+        while not self._ended.is_set():
             try:
                 started = self._stage.client.start(
                     self._workflow_id,
@@ -201,6 +216,6 @@ class Load:
 
 
 def pool_processes(workers: Collection[Worker]) -> list[int]:
-    """The processes of some workers' pools, as they are now."""
+    """Return the processes of these workers' pools, as they are now."""
     alive = [worker for worker in workers if worker.container.status == "running"]
     return list(itertools.chain.from_iterable(worker.pool_pids for worker in alive))

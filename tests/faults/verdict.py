@@ -1,4 +1,4 @@
-"""The verdict on a fault: the promises that hold for all, and what is needed to look into a breach."""
+"""The verdict on a fault: the promises that hold for all, and the evidence for any breach."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from faults.servers import Servers
 from faults.stage import Stage
 
 STORIES = 5
-"""Executions that are told of in full."""
+"""Executions that are reported in full."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A fault and what became of its executions. `problems` is empty if every promise was kept."""
+    """A fault and the fate of its executions. `problems` is empty if every promise was kept."""
 
     fault: Fault
     problems: Sequence[str]
@@ -42,15 +42,16 @@ class Verdict:
 
 
 def judge(fault: Fault, scale: Scale, servers: Servers) -> Verdict:
-    """Cause a fault on a stage of its own and judge what came of it; any error is in the verdict, too."""
+    """Cause a fault on a stage of its own and judge the findings; an error becomes part of the verdict."""
     began = time.monotonic()
     try:
-        with Stage(scale, servers) as stage:
+        scale = dataclasses.replace(scale, settings={**scale.settings, **fault.settings})
+        with Stage.opened(scale, servers) as stage:
             try:
                 findings = fault.run(stage)
                 return _judged(fault, stage, findings, began)
             except Exception:  # noqa: BLE001 - the other faults go on
-                problems = [traceback.format_exc(), *_last_words(stage)]
+                problems = [traceback.format_exc(), *_log_ends(stage)]
     except Exception:  # noqa: BLE001
         problems = [traceback.format_exc()]
     return Verdict(fault, problems, time.monotonic() - began)
@@ -61,12 +62,14 @@ def _judged(fault: Fault, stage: Stage, findings: Findings, began: float) -> Ver
     lost, wrong, twice = record.not_completed(findings.started), record.wrong_results, record.committed_twice
     problems, also = list(findings.problems), list(findings.also)
     if stage.ended_by_themselves:
-        also.append(f"{stage.ended_by_themselves} workers ended by themselves and were started again")
+        also.append(f"{stage.ended_by_themselves} workers exited by themselves and were restarted")
     if not record.executions or not findings.times:
-        problems.append(f"{len(record.executions)} executions and {findings.times} faults show nothing")
+        problems.append(f"{len(record.executions)} executions and {findings.times} faults prove nothing")
     problems += [f"{len(lost)} executions are lost"] * bool(lost)
-    problems += [f"{len(wrong)} executions have not the result of an undisturbed run"] * bool(wrong)
+    problems += [f"{len(wrong)} executions do not have the result of an undisturbed run"] * bool(wrong)
     problems += [f"{len(twice)} nodes were committed twice"] * bool(twice)
+    deadlocks = stage.deadlocks()
+    problems += [f"Postgres has broken {deadlocks} deadlocks"] * bool(deadlocks)
     culprits = dict.fromkeys([*lost, *wrong, *(row.execution_id for row in twice)])
     problems += [stage.story_of(record, execution_id) for execution_id in list(culprits)[:STORIES]]
     return Verdict(
@@ -80,10 +83,10 @@ def _judged(fault: Fault, stage: Stage, findings: Findings, began: float) -> Ver
     )
 
 
-def _last_words(stage: Stage) -> list[str]:
-    return [f"the log of {worker.name()} ends:\n{worker.logs()[-2000:]}" for worker in stage.workers]
+def _log_ends(stage: Stage) -> list[str]:
+    return [f"last log lines of {worker.name()}:\n{worker.logs()[-2000:]}" for worker in stage.workers]
 
 
-def tell(line: str) -> None:
-    """Say what is being done, to whoever waits for it; it is no part of the result."""
+def print_step(line: str) -> None:
+    """Print the current step to stderr; it is no part of the result."""
     click.echo(f"  {time.strftime('%H:%M:%S')} {line}", err=True)

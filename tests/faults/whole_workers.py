@@ -1,4 +1,4 @@
-"""Whole workers that are killed, or told to end."""
+"""Whole workers that are killed, or shut down."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from faults.fault import SLOW, Findings
 from faults.stage import Load, Stage, pool_processes
 
 BEYOND_EXPIRY = 10.0
-"""Seconds beyond the expiry of its lock within which the execution of a killed worker goes on."""
+"""Seconds beyond the expiry of its lock within which the execution of a killed worker continues."""
 
 
 def kill_workers(stage: Stage) -> Findings:
-    """SIGKILL for all processes of one worker after another, each of which is started again."""
+    """Send SIGKILL to all processes of one worker after another, and restart each."""
     scale = stage.scale
     stage.add_workers(3, pace=SLOW)
     count = max(2, round(scale.trouble / 10))
@@ -40,15 +40,15 @@ def kill_workers(stage: Stage) -> Findings:
     problems = [] if runs else ["no worker was killed while it ran a node"]
     if late and scale.judges_times:
         problems.append(
-            f"{len(late)} executions took longer than {limit:g} s to go on, up to {max(late):.1f}"
+            f"{len(late)} executions took longer than {limit:g} s to continue, up to {max(late):.1f}"
         )
     return Findings(
-        record, frozenset(load.started), len(hit), delays, problems, [f"{len(runs)} nodes were being run"]
+        record, frozenset(load.started), len(hit), delays, problems, [f"{len(runs)} nodes were running"]
     )
 
 
 def restart_workers(stage: Stage) -> Findings:
-    """SIGTERM for one worker after another, each of which is started again when it has ended."""
+    """Send SIGTERM to one worker after another, and restart each when it has ended."""
     scale = stage.scale
     stage.add_workers(scale.workers)
     restarts: list[float] = []

@@ -1,8 +1,8 @@
-"""The work that goes on while things break, and what comes of it when nothing does.
+"""The work that is done while things break, and its result when nothing does.
 
 An order has branches, joins, a wait, a retry and ten nodes with a side effect: a line in a file outside the
-engine, written with O_APPEND, so that what really happened can be held against the journal. Each node's
-output is computed from its inputs, so one that was skipped, doubled or mixed up shows in the result.
+engine, written with O_APPEND, so that what really happened can be compared with the journal. Each node's
+output is computed from its inputs, so a node that was skipped, doubled or mixed up shows in the result.
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from faults.effects import EffectKind, write_down
-from workflow_engine import ExecutionContext, Workflow, WorkflowBuilder, node
+from faults.endings import ENDINGS, ENDLESS
+from workflow_engine import ExecutionContext, Workflow, WorkflowBuilder, node, waiting
 
 FOLDER_VARIABLE, PACE_VARIABLE = "FAULTS_FOLDER", "FAULTS_PACE"
 FOLDER = Path(os.environ.get(FOLDER_VARIABLE, os.devnull))
 """Set for workers; the suite loads this module to deploy the workflows, and calls none of its nodes."""
 
 ORDER, BRIEF, POISONED, BLOCKING = "order", "brief", "poisoned", "blocking"
+PARCELS = "parcels"
+"""The node of an order that is a loop."""
+ENDING, ENDLESSLY = "ending", "endlessly"
+ENDLESS_FOR = 2
+"""The timeout of a node that is not expected to end, in seconds."""
 
 SOURCES: Mapping[str, Sequence[str]] = {
     "receive": ("begin",),
@@ -42,7 +49,7 @@ LAST = {ORDER: "notify", BRIEF: "reserve", BLOCKING: "receive"}
 
 
 def nodes_of(workflow_id: str, number: int) -> set[str]:
-    """The nodes with side effects that an undisturbed run of this order runs."""
+    """Return the nodes with side effects that an undisturbed run of this order runs."""
     needed = {LAST[workflow_id]}
     for name in reversed(list(SOURCES)):
         if name in needed:
@@ -50,8 +57,13 @@ def nodes_of(workflow_id: str, number: int) -> set[str]:
     return needed - {"begin"}
 
 
+def parcels_of(number: int) -> list[int]:
+    """Return the numbers of the brief orders that the loop of an order runs, on the walk that has one."""
+    return [3 * number, 3 * number + 1, 3 * number + 2]
+
+
 def undisturbed_result(workflow_id: str, number: int) -> int:
-    """The result of an undisturbed run of this order."""
+    """Return the result of an undisturbed run of this order."""
     return _output(LAST[workflow_id], number)
 
 
@@ -73,13 +85,21 @@ def _mixed(name: str, inputs: Sequence[int]) -> int:
 # -- the workflows -------------------------------------------------------------------------------------------
 
 
-def workflows(hops: str) -> list[Workflow]:
-    """The same work whichever way it goes, `spread` or `inline`."""
-    return [make(hops) for make in (_order, _brief, _poisoned, _blocking)]
+WALKS: Mapping[str, Mapping[str, Any]] = {
+    "spread": {"hops": "spread"},
+    "inline": {"hops": "inline"},
+    "parallel": {"concurrency": 4},
+}
+"""The settings of the workflows, by the way in which workers walk through them."""
 
 
-def _order(hops: str) -> Workflow:
-    flow = WorkflowBuilder(ORDER, settings={"hops": hops})
+def workflows(walk: str) -> list[Workflow]:
+    """Return the workflows, which differ only in their settings."""
+    return [make(WALKS[walk]) for make in (_brief, _order, _poisoned, _blocking, _ending, _endlessly)]
+
+
+def _order(settings: Mapping[str, Any]) -> Workflow:
+    flow = WorkflowBuilder(ORDER, settings=settings)
     step = {
         name: flow.python(name, "faults.step", arguments={"inputs": [f"{{{{ {sources[0]} }}}}"]})
         for name, sources in SOURCES.items()
@@ -104,29 +124,49 @@ def _order(hops: str) -> Workflow:
     is_domestic["true"] >> step["domestic"]
     is_domestic["false"] >> step["abroad"]
     [step["domestic"], step["abroad"], step["receipt"], step["remind"]] >> together
-    together >> pack >> step["weigh"] >> step["ship"] >> step["notify"]
+    last = together >> pack >> step["weigh"]
+    if "concurrency" in settings:
+        # Each is an execution of its own, with side effects and a result that are checked like any other's.
+        items = [{"number": f"{{{{ begin.number * 3 + {place} }}}}"} for place in range(3)]
+        last = last >> flow.loop(PARCELS, items, workflow=BRIEF, config={"concurrency": 2})
+    last >> step["ship"] >> step["notify"]
     return flow.build()
 
 
-def _brief(hops: str) -> Workflow:
-    flow = WorkflowBuilder(BRIEF, settings={"hops": hops})
+def _brief(settings: Mapping[str, Any]) -> Workflow:
+    flow = WorkflowBuilder(BRIEF, settings=settings)
     receive = flow.python("receive", "faults.step", arguments={"inputs": ["{{ begin.number }}"]})
     reserve = flow.python("reserve", "faults.step", arguments={"inputs": ["{{ receive }}"]})
     flow.trigger("begin") >> receive >> reserve
     return flow.build()
 
 
-def _poisoned(hops: str) -> Workflow:
-    flow = WorkflowBuilder(POISONED, settings={"hops": hops})
+def _poisoned(settings: Mapping[str, Any]) -> Workflow:
+    flow = WorkflowBuilder(POISONED, settings=settings)
     receive = flow.python("receive", "faults.step", arguments={"inputs": ["{{ begin.number }}"]})
     flow.trigger("begin") >> receive >> flow.python("poison", "faults.poison")
     return flow.build()
 
 
-def _blocking(hops: str) -> Workflow:
-    flow = WorkflowBuilder(BLOCKING, settings={"hops": hops})
+def _blocking(settings: Mapping[str, Any]) -> Workflow:
+    flow = WorkflowBuilder(BLOCKING, settings=settings)
     arguments = {"inputs": ["{{ begin.number }}"], "seconds": "{{ begin.seconds }}"}
     flow.trigger("begin") >> flow.python("receive", "faults.step", arguments=arguments)
+    return flow.build()
+
+
+def _ending(settings: Mapping[str, Any]) -> Workflow:
+    return _ending_badly(settings, ENDING, None)
+
+
+def _endlessly(settings: Mapping[str, Any]) -> Workflow:
+    return _ending_badly(settings, ENDLESSLY, ENDLESS_FOR)
+
+
+def _ending_badly(settings: Mapping[str, Any], workflow_id: str, timeout: int | None) -> Workflow:
+    flow = WorkflowBuilder(workflow_id, settings=settings)
+    arguments = {"how": "{{ begin.how }}", "waits": "{{ begin.waits }}"}
+    flow.trigger("begin") >> flow.python("end", "faults.end_badly", arguments=arguments, timeout=timeout)
     return flow.build()
 
 
@@ -140,24 +180,34 @@ def step(
     fails: int = 0,
     seconds: float | None = None,
 ) -> int:
-    """Takes a while, then has its side effect and computes its output; its first attempts may fail."""
+    """Take a while, then have a side effect and compute an output; the first attempts may fail."""
     write_down(FOLDER, EffectKind.ENTERED, context)
     time.sleep(_pace(context.idempotency_key) if seconds is None else seconds)
     if context.attempt <= fails:
         write_down(FOLDER, EffectKind.FAILED, context)
-        raise ConnectionError(f"attempt {context.attempt} fails as it should")
+        raise ConnectionError(f"attempt {context.attempt} fails as intended")
     write_down(FOLDER, EffectKind.DONE, context)
     return _mixed(context.current_node_id, list(inputs.values() if isinstance(inputs, dict) else inputs))
 
 
 @node("faults.poison")
 def poison(context: ExecutionContext) -> None:
-    """Kills its process each time."""
+    """Kill the process each time."""
     write_down(FOLDER, EffectKind.ENTERED, context)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@node("faults.end_badly")
+def end_badly(context: ExecutionContext, how: str, waits: bool) -> Any:
+    """End in one of the bad ways, at once or after a wait."""
+    if waits and context.wake is None:
+        return waiting(seconds=0.2)
+    write_down(FOLDER, EffectKind.ENTERED, context)
+    (ENDINGS | ENDLESS)[how].act()
+    return f"it should have ended badly, but returned: {how}"
+
+
 def _pace(key: str) -> float:
-    """How long a node takes, in seconds: the same each time it runs."""
+    """Return how long a node takes, in seconds: the same each time it runs."""
     shortest, longest = map(float, os.environ[PACE_VARIABLE].split("-"))
     return random.Random(key).uniform(shortest, longest)

@@ -1,8 +1,9 @@
-"""An engine on servers of its own, for each test, with the messages in the test's hands."""
+"""An engine on servers of its own, for each test, with a broker that the test plays."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -12,15 +13,14 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 import redis
-from fleet_in_process import Broker, Workers
+from click.testing import Result
 
+from support.broker import Broker, Workers
+from support.command_line import run
 from workflow_engine import Settings, WorkflowClient
-from workflow_engine.database import autocommit
-from workflow_engine.engine import Engine
-from workflow_engine.lock import DistributedLockService
-from workflow_engine.lock_servers import connect_lock_servers
+from workflow_engine.engine.assembly import Engine
 from workflow_engine.outages import outages
-from workflow_engine.redis_connection import connect_redis
+from workflow_engine.settings import get_settings
 
 EMPTY = """
     DELETE FROM executions; DELETE FROM idempotency_keys; DELETE FROM execution_events;
@@ -30,7 +30,7 @@ EMPTY = """
 
 @pytest.fixture(scope="session")
 def shared_database(postgres_server: str, migrated_template: str) -> Iterator[psycopg2.extensions.connection]:
-    """A connection to a database that many tests use in turn: emptying it is faster than making another."""
+    """Connect to a database that tests share in turn: to empty it is faster than to create another."""
     name = f"{migrated_template}_shared"
     with closing(psycopg2.connect(postgres_server.replace("+psycopg2", ""))) as server:
         server.autocommit = True
@@ -43,13 +43,50 @@ def shared_database(postgres_server: str, migrated_template: str) -> Iterator[ps
 
 
 @pytest.fixture
+def empty_database_url(postgres_server: str) -> Iterator[str]:
+    """Return the URL of a database without any table."""
+    name = "workflow_engine_test_migrations"
+    connection = psycopg2.connect(postgres_server.replace("+psycopg2", ""))
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.rpartition("/")[0] + f"/{name}"
+    cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    connection.close()
+
+
+@pytest.fixture
+def run_on(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Callable[..., Result]]:
+    """Return a function that runs a command with a database: `run_on(url, "db", "status")`."""
+
+    def run_on(url: str, *arguments: str) -> Result:
+        monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_URL", url)
+        monkeypatch.setenv("WORKFLOW_ENGINE_REDIS_URL", redis_url)
+        get_settings.cache_clear()
+        return run(*arguments)
+
+    yield run_on
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def commands_use_the_servers(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[None]:
+    """Make commands that run in this process use the servers of the test."""
+    monkeypatch.setenv("WORKFLOW_ENGINE_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("WORKFLOW_ENGINE_REDIS_URL", settings.redis_url)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture
 def settings(
     postgres_server: str, shared_database: psycopg2.extensions.connection, redis_url: str
 ) -> Settings:
-    """An empty database and an empty Redis."""
+    """Return the settings of an empty database and an empty Redis."""
     shared_database.cursor().execute(EMPTY)
     url = urlsplit(postgres_server)._replace(path=f"/{shared_database.info.dbname}").geturl()
-    return Settings(database_url=url, redis_url=redis_url, commit_patience=2)
+    return Settings(database_url=url, redis_url=redis_url, commit_retry_timeout=2)
 
 
 @pytest.fixture
@@ -59,7 +96,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def new_engine(settings: Settings, broker: Broker) -> Iterator[Callable[..., Engine]]:
-    """Makes engines, which stand for processes: each has its own connections and its own caches."""
+    """Return a factory of engines, which stand for processes: each has its own connections and caches."""
     engines: list[Engine] = []
 
     def make(**changes: object) -> Engine:
@@ -69,34 +106,19 @@ def new_engine(settings: Settings, broker: Broker) -> Iterator[Callable[..., Eng
 
     yield make
     for engine in engines:
-        engine.locks.abandon()
-        engine.state.engine.dispose()
-
-
-@pytest.fixture
-def connect_locks() -> Iterator[Callable[[Settings], DistributedLockService]]:
-    """Makes lock services, which stand for processes: what they hold is renewed until the test is over."""
-    services: list[DistributedLockService] = []
-
-    def connect(settings: Settings) -> DistributedLockService:
-        client = connect_redis(settings)
-        services.append(DistributedLockService(client, connect_lock_servers(client, settings), settings))
-        return services[-1]
-
-    yield connect
-    for service in services:
-        service.abandon()
+        engine.locks.stop_all_renewing()
+        engine.database.dispose()
 
 
 @pytest.fixture
 def engine(new_engine: Callable[..., Engine]) -> Engine:
-    """A worker, whose engine the client shares."""
+    """Return a worker, whose engine the client shares."""
     return new_engine()
 
 
 @pytest.fixture
 def second_engine(new_engine: Callable[..., Engine]) -> Engine:
-    """Another worker."""
+    """Return another worker."""
     return new_engine()
 
 
@@ -107,7 +129,7 @@ def client(engine: Engine) -> WorkflowClient:
 
 @pytest.fixture
 def workers(broker: Broker, engine: Engine, second_engine: Engine) -> Workers:
-    """Two workers, so that no hop finds anything in the memory of the one before."""
+    """Return two workers, so that no hop finds anything in the memory of the one before."""
     return Workers(broker, engine, second_engine)
 
 
@@ -119,24 +141,24 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def sql(engine: Engine) -> Callable[..., list[tuple[object, ...]]]:
-    """Runs a statement in the engine's database and gives its rows."""
+    """Return a function that runs a statement and returns its rows; parameters are written `%s`."""
 
     def run(statement: str, *parameters: object) -> list[tuple[object, ...]]:
-        with autocommit(engine.state.engine) as connection:
-            result = connection.exec_driver_sql(statement, parameters or None)
-            return [tuple(row) for row in result] if result.returns_rows else []
+        named = {f"parameter{number}": value for number, value in enumerate(parameters)}
+        names = iter(named)
+        return engine.database.rows(re.sub("%s", lambda _: f"%({next(names)})s", statement), **named)
 
     return run
 
 
 @pytest.fixture
 def time_passes(sql: Callable[..., Any]) -> Callable[[float], None]:
-    """Lets seconds pass for the waits in the database, so that no test has to sleep."""
+    """Return a function that lets seconds pass for the waits in the database, so that no test sleeps."""
 
     def by(seconds: float) -> None:
         earlier = ", ".join(
             f"{time} = {time} - %(seconds)s * interval '1 second'"
-            for time in ("resume_at", "expires_at", "claimed_until", "created_at")
+            for time in ("resume_at", "expires_at", "claimed_until", "children_due", "created_at")
         )
         sql(f"UPDATE execution_wait_states SET {earlier.replace('%(seconds)s', str(float(seconds)))}")
 
@@ -145,21 +167,22 @@ def time_passes(sql: Callable[..., Any]) -> Callable[[float], None]:
 
 @pytest.fixture
 def wake_due(engine: Engine) -> Callable[[], list[str]]:
-    """Plays the timekeeper of a worker; gives the nodes that it woke."""
+    """Return a function that plays a worker's timekeeper and returns the nodes that it woke."""
 
     def wake() -> list[str]:
-        due = engine.waits.claim_due()
-        engine.enqueuer.wake(due)
+        due = engine.waits.claim_due(known=engine.registry.names)
+        engine.publisher.wake(due)
+        WorkflowClient(engine=engine).control.descendants.see_to_due()
         return [wait.node_id for wait in due]
 
     return wake
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the engine has logged since it was last asked."""
+def log_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return a function that returns what the engine has logged since its last call."""
     caplog.set_level(logging.INFO, "workflow_engine")
-    outages.forget()
+    outages.reset()
 
     def lines() -> list[str]:
         own = [record for record in caplog.records if record.name.startswith("workflow_engine")]

@@ -1,7 +1,7 @@
 """Redis in memory, as far as the engine's cache and locks use it, with the engine's own Lua scripts.
 
-The scripts run in Lua 5.1, as in Redis. Nothing expires by itself: a test that wants a key to be gone deletes
-it. Every command and every script is one step; a pipeline is one, too, since only its sender can fail in it.
+The scripts run in Lua 5.1, as in Redis. Nothing expires by itself: a test deletes a key that should be
+gone. Every command and every script is one step; so is a pipeline, since only its sender can fail in it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,30 @@ Command = Callable[[], Any]
 
 
 class RedisInMemory:
-    """The server: what its clients share.
+    """The server, which its clients share.
 
-    `edits` replace text in scripts, to see what a check is for. `push` takes what is pushed onto a list:
-    there is but one, the queue.
+    `edits` replace text in scripts, to see what a check is for. `push` gets each value pushed onto a list:
+    there is only one, the queue. `seconds` is the server's clock.
     """
 
     def __init__(
         self,
         edits: Mapping[str, str] | None = None,
         push: Callable[[bytes], object] = lambda _: None,
+        seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._edits = edits or {}
         self._push = push
+        self._seconds = seconds
         self.strings: dict[bytes, bytes] = {}
         self.hashes: dict[bytes, dict[bytes, bytes]] = {}
+        self.sets: dict[bytes, set[bytes]] = {}
+        self.sorted_sets: dict[bytes, dict[bytes, float]] = {}
+        self._kinds: tuple[dict[bytes, Any], ...] = (self.strings, self.hashes, self.sets, self.sorted_sets)
 
     def flush(self) -> None:
-        self.strings.clear()
-        self.hashes.clear()
+        for kind in self._kinds:
+            kind.clear()
 
     def script(self, text: str) -> str:
         for before, after in self._edits.items():
@@ -48,7 +53,7 @@ class RedisInMemory:
         return text
 
     def run(self, text: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
-        call = {b"call": self._called_from_lua}
+        call = {b"call": self._called_from_lua, b"pcall": self._called_from_lua}
         answer = _compiled(text)(
             LUA.table_from([_bytes(key) for key in keys]),
             LUA.table_from([_bytes(arg) for arg in args]),
@@ -61,7 +66,7 @@ class RedisInMemory:
         return _to_lua(self.execute(name.decode(), *args))
 
     def execute(self, name: str, *args: Any) -> Any:
-        """One command, with arguments and answers as in the protocol."""
+        """Execute one command, with arguments and replies as in the protocol."""
         return getattr(self, f"_{name.lower()}")(*map(_bytes, args))
 
     def _get(self, key: bytes) -> bytes | None:
@@ -73,14 +78,57 @@ class RedisInMemory:
         self.strings[key] = value
         return b"OK"
 
+    def _mget(self, *keys: bytes) -> list[bytes | None]:
+        return [self.strings.get(key) for key in keys]
+
     def _del(self, *keys: bytes) -> int:
-        return sum(self.strings.pop(key, self.hashes.pop(key, None)) is not None for key in keys)
+        return sum(any(kind.pop(key, None) is not None for kind in self._kinds) for key in keys)
 
     def _exists(self, *keys: bytes) -> int:
-        return sum(key in self.strings or key in self.hashes for key in keys)
+        return sum(any(key in kind for kind in self._kinds) for key in keys)
+
+    def _time(self) -> list[bytes]:
+        seconds = self._seconds()
+        return [_bytes(int(seconds)), _bytes(int(seconds % 1 * 1e6))]
+
+    def _sadd(self, key: bytes, member: bytes) -> int:
+        members = self.sets.setdefault(key, set())
+        added = member not in members
+        members.add(member)
+        return int(added)
+
+    def _smembers(self, key: bytes) -> list[bytes]:
+        return sorted(self.sets.get(key, ()))
+
+    def _zadd(self, key: bytes, *options: bytes) -> int:
+        *only, score, member = options
+        scores = self.sorted_sets.setdefault(key, {})
+        added = member not in scores
+        if added or b"NX" not in only:
+            scores[member] = float(score)
+        return int(added)
+
+    def _zrem(self, key: bytes, member: bytes) -> int:
+        removed = self.sorted_sets.get(key, {}).pop(member, None) is not None
+        if not self.sorted_sets.get(key):
+            self.sorted_sets.pop(key, None)
+        return int(removed)
+
+    def _zrange(self, key: bytes, *_: bytes) -> list[bytes]:
+        return [member for member, _ in self.by_score(key)]
+
+    def _zrangebyscore(self, key: bytes, _: bytes, most: bytes) -> list[bytes]:
+        return [member for member, score in self.by_score(key) if score <= float(most)]
+
+    def by_score(self, key: bytes) -> list[tuple[bytes, float]]:
+        """Return the members of a sorted set with their scores."""
+        return sorted(self.sorted_sets.get(key, {}).items(), key=lambda entry: (entry[1], entry[0]))
 
     def _hget(self, key: bytes, field: bytes) -> bytes | None:
         return self.hashes.get(key, {}).get(field)
+
+    def _hexists(self, key: bytes, field: bytes) -> int:
+        return int(field in self.hashes.get(key, {}))
 
     def _hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
         found = self.hashes.get(key, {})
@@ -138,6 +186,20 @@ class RedisClient:
     def set(self, key: str, value: Any, px: int | None = None) -> Any:
         return self._command("SET", key, value)
 
+    def mget(self, keys: Sequence[str]) -> Any:
+        return self._command("MGET", *keys)
+
+    def time(self) -> tuple[int, int]:
+        seconds, microseconds = self._command("TIME")
+        return int(seconds), int(microseconds)
+
+    def zadd(self, key: str, scores: Mapping[str, float]) -> Any:
+        return [self._command("ZADD", key, score, member) for member, score in scores.items()]
+
+    def zrange(self, key: str, start: int, end: int, withscores: bool = False) -> Any:
+        found = _step(lambda: self._server.by_score(_bytes(key)))
+        return found if withscores else [member for member, _ in found]
+
     def delete(self, *keys: str) -> Any:
         return self._command("DEL", *keys)
 
@@ -167,7 +229,7 @@ class RedisClient:
 
 
 class Pipeline:
-    """Scripts that are sent together."""
+    """Scripts and commands that are sent together."""
 
     def __init__(self, server: RedisInMemory) -> None:
         self._server = server
@@ -175,6 +237,12 @@ class Pipeline:
 
     def run(self, text: str, keys: Sequence[Any], args: Sequence[Any]) -> None:
         self._asked.append(lambda: self._server.run(text, keys, args))
+
+    def smembers(self, key: str) -> None:
+        self._asked.append(lambda: self._server.execute("SMEMBERS", key))
+
+    def delete(self, *keys: str) -> None:
+        self._asked.append(lambda: self._server.execute("DEL", *keys))
 
     def execute(self) -> list[Any]:
         return _step(lambda: [command() for command in self._asked])
@@ -203,14 +271,14 @@ def _compiled(text: str) -> Any:
 
 
 def _bytes(value: Any) -> bytes:
-    """As a client and as Redis' Lua write an argument."""
+    """Write an argument as a client and as Redis' Lua do."""
     if isinstance(value, bytes):
         return value
     return str(int(value) if isinstance(value, float) and value.is_integer() else value).encode()
 
 
 def _to_lua(value: Any) -> Any:
-    """Nothing is `false` in Lua: a table cannot hold a nil."""
+    """Convert a value for Lua; None becomes `false`, since a table cannot hold a nil."""
     if value is None:
         return False
     if isinstance(value, list):
@@ -230,4 +298,9 @@ def _from_lua(value: Any) -> Any:
     return int(value) if isinstance(value, float) else value
 
 
-CJSON = LUA.table_from({b"decode": lambda content: _to_lua(orjson.loads(content))})
+def _encoded(table: Any) -> bytes:
+    return orjson.dumps({_bytes(key).decode(): _bytes(value).decode() for key, value in table.items()})
+
+
+CJSON = LUA.table_from({b"decode": lambda content: _to_lua(orjson.loads(content)), b"encode": _encoded})
+"""As far as the scripts use it: they encode objects of texts."""

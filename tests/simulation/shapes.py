@@ -1,4 +1,4 @@
-"""Workflows to disturb, each with a result that shows whether anything was missing, old or done twice.
+"""Workflows to disturb, each with a result that shows whether anything was missing, stale or done twice.
 
 A node's output repeats what it has read: outputs of others, fetched on entering or while it runs, and
 variables. Every node sets a variable of its own.
@@ -7,20 +7,16 @@ variables. Every node sets a variable of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from simulation.steps import pause
-from workflow_engine.context import ExecutionContext
-from workflow_engine.definition import Edge, Node, Retry, Workflow, WorkflowSettings
-from workflow_engine.node_types import (
-    FreeConfig,
-    NodeExecutionResult,
-    NodeRegistry,
-    NodeType,
-    failure,
-    success,
-)
-from workflow_engine.nodes import BUILT_IN
+from workflow_engine.definition.workflow import Edge, Node, Retry, RetryRule, Workflow, WorkflowSettings
+from workflow_engine.execution.context import ExecutionContext
+from workflow_engine.nodes.contract import NodeType
+from workflow_engine.nodes.loading import BUILT_IN
+from workflow_engine.nodes.registry import FreeConfig, NodeRegistry
+from workflow_engine.nodes.results import NodeExecutionResult, failure, success
 
 TRIGGER = "start"
 DATA = {"orderId": 42}
@@ -32,7 +28,7 @@ class Work:
     def execute(self, node_id: str, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
         pause()
         if context.attempt <= node_data["fails"]:
-            return failure("NotYet", f"attempt {context.attempt}")
+            return failure(f"NotYet{context.attempt % 2}", f"attempt {context.attempt}")
         while_running = {name: context.node_outputs.get(name) for name in node_data["looks"]}
         return success(
             {"node": node_id, "read": node_data["reads"], "looked": while_running},
@@ -40,9 +36,24 @@ class Work:
         )
 
 
+RUNS_OF_ONCE: list[int] = []
+"""An entry for each time that a node with `onCrash: fail` has acted, in the present simulation."""
+
+
+class Once:
+    """The executor of `action/once`, whose side effect must not be repeated."""
+
+    def execute(self, node_id: str, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+        pause()
+        RUNS_OF_ONCE.append(context.attempt)
+        pause()
+        return success()
+
+
 def registry() -> NodeRegistry:
     known = NodeRegistry()
-    for node_type in (*BUILT_IN, NodeType("action", "work", Work(), FreeConfig)):
+    own = (NodeType("action", "work", Work(), FreeConfig), NodeType("action", "once", Once(), FreeConfig))
+    for node_type in (*BUILT_IN, *own):
         known.add(node_type)
     return known
 
@@ -50,7 +61,7 @@ def registry() -> NodeRegistry:
 def work(
     node_id: str, reads: Iterable[str] = (), looks: Iterable[str] = (), *, fails: int = 0, **options: Any
 ) -> Node:
-    """`reads` are expressions, `looks` are nodes whose outputs are asked for only while this one runs."""
+    """Make a node; `reads` are expressions, `looks` are nodes whose outputs it fetches only while it runs."""
     config = {"reads": [f"{{{{ {each} }}}}" for each in reads], "looks": list(looks), "fails": fails}
     return Node(id=node_id, type="action", sub_type="work", config=config, **options)
 
@@ -59,13 +70,21 @@ def logic(node_id: str, sub_type: str, **config: Any) -> Node:
     return Node(id=node_id, type="logic", sub_type=sub_type, config=config)
 
 
+MODES: dict[str, dict[str, Any]] = {
+    "spread": {"hops": "spread"},
+    "inline": {"hops": "inline"},
+    "parallel": {"concurrency": 2},
+}
+"""The settings of a workflow, by the way in which its nodes are run."""
+
+
 def _workflow(hops: str, nodes: Iterable[Node], *ways: str) -> Workflow:
     edges = []
     for way in ways:
         source, arrow, target = way.split()
         edges.append(Edge(source=source, target=target, source_handle=arrow[:-2].strip("-") or None))
     trigger = Node(id=TRIGGER, type="trigger", sub_type="manual")
-    settings = WorkflowSettings.model_validate({"hops": hops})
+    settings = WorkflowSettings.model_validate(MODES[hops])
     return Workflow(
         id="simulated",
         settings=settings,
@@ -89,7 +108,8 @@ def branches(hops: str) -> Workflow:
     nodes = (
         work("a", ["start"]),
         work("b", ["a"]),
-        work("c", ["by_a"], looks=["a", "b"]),
+        # It does not look at `b`: a message of commits that were lost may let it run before.
+        work("c", ["by_a"], looks=["a"]),
         logic("all", "merge"),
         work("d", ["all", "[by_b, by_c]"]),
     )
@@ -112,18 +132,64 @@ def skip(hops: str) -> Workflow:
 def join_any(hops: str) -> Workflow:
     nodes = (
         work("a", ["start"]),
-        work("b", ["by_a"]),
+        work("b", [] if hops == "parallel" else ["by_a"]),
         work("c"),
         logic("any", "merge", join="any"),
-        work("d", ["any", "by_a"], looks=["a"]),
+        work("d", ["any"] if hops == "parallel" else ["any", "by_a"], looks=["a"]),
     )
     return _workflow(hops, nodes, "start -> a", "start -> b", "b -> c", "a -> any", "c -> any", "any -> d")
+
+
+def join_two(hops: str) -> Workflow:
+    nodes = (
+        work("a", ["start"]),
+        work("b", ["start"]),
+        work("c"),
+        logic("two", "merge", join=2, require=2),
+        work("d", ["two"], looks=["a"]),
+    )
+    ways = (
+        "start -> a",
+        "start -> b",
+        "b -> c",
+        "start -> e",
+        "e -> two",
+        "a -> two",
+        "c -> two",
+        "two -> d",
+    )
+    return _workflow(hops, (*nodes, work("e", ["start"])), *ways)
+
+
+def incomplete(hops: str) -> Workflow:
+    """Let a merge lack a branch that has failed, which its error names from the journal."""
+    join = logic("join", "merge", require="all").model_copy(update={"on_error": "continue"})
+    nodes = (work("a", ["start"]), work("b", ["a"], fails=9), work("mourn"), work("c"), join)
+    ways = ("start -> a", "a -> b", "b -error-> mourn", "b -> c", "c -> join", "a -> join", "join -> d")
+    return _workflow(hops, (*nodes, work("d", ["join.error", "b.error.type"])), *ways)
 
 
 def retry(hops: str) -> Workflow:
     again = Retry(max_attempts=3, wait_duration=0)
     nodes = (work("a", ["start"]), work("b", ["a"], fails=2, retry=again), work("c", ["b", "[by_a, by_b]"]))
     return _workflow(hops, nodes, "start -> a", "a -> b", "b -> c")
+
+
+def retry_by_rules(hops: str) -> Workflow:
+    """Let each rule allow two of the four attempts that fail; counting one more would end the node."""
+    rules = (
+        RetryRule(on=("NotYet1",), max_attempts=3, wait_duration=0),
+        RetryRule(on=("NotYet0",), max_attempts=3, wait_duration=5_000),
+    )
+    nodes = (work("a", ["start"], fails=4, retry=rules), work("b", ["a", "by_a"]))
+    return _workflow(hops, nodes, "start -> a", "a -> b")
+
+
+def once(hops: str) -> Workflow:
+    """Run a node once at most: whether it was lost or not, the execution goes on behind it."""
+    careful = Node(id="once", type="action", sub_type="once", on_crash="fail", on_error="continue")
+    nodes = (work("a", ["start"]), careful, work("b", ["a", "by_a"]))
+    return _workflow(hops, nodes, "start -> a", "a -> once", "once -> b")
 
 
 def waiting(hops: str) -> Workflow:
@@ -139,4 +205,58 @@ def waiting(hops: str) -> Workflow:
     return _workflow(hops, nodes, *ways)
 
 
-SHAPES = {shape.__name__: shape for shape in (line, branches, skip, join_any, retry, waiting)}
+def wide(hops: str) -> Workflow:
+    """Branches of all kinds, of which no more than two may run at the same time."""
+    nodes = (
+        work("a", ["start"]),
+        work("b", ["by_a"], looks=["a"]),
+        work("c", ["start"], fails=1, retry=Retry(max_attempts=2, wait_duration=0)),
+        logic("cool_off", "delay", duration=60, unit="seconds"),
+        work("d", ["start.orderId"]),
+        logic("all", "merge"),
+        work("e", ["all", "[by_a, by_b, by_c, by_d]"], looks=["c"]),
+    )
+    ends = ("b", "c", "cool_off", "d")
+    starts = (f"start -> {node_id}" for node_id in ("a", "c", "cool_off", "d"))
+    return _workflow(hops, nodes, *starts, "a -> b", *(f"{end} -> all" for end in ends), "all -> e")
+
+
+def children(hops: str) -> Workflow:
+    """Return a loop over three items, two at a time, beside a branch; each child has two nodes."""
+    body = _body(hops, work("x", ["item", "a"]), work("y", ["x", "index", "by_x"]))
+    nodes = (
+        work("a", ["start"]),
+        logic("each", "loop", items=["one", "two", "three"], concurrency=2, body=body),
+        work("beside", ["by_a"]),
+        logic("all", "merge"),
+        work("d", ["all", "by_beside"]),
+    )
+    ways = ("start -> a", "a -> each", "a -> beside", "each -> all", "beside -> all", "all -> d")
+    return _workflow(hops, nodes, *ways)
+
+
+def overtaken_children(hops: str) -> Workflow:
+    """Return a loop whose branch loses a race, so that its children are cancelled while they wait."""
+    body = _body(hops, logic("cool", "delay", duration=100, unit="days"))
+    nodes = (
+        logic("each", "loop", items=[1, 2, 3], concurrency=2, body=body),
+        logic("cool_off", "delay", duration=60, unit="seconds"),
+        logic("any", "merge", join="any"),
+        work("d", ["any"]),
+    )
+    ways = ("start -> each", "start -> cool_off", "each -> any", "cool_off -> any", "any -> d")
+    return _workflow(hops, nodes, *ways)
+
+
+def _body(hops: str, *nodes: Node) -> dict[str, Any]:
+    edges = [{"source": before.id, "target": after.id} for before, after in pairwise(nodes)]
+    written = [node.model_dump(mode="json", by_alias=True, exclude_unset=True) for node in nodes]
+    return {"nodes": written, "edges": edges, "settings": MODES[hops]}
+
+
+ALL = (line, branches, skip, join_any, join_two, incomplete, retry, retry_by_rules, once, waiting, wide)
+ALL += (children, overtaken_children)
+DEPEND_ON_ORDER = {("join_any", "parallel"), ("join_two", "parallel")}
+"""Shapes and modes in which the order of commits decides about the result."""
+
+SHAPES = {shape.__name__: shape for shape in ALL}

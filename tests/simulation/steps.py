@@ -1,7 +1,7 @@
 """Processes that stop before every call to a store, until a test lets them go on, fail or die.
 
-Each runs as a greenlet, so that nothing happens at the same time and nothing happens unasked: the same moves
-give the same run. Code that is called outside of any process is simply run.
+Each runs as a greenlet, so no two run at the same time and none runs by itself: the same moves give the same
+run. Code that is called outside of any process just runs.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from unittest.mock import patch
 
 import greenlet
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class Fate(Enum):
-    """What becomes of the call before which a process has stopped."""
+    """The outcome of the call before which a process has stopped."""
 
     DONE = "done"
     UNREACHABLE = "the server was not reached"
-    ANSWER_LOST = "done, but its answer was lost"
-    REPLAYED = "done, and done again by a client that had no answer"
+    REPLY_LOST = "done, but its reply was lost"
+    REPLAYED = "done, and done again by a client that got no reply"
 
 
 class ProcessDied(BaseException):
-    """Ends whatever a process is doing; no clean-up of it reaches a store any more."""
+    """Ends the task of a process; its clean-up no longer reaches a store."""
 
 
 class Process:
-    """What one operating system process has in memory, and the one task that it may be running."""
+    """One operating system process, with the one task that it may be running."""
 
     def __init__(self) -> None:
         self.stopped_at = ""
-        """What the call is before which it has stopped, as far as the call says so."""
+        """The name of the call before which it has stopped, if that call has one."""
         self._running: greenlet.greenlet | None = None
         self._is_dead = False
 
@@ -57,7 +57,7 @@ class Process:
         self.go(Fate.DONE)
 
     def go(self, fate: Fate) -> None:
-        """Go on up to the next stop, or the end of the task, whose exception is raised."""
+        """Go on to the next stop or to the end of the task. Raises the task's exception."""
         running = self._running
         assert running is not None
         try:
@@ -72,7 +72,7 @@ class Process:
             self._running.throw(ProcessDied)
 
     def stop(self, before: str) -> Fate:
-        """Wait for the test, which says how to go on."""
+        """Wait until the test lets the process go on; return the fate of its call."""
         if self._is_dead:
             raise ProcessDied
         self.stopped_at = before
@@ -87,26 +87,26 @@ class _ProcessGreenlet(greenlet.greenlet):
 
 
 def step(
-    call: Callable[[], Answer], unavailable: Exception, what: str = "", *, is_replayed: bool = False
-) -> Answer:
-    """Make a call to a store, as its fate wills; `is_replayed` if the store's client repeats calls itself."""
+    call: Callable[[], Result], unavailable: Exception, what: str = "", *, is_replayed: bool = False
+) -> Result:
+    """Make a call to a store with the fate it meets; `is_replayed` if the store's client repeats calls."""
     fate = pause(what)
     if fate is Fate.UNREACHABLE:
         raise unavailable
-    answer = call()
-    if fate is Fate.ANSWER_LOST:
+    reply = call()
+    if fate is Fate.REPLY_LOST:
         raise unavailable
-    return call() if fate is Fate.REPLAYED and is_replayed else answer
+    return call() if fate is Fate.REPLAYED and is_replayed else reply
 
 
 def pause(before: str = "") -> Fate:
-    """Stop where others may go on meanwhile."""
+    """Stop at a point where other processes may go on."""
     current = greenlet.getcurrent()
     return current.process.stop(before) if isinstance(current, _ProcessGreenlet) else Fate.DONE
 
 
 class Clock:
-    """The time of the whole simulation. It passes when a test says so, and while somebody sleeps."""
+    """The time of the whole simulation. It passes when a test moves it, and while a process sleeps."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -126,7 +126,7 @@ class Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """`time.sleep` and `time.monotonic` are this clock's; pauses are not spread, to be the same again."""
+        """Replace `time.sleep` and `time.monotonic` by this clock, and switch off jitter, for equal runs."""
         with (
             patch.object(time, "monotonic", self._monotonic),
             patch.object(time, "sleep", self._sleep),

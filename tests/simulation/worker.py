@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,67 +10,86 @@ from unittest.mock import patch
 
 import orjson
 
-from simulation.postgres_in_memory import COMMIT, PostgresInMemory, StateInMemory, WaitsInMemory
+from simulation.postgres_in_memory import CHECKS, COMMIT, PostgresInMemory, StateInMemory
 from simulation.redis_in_memory import RedisClient, RedisInMemory
 from simulation.steps import Fate, Process, step
-from workflow_engine.context_cache import ExecutionContextCache
-from workflow_engine.dispatch import Backlog, Dispatch, HopMessage
-from workflow_engine.enqueue import Enqueuer
-from workflow_engine.entrance import Entrance
-from workflow_engine.errors import BackingServiceUnavailable, BrokerUnavailable, GivenBack
-from workflow_engine.executor import WorkflowExecutor
-from workflow_engine.lock import Claim, DistributedLockService
-from workflow_engine.lock_servers import OneServer
-from workflow_engine.plan import Plans
-from workflow_engine.queued_message import QueuedMessage
-from workflow_engine.running_nodes import RunningNode
+from simulation.waits_in_memory import ChildrenInMemory, WaitsInMemory
+from workflow_engine.broker.dispatcher import Backlog
+from workflow_engine.engine.attempts import Attempts
+from workflow_engine.engine.context_cache import ExecutionContextCache
+from workflow_engine.engine.executor import WorkflowExecutor
+from workflow_engine.engine.publisher import Publisher
+from workflow_engine.engine.resumption import Resumption
+from workflow_engine.engine.stores import Stores
+from workflow_engine.errors import (
+    BackingServiceUnavailable,
+    BrokerUnavailable,
+    LeftToOthers,
+    Requeue,
+    WorkflowNotFound,
+)
+from workflow_engine.execution.messages import Dispatch, HopMessage, QueuedMessage
+from workflow_engine.redis.lock import Claim, DistributedLockService, Holder
+from workflow_engine.redis.lock_servers import OneServer
+from workflow_engine.redis.running_nodes import RunningNode
+from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.settings import Settings
 
-# A node that loses its process again and again is failed on purpose, which is another promise.
+# A node that keeps losing its process fails on purpose, which is another promise.
 SETTINGS = Settings(max_recoveries=10_000)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The engine as it is, or with one of its checks taken away."""
+    """The engine unchanged, or with one of its checks removed."""
 
     edits: Mapping[str, str] = field(default_factory=dict)
-    """Text of Redis scripts, and what stands in its place."""
-    checks_fence: bool = True
+    """Text of Redis scripts, and its replacement."""
+    checks: Collection[str] = CHECKS
+    """Those of Postgres."""
     queue_is_in_redis: bool = True
     """The broker is the Redis of the contexts, so that one call can leave a node and send the next."""
-    cache: type[ExecutionContextCache] = ExecutionContextCache
     executor: type[WorkflowExecutor] = WorkflowExecutor
 
 
 @dataclass
 class World:
-    """What the workers of a fleet share."""
+    """The parts that the workers of a fleet share."""
 
     variant: Variant
-    plans: Plans
+    workflows: CompiledWorkflows
     redis: RedisInMemory
     database: PostgresInMemory
     queue: Queue
     losses: list[str] = field(default_factory=list)
-    """What only recovery can make good."""
-    given_back: int = 0
-    """How often a message was."""
+    """Losses that only recovery can repair."""
+    requeued: int = 0
+    """Count of requeued messages."""
 
 
 class Locks(DistributedLockService):
     """The real locks of one process; they are renewed by a move, not by a thread."""
 
-    def _start_renewer(self) -> None:
-        pass
+    def keep_renewed(self, claim: Claim) -> None:
+        self._held[claim.token] = claim
 
 
-class NobodyTalks:
-    """Stands in for `RunningNodes`: nobody asks how far a node is, nor interrupts it."""
+class NoDeployments:
+    """Stands in for `Deployments`: children have bodies, which need none."""
+
+    def starting_point(self, workflow_id: str, version: int | None = None) -> tuple[int, dict[str, str]]:
+        raise WorkflowNotFound(workflow_id)
+
+
+class UnwatchedNodes:
+    """Stands in for `RunningNodes`: no node reports its progress or is interrupted."""
 
     @contextmanager
     def running(self, claim: Claim) -> Iterator[RunningNode]:
         yield RunningNode(claim)
+
+    def interrupt(self, execution_id: str, holder: Holder) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,7 @@ class Queue:
         return QueuedMessage("queue", orjson.dumps(dispatch.message)) if self._is_in_redis else None
 
     def push(self, content: bytes) -> None:
-        """Redis has been given a message that was `queued`."""
+        """Append a message, once `queued`, that a script has pushed in Redis."""
         self._append(HopMessage(**orjson.loads(content)))
 
     def _append(self, message: HopMessage) -> None:
@@ -124,14 +143,18 @@ class Worker:
         servers = OneServer(client, expiry_ms=30_000)
         self._process = Process()
         state, self._waits = StateInMemory(world.database), WaitsInMemory(world.database, SETTINGS)
-        cache = world.variant.cache(client, servers, state, SETTINGS)
-        # What is registered there would keep every process of the simulation for ever.
+        # A registered callback would keep every process of the simulation alive.
         with patch("os.register_at_fork", _ignored):
             self.locks = Locks(client, servers, SETTINGS)
-        self._enqueuer = Enqueuer(state, cache, world.queue, world.plans, self._waits, SETTINGS)
-        self._entrance = Entrance(state, cache, self.locks, world.plans, self._waits, self._enqueuer)
+        cache = ExecutionContextCache(client, servers, self.locks, state, SETTINGS)
+        self._children = ChildrenInMemory(world.database)
+        stores = Stores(state, self._waits, cache, self.locks, self._children, NoDeployments())
+        self._publisher = Publisher(stores, world.workflows, world.queue, SETTINGS)
+        self._resumption = Resumption(stores, world.workflows, self._publisher, SETTINGS)
+        nodes = UnwatchedNodes()
+        attempts = Attempts(stores, world.workflows, nodes, SETTINGS)
         self.executor = world.variant.executor(
-            state, cache, self.locks, world.plans, self._entrance, NobodyTalks(), self._enqueuer, SETTINGS
+            stores, world.workflows, attempts, nodes, self._publisher, SETTINGS
         )
 
     @property
@@ -142,12 +165,12 @@ class Worker:
         self._process.go(Fate.DONE)
 
     def meet(self, fate: Fate) -> None:
-        """Go on with a call that does not go as it should."""
+        """Go on with a call that meets this fate."""
         if self.is_idle:
             return
         if fate is not Fate.REPLAYED and self._process.stopped_at != COMMIT:
-            # A lock may stay behind, or a look be cut short; commits are repeated until they are answered.
-            self._world.losses.append("a server was away")
+            # A lock may stay behind, or recovery be cut short; commits are retried until they have a reply.
+            self._world.losses.append("a server was unavailable")
         self._process.go(fate)
 
     def serve(self, task: Task) -> None:
@@ -156,17 +179,24 @@ class Worker:
     def _serve(self, task: Task) -> None:
         try:
             self.executor.continue_execution(task.message, task.id)
-        except GivenBack:
-            self._world.given_back += 1
+        except Requeue:
+            self._world.requeued += 1
             self._world.queue.tasks.append(task)
+        except LeftToOthers:
+            pass  # recovery finds its execution
 
     def recover(self, execution_id: str) -> None:
-        """Look after an execution, as recovery does; by the entrance, whatever the executor is."""
-        self._process.begin(lambda: _attempt(lambda: self._entrance.resume(execution_id)))
+        """Rescue an execution as recovery does, with the real executor in every variant."""
+        self._process.begin(lambda: _attempt(lambda: self._resumption.resume(execution_id)))
 
     def wake(self) -> None:
-        """Look for waits that are over, as a timekeeper does."""
-        self._process.begin(lambda: _attempt(lambda: self._enqueuer.wake(self._waits.claim_due())))
+        """Wake waits that are over and tend children, as a timekeeper does."""
+        self._process.begin(lambda: _attempt(self._keep_time))
+
+    def _keep_time(self) -> None:
+        self._publisher.wake(self._waits.claim_due())
+        for execution_id, seq in self._children.due():
+            self._publisher.follow_up(self._children.tend(execution_id, seq).follow_ups)
 
     def die(self) -> None:
         if not self.is_idle:
@@ -183,5 +213,5 @@ def _ignored(**_: object) -> None:
 
 
 def _attempt(look: Callable[[], object]) -> None:
-    with suppress(BackingServiceUnavailable):  # there will be another look
+    with suppress(BackingServiceUnavailable):  # the next round tries again
         look()

@@ -1,4 +1,4 @@
-"""What may enter the engine as JSON, in which form, and what a refusal says."""
+"""Every value that enters the engine has one normal form as JSON, or is refused with its place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ json_values = st.recursive(
 
 
 def typed(value: Any) -> Any:
-    """The value with the type of every part beside it, since 1 == 1.0 == True in Python."""
+    """Return the value with the type of every part beside it, since 1 == 1.0 == True in Python."""
     if isinstance(value, dict):
         return dict, {key: typed(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -213,7 +213,7 @@ class Unknown:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_json_is_refused_with_its_path_and_a_way_out(value: Any, advice: str) -> None:
+def test_a_value_that_is_not_json_is_refused_with_its_path_and_what_to_do(value: Any, advice: str) -> None:
     inside = {"items": [0, {"price": value}]}
 
     assert advice in refusal(value)

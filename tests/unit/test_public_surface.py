@@ -1,4 +1,4 @@
-"""What users import is listed in one place, can be imported, and does not cost what they do not use."""
+"""Public names are listed in one place, can be imported, and load nothing that is not used."""
 
 import subprocess
 import sys

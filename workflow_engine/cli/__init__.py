@@ -1,52 +1,62 @@
-"""The command line `workflow-engine`: which commands there are, and what their exit statuses mean.
+"""The command line `workflow-engine`: its commands, and what their exit statuses mean.
 
 Nothing but this table is read at start-up. The module of a command, and with it SQLAlchemy, Celery and all
-node types, is imported when that command runs, so that `--help` answers at once.
+node types, is imported when that command runs, so `--help` prints at once.
+
+- `commands/`: the commands
+- `command_group`: imports a command when it is called, and prints every error
+- `invocation`: the options that all commands share
+- `drawing/`, `phrases`: executions and values as text
+- `missing_code`: the warning that no worker has a workflow's code
+- `extras`: commands that need a package which may not be installed
+- `streams`: terminals of any character set
 """
 
 from __future__ import annotations
 
 import click
 
-from workflow_engine.cli.command_group import CommandGroup, ListedCommand
+from workflow_engine import DISTRIBUTION
+from workflow_engine.cli.command_group import APP_VARIABLE, CommandGroup, ListedCommand
 
 COMMANDS = {
     "Definitions": {
-        "validate": ListedCommand(
-            "definitions", "validate", "Say everything that is wrong with definitions."
-        ),
+        "validate": ListedCommand("definitions", "validate", "Report every problem in workflow definitions."),
         "deploy": ListedCommand(
-            "definitions", "deploy", "Make definitions the current versions of their workflows."
+            "definitions", "deploy", "Deploy definitions as the current versions of their workflows."
         ),
         "workflows": ListedCommand("definitions", "workflows", "List the deployed workflows."),
-        "schedules": ListedCommand("schedules", "schedules", "List schedules and when each is due."),
+        "schedules": ListedCommand("schedules", "schedules", "List schedules and when each is next due."),
         "schema": ListedCommand("definitions", "schema", "Print the JSON Schema of definitions."),
     },
     "Executions": {
         "start": ListedCommand("executions", "start", "Start an execution of a deployed workflow."),
         "list": ListedCommand("executions", "list_executions", "List executions, the newest first."),
-        "send-event": ListedCommand("events", "send_event", "Send an event to whatever waits for it."),
+        "send-event": ListedCommand("events", "send_event", "Send an event to the nodes that wait for it."),
         "show": ListedCommand("executions", "show", "Draw an execution: its graph and what each node did."),
     },
-    "Steering": {
+    "Control": {
         "pause": ListedCommand(
-            "operators", "pause", "Start no further node of executions until they are resumed."
+            "control", "pause", "Pause executions: start no further node until they are resumed."
         ),
-        "resume": ListedCommand("operators", "resume", "Let paused executions go on."),
-        "cancel": ListedCommand("operators", "cancel", "End executions at once."),
-        "retry": ListedCommand("operators", "retry", "Let failed executions go on from the failed node."),
-        "rerun": ListedCommand("operators", "rerun", "Run a node and all that follows it again."),
-        "events": ListedCommand("history", "events", "Tell what happened to an execution, and who did it."),
+        "resume": ListedCommand("control", "resume", "Resume paused executions."),
+        "cancel": ListedCommand("control", "cancel", "End executions at once."),
+        "retry": ListedCommand("control", "retry", "Resume failed executions from the failed node."),
+        "rerun": ListedCommand("control", "rerun", "Run a node and everything after it again."),
+        "events": ListedCommand("history", "events", "Show what happened to an execution, and who did it."),
     },
     "Operation": {
-        "db": ListedCommand("database", "db", "Create the engine's tables or bring them up to date."),
+        "db": ListedCommand("database", "db", "Create or upgrade the engine's tables."),
         "purge": ListedCommand("retention", "purge", "Remove executions that ended long ago."),
         "health": ListedCommand(
             "health",
             "health",
-            "Tell a supervisor whether the worker here is alive and the servers are ready.",
+            "Check, for a supervisor, that the local worker is alive and the servers are ready.",
         ),
-        "doctor": ListedCommand("doctor", "doctor", "Check servers, workers and settings; say what to do."),
+        "doctor": ListedCommand(
+            "doctor", "doctor", "Check servers, workers and settings, with advice for each problem."
+        ),
+        "dev": ListedCommand("dev", "dev", "Run your own nodes while you write them."),
         "demo": ListedCommand("demo", "demo", "Run an example on real workers and watch it."),
     },
 }
@@ -57,18 +67,27 @@ COMMANDS = {
     listed=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="workflow-engine", prog_name="workflow-engine")
-def main() -> None:
+@click.option(
+    "-A",
+    "--app",
+    "app_name",
+    envvar=APP_VARIABLE,
+    metavar="APP",
+    help="Use the broker, settings and node types of this Celery app, named as for `celery -A`.",
+)
+@click.version_option(package_name=DISTRIBUTION, prog_name="workflow-engine")
+def main(app_name: str | None) -> None:
     """Durable workflows on a Celery fleet.
 
-    Servers are named by WORKFLOW_ENGINE_DATABASE_URL (Postgres) and WORKFLOW_ENGINE_REDIS_URL; further
-    settings are environment variables that start with WORKFLOW_ENGINE_ too. Every command takes --json,
-    which puts one JSON document on standard output and nothing else, errors included.
+    WORKFLOW_ENGINE_DATABASE_URL (Postgres) and WORKFLOW_ENGINE_REDIS_URL name the servers. All other settings
+    are environment variables that begin with WORKFLOW_ENGINE_ as well. With -A, or WORKFLOW_ENGINE_APP, the
+    broker is that of your own Celery app, whose settings are read first. With --json, every command prints
+    one JSON document to standard output and nothing else, errors included.
 
     \b
     Exit status:
-      0  done, or the answer is yes
-      1  the answer is no: invalid, not found, failed, a problem was found
+      0  success, or the answer is yes
+      1  the answer is no: invalid, not found, failed, or a problem was found
       2  the command line or a setting is wrong
       3  a server cannot be reached
     """

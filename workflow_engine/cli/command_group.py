@@ -1,20 +1,21 @@
-"""The group of all commands: imports a command when it is called, and gives every refusal its words.
+"""The group of all commands: imports a command when it is called, and prints every error.
 
-An error that the engine raises on purpose ends as one line that says what to do. Any other is a fault of
-ours, or of a module that was to be imported, and keeps its traceback.
+An error that the engine raises on purpose is printed as one line that says what to do. Any other error is a
+bug of the engine, or of a module that it imports, and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import click
 
+from workflow_engine.cli.streams import use_any_terminal
 from workflow_engine.errors import (
     BackingServiceUnavailable,
     BrokerUnavailable,
@@ -27,9 +28,12 @@ from workflow_engine.errors import (
     WorkflowEngineError,
 )
 
+APP_VARIABLE = "WORKFLOW_ENGINE_APP"
+"""The environment variable that names the Celery app if no option does."""
+
 
 class ExitStatus(IntEnum):
-    """What a shell learns."""
+    """The exit statuses of all commands."""
 
     YES = 0
     NO = 1
@@ -39,22 +43,23 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True)
 class ListedCommand:
-    """A command that is not imported yet: where it is, and what the list of commands says of it."""
+    """A command that is not imported yet: where it is, and its line in the list of commands."""
 
     module: str
-    """Inside `workflow_engine.cli`."""
+    """Inside `workflow_engine.cli.commands`."""
     attribute: str
     summary: str
 
     def load(self) -> click.Command:
+        """Import the command's module and return the command."""
         command: click.Command = getattr(
-            importlib.import_module(f"workflow_engine.cli.{self.module}"), self.attribute
+            importlib.import_module(f"workflow_engine.cli.commands.{self.module}"), self.attribute
         )
         return command
 
 
 class CommandGroup(click.Group):
-    """Commands by section and name, imported when they are called."""
+    """The commands by section and name, each imported when it is called."""
 
     def __init__(
         self, *args: Any, listed: Mapping[str, Mapping[str, ListedCommand]], **settings: Any
@@ -62,6 +67,10 @@ class CommandGroup(click.Group):
         super().__init__(*args, **settings)
         self._sections = listed
         self._listed = {name: command for section in listed.values() for name, command in section.items()}
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
+        use_any_terminal()
+        return super().main(args, *rest, **settings)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._listed)
@@ -98,7 +107,9 @@ class Refusal(click.ClickException):
         as_json: bool,
         exit_status: int | None = None,
     ) -> None:
-        super().__init__(error.format_message() if isinstance(error, click.ClickException) else told(error))
+        super().__init__(
+            error.format_message() if isinstance(error, click.ClickException) else with_advice(error)
+        )
         status = exit_status_of(error) if exit_status is None else exit_status
         self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
         self._error = error
@@ -121,21 +132,22 @@ class Refusal(click.ClickException):
 
 ADVICE: dict[type[WorkflowEngineError], str] = {
     DatabaseUnavailable: "is it running, and is WORKFLOW_ENGINE_DATABASE_URL right? "
-    "`workflow-engine doctor` tells more",
+    "`workflow-engine doctor` says more",
     CacheUnavailable: "is it running, and is WORKFLOW_ENGINE_REDIS_URL right? "
-    "`workflow-engine doctor` tells more",
+    "`workflow-engine doctor` says more",
     BrokerUnavailable: "is it running, and is WORKFLOW_ENGINE_BROKER_URL right? "
-    "`workflow-engine doctor` tells more",
+    "`workflow-engine doctor` says more",
 }
 """What a person at a terminal can do about errors whose messages are written for any caller."""
 
 
-def told(error: WorkflowEngineError) -> str:
-    """The error's message, with what to do where it does not say so itself."""
-    advice = next((words for kind, words in ADVICE.items() if isinstance(error, kind)), None)
+def with_advice(error: WorkflowEngineError) -> str:
+    """Return the error's message, followed by the advice that `ADVICE` has for it."""
+    advice = next((text for kind, text in ADVICE.items() if isinstance(error, kind)), None)
     return f"{error}; {advice}" if advice else str(error)
 
 
 def exit_status_of(error: Exception) -> ExitStatus:
+    """Return UNREACHABLE for a server that cannot be reached or started, else NO."""
     is_out_of_reach = isinstance(error, BackingServiceUnavailable | EmbeddedServerFailed)
     return ExitStatus.UNREACHABLE if is_out_of_reach else ExitStatus.NO

@@ -1,7 +1,7 @@
 """How times, amounts and foreign text are written for people.
 
-Text that comes from data may hold anything, a terminal's control sequences included; whatever is shown of
-it goes through `printable`.
+Text that comes from data may hold anything, including a terminal's control sequences, so all of it goes
+through `sanitise` before it is printed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from workflow_engine.execution_queries import NodeWait
-from workflow_engine.states import ExecutionStatus, NodeStatus, WaitStatus, WaitType
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitStatus, WaitType
+from workflow_engine.postgres.executions.queries import NodeWait
 
 STATUS_STYLES: dict[str, str] = {
     ExecutionStatus.PENDING: "blue",
@@ -30,7 +30,7 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def duration(milliseconds: float | None) -> str:
-    """`7 ms`, `1.24 s`, `3 min 5 s`, `2 d 4 h`; "" for None."""
+    """Return `7 ms`, `1.24 s`, `3 min 5 s`, `2 d 4 h`; "" for None."""
     if milliseconds is None:
         return ""
     if milliseconds < 1000:
@@ -48,7 +48,7 @@ def duration(milliseconds: float | None) -> str:
 
 
 def age(moment: datetime, now: datetime | None = None) -> str:
-    """How long ago, roughly: `12 s`, `5 min`, `3 h`, `2 d`."""
+    """Return how long ago a moment was, roughly: `12 s`, `5 min`, `3 h`, `2 d`."""
     seconds = max(0, int(((now or datetime.now(UTC)) - moment).total_seconds()))
     for size, unit in _UNITS:
         if seconds >= size:
@@ -57,37 +57,46 @@ def age(moment: datetime, now: datetime | None = None) -> str:
 
 
 def instant(moment: datetime) -> str:
-    """`2026-01-01 10:00:00 UTC`."""
+    """Return `2026-01-01 10:00:00 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def awaited(wait: NodeWait) -> str:
-    """What a node waits for: `until …`, `for paid, rated with 'order-7' until …, received shipped`."""
+def describe_wait(wait: NodeWait) -> str:
+    """Return what a node waits for: `until …`, `for paid, rated with 'order-7' until …, received shipped`."""
+    if wait.needs and wait.status is WaitStatus.RESUMING:
+        until = f" until {instant(wait.needed_until)}, then it fails" if wait.needed_until else ""
+        return f"for a worker that has {sanitise(repr(wait.needs))}{until}"
+    if wait.type is WaitType.CODE:
+        return "found a worker that has its code"
     if wait.type is WaitType.RETRY and wait.resume_at:
         return f"next attempt {instant(wait.resume_at)}"
+    if wait.type is WaitType.CHILDREN:
+        over = " (over)" if wait.status is WaitStatus.RESUMING else ""
+        until = f" until {instant(wait.expires_at)}" if wait.expires_at else ""
+        return f"for its children{until}{over}"
     is_open = wait.status is WaitStatus.WAITING
     missing = [name for name in wait.events if not (is_open and name in wait.received)]
-    parts = [f"for {printable(', '.join(missing))}"] if missing else []
-    parts += [f"with {printable(repr(wait.correlation_id))}"] if wait.correlation_id else []
+    parts = [f"for {sanitise(', '.join(missing))}"] if missing else []
+    parts += [f"with {sanitise(repr(wait.correlation_id))}"] if wait.correlation_id else []
     end = wait.resume_at or wait.expires_at
     parts += [f"until {instant(end)}"] if end else []
     text = " ".join(parts)
     if is_open and wait.received:
-        text += f", received {printable(', '.join(wait.received))}"
+        text += f", received {sanitise(', '.join(wait.received))}"
     return f"{text} (over)" if wait.status is WaitStatus.RESUMING else text
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 node`, `2 nodes`."""
+def quantity(number: int, noun: str) -> str:
+    """Return `1 node`, `2 nodes`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def printable(text: str) -> str:
-    """Text without what a terminal would obey."""
+def sanitise(text: str) -> str:
+    """Return a text with its control characters replaced, which a terminal would obey."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def compact_json(value: Any, limit: int = 400) -> str:
-    """A value on one line, cut at `limit` characters."""
-    text = printable(json.dumps(value, ensure_ascii=False))
+    """Return a value as JSON on one line, cut off at `limit` characters."""
+    text = sanitise(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters; --json has them all)"

@@ -1,6 +1,6 @@
-"""The demo from its first line to its last: orders go through the workflow, and what became of them.
+"""The demo from its first line to its last: orders go through the workflow, and their results are shown.
 
-Whatever ends it, the last order, an error or a signal, all that was started is ended in reverse order.
+The last order, an error or a signal ends it; then everything that was started ends in reverse order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from workflow_engine.client import WorkflowClient
-from workflow_engine.definition import Workflow
+from workflow_engine.definition.workflow import Workflow
 from workflow_engine.demo.example import NODES, Example
 from workflow_engine.demo.payments import PaymentProvider
 from workflow_engine.demo.processes import DemoFailed, Interrupted, Interruption
@@ -32,20 +32,20 @@ from workflow_engine.demo.screen import (
 )
 from workflow_engine.demo.stage import Stage, servers_to_start, set_up
 from workflow_engine.errors import WorkflowEngineError
+from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.settings import ENVIRONMENT_PREFIX
-from workflow_engine.states import ExecutionStatus
 
 LOOK_INTERVAL = 0.2
-STALL_PATIENCE = 30.0
+STALL_TIMEOUT = 30.0
 WIDTH_WITHOUT_TERMINAL = 110
 
 
 def run(*, once: bool, orders: int = 200) -> int:
-    """Run the demo in the foreground; its exit status.
+    """Run the demo in the foreground, and return its exit status.
 
-    `orders`, at least 1, is how many executions are started. On a terminal the demo stays up until it is
-    interrupted, unless `once`. The status is 0 if every execution completed, 128 and the number of the signal
-    if one came before the demo was through, else 1. Only the main thread can call this.
+    `orders`, at least 1, is the number of executions to start. On a terminal the demo runs until it is
+    interrupted, unless `once`. The status is 0 if every execution completed, 128 plus the number of a signal
+    that came before the demo was finished, else 1. Only the main thread can call this.
     """
     on_terminal = sys.stdout.isatty()
     screen = Screen(Console(width=None if on_terminal else WIDTH_WITHOUT_TERMINAL))
@@ -57,7 +57,7 @@ def run(*, once: bool, orders: int = 200) -> int:
                 try:
                     return demonstration.perform(undo, orders, stays_up=on_terminal and not once)
                 finally:
-                    screen.say("\nEnding Flower, the workers and the servers")
+                    screen.say("\nStopping Flower, the workers and the servers")
         except Interrupted as interrupted:
             return 128 + interrupted.signum
         except WorkflowEngineError as error:
@@ -66,16 +66,16 @@ def run(*, once: bool, orders: int = 200) -> int:
 
 
 class Demonstration:
-    """One showing of the demo."""
+    """One run of the demo."""
 
     def __init__(self, screen: Screen, interruption: Interruption) -> None:
         self._screen = screen
         self._interruption = interruption
 
     def perform(self, undo: ExitStack, orders: int, *, stays_up: bool) -> int:
-        """Show all of it; the exit status. What `undo` is given ends what was started."""
+        """Run all of it, and return the exit status; `undo` ends what was started."""
         example = Example.find()
-        sys.path.insert(0, str(example.folder))  # deploying checks how the Python nodes may be called
+        sys.path.insert(0, str(example.folder))  # deploying checks the arguments of the Python nodes
         started = [*servers_to_start(), "two workers of two processes each"]
         self._screen.say(f"Starting {', '.join(started)} and Flower")
         stage = set_up(undo, self._interruption, NODES, example.folder)
@@ -85,7 +85,7 @@ class Demonstration:
         progress = Progress(client, workflow.id, example.orders(orders), PaymentProvider(client))
         self._follow(progress, workflow, stage)
         completed = self._summarise(progress, stage)
-        self._tell_how_to_go_on(progress, stage, stays_up=stays_up)
+        self._show_how_to_continue(progress, stage, stays_up=stays_up)
         if stays_up:
             self._stay(stage)
         return 0 if completed == orders else 1
@@ -97,7 +97,7 @@ class Demonstration:
         return workflow
 
     def _follow(self, progress: Progress, workflow: Workflow, stage: Stage) -> None:
-        """Start the orders and show how they move until all have ended. Raises DemoFailed if they stand."""
+        """Start the orders and show their progress until all have ended. Raises DemoFailed if they stall."""
         last_moved = time.monotonic()
         with self._screen.live():
             while not progress.is_complete:
@@ -105,17 +105,17 @@ class Demonstration:
                 progress.provider.confirm()
                 if progress.look():
                     last_moved = time.monotonic()
-                elif time.monotonic() - last_moved > STALL_PATIENCE:
-                    words = stage.processes.last_words()
-                    raise DemoFailed(f"no execution has moved for {STALL_PATIENCE:g} s\n{words}")
+                elif time.monotonic() - last_moved > STALL_TIMEOUT:
+                    logs = stage.processes.log_ends()
+                    raise DemoFailed(f"no execution has moved for {STALL_TIMEOUT:g} s\n{logs}")
                 self._screen.update(progress, workflow, stage.processes.name_of)
                 stage.processes.check()
                 self._interruption.pause(LOOK_INTERVAL)
 
     def _summarise(self, progress: Progress, stage: Stage) -> int:
-        """Totals and one execution; how many have completed."""
+        """Show totals and one execution, and return how many have completed."""
         name_of, say = stage.processes.name_of, self._screen.say
-        # Not with what was seen on the way: Postgres is asked again, through a connection of its own.
+        # Not from what was seen on the way: Postgres is asked again, through a connection of its own.
         found = executions_since(WorkflowClient(stage.settings), progress.workflow_id, min(progress.started))
         ended = [execution for execution in found if execution.id in progress.started]
         totals = Counter(execution.status for execution in ended)
@@ -133,26 +133,26 @@ class Demonstration:
         for failed in [execution for execution in ended if execution.status is ExecutionStatus.FAILED][:3]:
             say(f"\nExecution {failed.id} failed: {failed.error}", style="red")
         shown = progress.most_travelled
-        say(f"\nThe way of order {progress.started[shown]['orderId']}, execution {shown}:\n")
+        say(f"\nThe path of order {progress.started[shown]['orderId']}, execution {shown}:\n")
         self._screen.show_table(path_table(progress.journals[shown], name_of))
         return totals[ExecutionStatus.COMPLETED]
 
-    def _tell_how_to_go_on(self, progress: Progress, stage: Stage, *, stays_up: bool) -> None:
+    def _show_how_to_continue(self, progress: Progress, stage: Stage, *, stays_up: bool) -> None:
         say, shown = self._screen.say, progress.most_travelled
         if stays_up:
             say("\nFlower")
             say(f"  all tasks              {stage.flower}/tasks")
             say(f"  this execution's tasks {flower_tasks_url(stage.flower, progress.workflow_id, shown)}")
         if stays_up or stage.outlives_the_demo:
-            say("\nTo go on, in another terminal")
+            say("\nTo continue, in another terminal")
             for line in _commands(stage, shown):
                 say(f"  {line}")
         else:
-            say("\nOn a terminal, and without --once, all of it stays up to look around in.")
+            say("\nOn a terminal, and without --once, everything keeps running for you to look around.")
 
     def _stay(self, stage: Stage) -> None:
-        """Until Ctrl-C, which is the way to end now. Raises Interrupted for any other signal."""
-        self._screen.say("\nAll of it stays up until you press Ctrl-C.", style="bold")
+        """Wait for Ctrl-C, the ordinary end. Raises Interrupted for any other signal."""
+        self._screen.say("\nEverything keeps running until you press Ctrl-C.", style="bold")
         try:
             while True:
                 stage.processes.check()
@@ -167,12 +167,12 @@ def _waits_and_retries(progress: Progress) -> str:
     return (
         f"Nodes waited {waits['wait-events']} times for a payment and {waits['delay']} times for the "
         f"supplier, and held no worker.\n{early} payments were confirmed before anything waited for them. "
-        f"{progress.retries} attempts failed and were made again."
+        f"{progress.retries} attempts failed and were retried."
     )
 
 
 def _commands(stage: Stage, execution_id: str) -> list[str]:
-    """Lines to copy into a shell: the way to the servers, and what to ask there."""
+    """Return lines to copy into a shell: the addresses of the servers, and commands to try."""
     settings = {
         f"{ENVIRONMENT_PREFIX}{name.upper()}": value.replace("postgresql+psycopg2:", "postgresql:")
         for name, value in stage.own.items()

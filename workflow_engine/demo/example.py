@@ -10,7 +10,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from workflow_engine.definition_text import read_definition
+from workflow_engine import DISTRIBUTION
+from workflow_engine.definition.text import read_definition
 from workflow_engine.demo.processes import DemoFailed
 
 DEFINITION = "examples/order_fulfilment.yaml"
@@ -21,13 +22,13 @@ NODES = "examples.shop"
 
 @dataclass(frozen=True)
 class Example:
-    """The order workflow; `folder` is to be on the path of Python for its nodes to be found."""
+    """The order workflow; `folder` has to be on Python's path for its nodes to be found."""
 
     folder: Path
 
     @classmethod
     def find(cls) -> Example:
-        """Raises DemoFailed where there is none."""
+        """Find the example. Raises DemoFailed if there is none."""
         for file in _candidates():
             if file.is_file():
                 return cls(file.parent.parent)
@@ -36,12 +37,13 @@ class Example:
         )
 
     def definition(self) -> dict[str, Any]:
+        """Read the definition of the workflow."""
         path = self.folder / DEFINITION
         definition: dict[str, Any] = read_definition(path.read_text(encoding="utf-8"), name=path.name)
         return definition
 
     def orders(self, count: int) -> list[dict[str, Any]]:
-        """The first orders of the file, which begins again, with other ids, when it is not long enough."""
+        """Return the first orders of the file; if it has too few, it is read again with other ids."""
         lines = (self.folder / ORDERS).read_text(encoding="utf-8").splitlines()
         orders = [json.loads(line) for line in islice(cycle(lines), count)]
         for i in range(len(lines), count):
@@ -51,8 +53,8 @@ class Example:
 
 def _candidates() -> Iterator[Path]:
     yield Path(__file__).parents[2] / DEFINITION
-    # A wheel puts it below a folder `share`; where that is depends on the way of installing.
-    distribution = importlib.metadata.distribution("workflow-engine")
+    # A wheel puts it below a folder `share`, whose place depends on how the wheel was installed.
+    distribution = importlib.metadata.distribution(DISTRIBUTION)
     for file in distribution.files or ():
         if file.as_posix().endswith(DEFINITION):
             yield Path(str(distribution.locate_file(file))).resolve()

@@ -1,7 +1,7 @@
-"""The payment provider of the demo: the world outside, which tells of every payment by an event.
+"""The payment provider of the demo: an outside system that sends an event for every payment.
 
-It knows orders and not executions, so its events go by the id of the order. Who pays with PayPal has paid
-before the order comes in: that event is kept for its wait. All others come while they are waited for.
+It has orders and no executions, so the id of the order is the correlation id of its events. An order with
+PayPal is paid before it comes in: that event is kept for its wait. All others come while a node waits.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ TIME_TO_CONFIRM = 0.5
 
 @dataclass
 class PaymentProvider:
-    """Confirms the payment of every order it hears of, each once."""
+    """Confirms the payment of every order, each once."""
 
     client: WorkflowClient
     answers: Counter[str] = field(default_factory=Counter)
-    """What became of its events: `delivered` to a wait, or `kept` for one."""
+    """The number of its events that were `delivered` to a wait, or `kept` for one."""
     _known: set[str] = field(default_factory=set)
     """The ids of the orders that were confirmed, or will be."""
     _pending: deque[tuple[float, str]] = field(default_factory=deque)
-    """When a payment will be confirmed, and the id of its order; the first to come in front."""
+    """When a payment will be confirmed, and the id of its order; the earliest first."""
 
     def take_prepayment(self, order: dict[str, Any]) -> None:
         """Confirm an order that is about to be placed, if it is paid already."""
@@ -38,13 +38,13 @@ class PaymentProvider:
             self._confirm(order["orderId"])
 
     def collect(self, order: dict[str, Any]) -> None:
-        """Take the payment of an order whose execution has come to wait; asked again, it does nothing."""
+        """Take the payment of an order whose execution waits for it; a second call does nothing."""
         if order["orderId"] not in self._known:
             self._known.add(order["orderId"])
             self._pending.append((time.monotonic() + TIME_TO_CONFIRM, order["orderId"]))
 
     def confirm(self) -> None:
-        """Confirm the payments whose time has come."""
+        """Confirm the payments that are due."""
         while self._pending and self._pending[0][0] <= time.monotonic():
             self._confirm(self._pending.popleft()[1])
 

@@ -1,7 +1,7 @@
-"""The demo's workers and Flower: started with it, watched, and gone when it is gone.
+"""The demo's workers and Flower: started with it, watched, and ended with it.
 
-Each is a process group of its own. So Ctrl-C on the terminal reaches the demo alone, which then ends them in
-order; and what one of them forked ends with it.
+Each is a process group of its own. So Ctrl-C on the terminal reaches only the demo, which then ends them in
+order, each with all the processes that it forked.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any, Self
 
 from workflow_engine.errors import WorkflowEngineError
 
-STOP_PATIENCE = 3.0
-"""Seconds a process may take to end by itself: plenty for a node of the demo.
+STOP_TIMEOUT = 3.0
+"""Seconds a process may take to exit by itself: plenty for a node of the demo.
 
-A busy pool of Celery can miss the last result while it shuts down, and then sits there for 30.
+A busy pool of Celery can miss the last result while it shuts down, and then waits for 30.
 """
 
 LINES_QUOTED = 15
@@ -34,11 +34,11 @@ PR_SET_PDEATHSIG = 1
 
 
 class DemoFailed(WorkflowEngineError):
-    """The demo cannot go on; the message says why and what to do."""
+    """The demo cannot continue; the message says why and what to do."""
 
 
 class Interrupted(Exception):
-    """Somebody told the demo to end."""
+    """A signal asked the demo to end."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
@@ -46,10 +46,10 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP only leave a note, which `check` and `pause` read.
+    """Records SIGINT, SIGTERM and SIGHUP while it is entered; only `check` and `pause` raise for them.
 
-    An exception that a signal raises anywhere could hit the line between starting a process and
-    remembering it, or the clearing up itself.
+    An exception that a signal raised anywhere could hit the line between starting a process and recording
+    it, or the clean-up itself.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Interruption:
             signal.signal(signum, handler)
 
     def check(self) -> None:
-        """Raises Interrupted once a signal has come."""
+        """Raise Interrupted if a signal has come."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
@@ -87,42 +87,47 @@ class Interruption:
 
 @dataclass
 class Processes:
-    """Programs that run in `folder`, with this environment, until `stop`."""
+    """Programs with this environment and their logs in `folder`.
+
+    They run in `working_folder`, or else in `folder` too.
+    """
 
     folder: Path
     environment: Mapping[str, str]
+    working_folder: Path | None = None
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str, command: Sequence[str]) -> None:
-        """Start a program under a name; what it prints goes to a log in the folder."""
-        with self._log_of(name).open("wb") as log:
+        """Start a program under a name, with its output in a log in the folder."""
+        with self._log_of(name).open("ab") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own command lines only
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=self.folder,
+                cwd=self.working_folder or self.folder,
                 env=dict(self.environment),
                 start_new_session=True,
                 preexec_fn=functools.partial(_end_with, os.getpid()),  # noqa: PLW1509 - it takes no lock
             )
 
     def pid(self, name: str) -> int:
-        """The process id of a program that was started under this name."""
+        """Return the process id of the program started under this name."""
         return self._running[name].pid
 
     def check(self) -> None:
-        """Raises DemoFailed, with its last words, if one has ended by itself."""
+        """Raise DemoFailed, with the end of its log, if a program has exited by itself."""
         for name, process in self._running.items():
             if (status := process.poll()) is not None:
-                raise DemoFailed(f"{name} ended by itself, with status {status}\n{self.last_words(name)}")
+                raise DemoFailed(f"{name} exited by itself, with status {status}\n{self.log_ends(name)}")
 
     def log(self, name: str) -> str:
-        return self._log_of(name).read_text(errors="replace")
+        """Return the log of a program."""
+        return self._log_of(name).read_text(encoding="utf-8", errors="replace")
 
-    def last_words(self, *names: str) -> str:
-        """The ends of the logs of these processes, of all if none is named."""
+    def log_ends(self, *names: str) -> str:
+        """Return the last lines of the logs of these programs, or of all if none is named."""
         quoted = []
         for name in names or self._running:
             lines = self.log(name).splitlines()[-LINES_QUOTED:]
@@ -130,27 +135,31 @@ class Processes:
         return "\n".join(quoted)
 
     def name_of(self, worker: str) -> str:
-        """`worker1:4711` for a journal's `host:4711` if that is a process of worker1; else as it is.
+        """Return `worker1:4711` for a journal's `host:4711` that is a process of worker1, else the same name.
 
-        A process that has ended is known only if it was asked for while it lived.
+        A process that has exited is found only if it was looked up while it lived.
         """
         if worker not in self._names:
             self._names[worker] = self._look_up(worker)
         return self._names[worker]
 
-    def stop(self) -> None:
-        """End all of them: SIGTERM, which lets workers finish the nodes they run, then SIGKILL."""
-        for process in self._running.values():
+    def status(self, name: str) -> int | None:
+        """Return the exit status of a program; None while it runs."""
+        return self._running[name].poll()
+
+    def stop(self, *names: str) -> None:
+        """End these programs, or all: SIGTERM, which lets workers finish their nodes, then SIGKILL."""
+        ending = [self._running.pop(name) for name in names or tuple(self._running)]
+        for process in ending:
             if process.poll() is None:
                 process.terminate()
-        deadline = time.monotonic() + STOP_PATIENCE
-        while any(process.poll() is None for process in self._running.values()):
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while any(process.poll() is None for process in ending):
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
-        for process in self._running.values():
+        for process in ending:
             _kill_group(process)
-        self._running.clear()
 
     def _look_up(self, worker: str) -> str:
         host, _, pid = worker.rpartition(":")
@@ -169,14 +178,14 @@ class Processes:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):  # it has ended, and everything it forked
+    with suppress(ProcessLookupError):  # it has exited, with everything that it forked
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def _end_with(demo: int) -> None:
-    """SIGKILL leaves the demo no time to stop anything: on Linux the kernel then does it."""
+    """Have the kernel, on Linux, kill this process if the demo is killed, which cannot do so itself."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-        if os.getppid() != demo:  # it was gone before we could ask for the signal
+        if os.getppid() != demo:  # the demo died before the signal was requested
             os._exit(1)

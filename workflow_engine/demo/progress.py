@@ -1,7 +1,7 @@
-"""The producer's side of the demo: orders go in, and how far their executions have come is read back.
+"""The producer's side of the demo: it starts orders, and reads back how far their executions are.
 
-All of it goes through `WorkflowClient`, as a shop's own code would. Orders arrive at a steady pace, since
-that is how they do, and so the first are through before the last come in.
+All of it goes through `WorkflowClient`, as a shop's own code would. Orders arrive at a steady pace, as in a
+shop, so the first are finished before the last come in.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from workflow_engine.client import WorkflowClient
 from workflow_engine.demo.payments import PaymentProvider
-from workflow_engine.execution_queries import Execution, NodeExecution
-from workflow_engine.states import ExecutionStatus, NodeStatus
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus
+from workflow_engine.postgres.executions.queries import Execution, NodeExecution
 
 ORDERS_PER_SECOND = 20.0
 PAGE = 100
@@ -32,12 +32,12 @@ class Progress:
     started: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The order of every execution started, by execution id."""
     executions: dict[str, Execution] = field(default_factory=dict)
-    """What was last known of each of them."""
+    """Each of them as it was read last."""
     journals: dict[str, Sequence[NodeExecution]] = field(default_factory=dict)
     """The journals of those that have ended."""
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
-    """From the first order to the last look."""
+    """Time from the first order to the last look."""
 
     def start_orders(self) -> None:
         """Start an execution for every order that has come in by now."""
@@ -47,7 +47,7 @@ class Progress:
             self.started[self.client.start(self.workflow_id, order).id] = order
 
     def look(self) -> bool:
-        """Read what has changed. False if nothing has moved since the last look."""
+        """Read what has changed. Return False if nothing has moved since the last look."""
         before = (len(self.started), self.nodes)
         if moving := [id for id in self.started if id not in self.journals]:
             for execution in executions_since(self.client, self.workflow_id, min(moving)):
@@ -76,7 +76,7 @@ class Progress:
 
     @property
     def most_travelled(self) -> str:
-        """An execution with a node that was tried again, of these the one that most processes have run."""
+        """Among executions with a retried node, the one that most processes have run."""
 
         def travels(id: str) -> tuple[bool, int, int]:
             journal = self.journals[id]
@@ -87,12 +87,12 @@ class Progress:
 
     @property
     def waits(self) -> Counter[str]:
-        """How often a node of each sub type, such as `delay`, has waited."""
+        """How often nodes of each sub type, such as `delay`, have waited."""
         return Counter(row.sub_type for row in self.rows if row.status is NodeStatus.WAITING)
 
     @property
     def retries(self) -> int:
-        """How many attempts have failed and were followed by another."""
+        """The number of attempts that failed and were followed by another."""
         return sum(row.status is NodeStatus.RETRYING for row in self.rows)
 
     @property
@@ -103,7 +103,7 @@ class Progress:
 
 
 def executions_since(client: WorkflowClient, workflow_id: str, oldest: str) -> Iterator[Execution]:
-    """The executions of a workflow from the newest back to the one of this id: ids sort by time."""
+    """Yield the executions of a workflow from the newest back to the one of this id: ids sort by time."""
     before = None
     while page := client.list(workflow_id, limit=PAGE, before=before):
         for execution in page:

@@ -1,4 +1,4 @@
-"""What the demo shows: a live table on a terminal, elsewhere a line now and then, and the end's tables."""
+"""What the demo shows: a live table on a terminal or else periodic lines, and tables at the end."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from workflow_engine.definition import Workflow
+from workflow_engine.definition.workflow import Workflow
 from workflow_engine.demo.progress import Progress
-from workflow_engine.execution_queries import Execution, NodeExecution
-from workflow_engine.states import ExecutionStatus, NodeStatus
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus
+from workflow_engine.postgres.executions.queries import Execution, NodeExecution
 
 RUNS = {"Done": NodeStatus.COMPLETED, "Waited": NodeStatus.WAITING, "Retried": NodeStatus.RETRYING}
-"""What may have become of the run of a node, by the heading of its column."""
+"""The possible results of a node's run, by the headings of their columns."""
 
 LINE_INTERVAL = 2.0
-"""Seconds between two lines where there is no terminal to draw a table on."""
+"""Seconds between two lines if there is no terminal to draw a table on."""
 
 NameOf = Callable[[str], str]
-"""The name of a process, such as `worker1:4711`, for what the journal says of it."""
+"""Returns the name of a process, such as `worker1:4711`, for its name in the journal."""
 
 
 class Screen:
@@ -37,14 +37,16 @@ class Screen:
         self._next_line = LINE_INTERVAL
 
     def say(self, message: str, style: str = "") -> None:
+        """Print a message."""
         self._console.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def show_table(self, table: Table) -> None:
+        """Print a table."""
         self._console.print(table)
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Inside, `update` draws over what it has drawn before if this is a terminal."""
+        """Within the block, let `update` redraw in place if this is a terminal."""
         if not self._console.is_terminal:
             yield
             return
@@ -53,14 +55,15 @@ class Screen:
         self._live = None
 
     def update(self, progress: Progress, workflow: Workflow, name_of: NameOf) -> None:
+        """Show the progress: redraw the table, or print a line every `LINE_INTERVAL` seconds."""
         if self._live is not None:
             self._live.update(_picture(progress, workflow, name_of), refresh=True)
         elif progress.seconds >= self._next_line:
             self._next_line = progress.seconds + LINE_INTERVAL
-            self.say(f"  {_standing(progress)}")
+            self.say(f"  {_state(progress)}")
 
 
-def _standing(progress: Progress) -> str:
+def _state(progress: Progress) -> str:
     completed = progress.statuses[ExecutionStatus.COMPLETED]
     pace = progress.nodes / progress.seconds if progress.seconds else 0
     return (
@@ -73,11 +76,11 @@ def _picture(progress: Progress, workflow: Workflow, name_of: NameOf) -> Rendera
     statuses = "   ".join(f"{status} {count}" for status, count in sorted(progress.statuses.items()))
     bar = Table.grid()  # a bar by itself does not end its line
     bar.add_row(ProgressBar(total=len(progress.orders), completed=len(progress.journals), width=79))
-    return Group(_standing(progress), statuses, bar, _nodes(progress, workflow, name_of))
+    return Group(_state(progress), statuses, bar, _nodes(progress, workflow, name_of))
 
 
 def _nodes(progress: Progress, workflow: Workflow, name_of: NameOf) -> Table:
-    """Each node of the workflow with what became of its runs, their mean duration and each worker's share."""
+    """Return a table of the nodes with the results of their runs, mean durations and shares of workers."""
     ran: dict[str, list[NodeExecution]] = defaultdict(list)
     for row in progress.rows:
         ran[row.node_id].append(row)
@@ -96,7 +99,7 @@ def _nodes(progress: Progress, workflow: Workflow, name_of: NameOf) -> Table:
 
 
 def _done(rows: Iterable[NodeExecution]) -> list[NodeExecution]:
-    """The rows of nodes that a worker has finished: not those that wait or will be tried again."""
+    """Return the rows of nodes that a worker has finished: not those that wait or will be retried."""
     return [row for row in rows if row.worker and row.status.is_final]
 
 
@@ -106,30 +109,30 @@ def _mean_ms(rows: Sequence[NodeExecution]) -> str:
 
 
 def duration_ms(row: NodeExecution) -> float:
-    """Of one run of a node, with the fractions that its column leaves out where the run was the last one."""
+    """Return the duration of one run of a node, with fractions if the run was the last one."""
     if row.completed_at is None:
         return float(row.duration_ms or 0)
     return (row.completed_at - row.started_at).total_seconds() * 1000
 
 
 def worker_of(row: NodeExecution, name_of: NameOf) -> str:
-    """The worker, without its process."""
+    """Return the name of a row's worker, without its process."""
     return name_of(row.worker or "").partition(":")[0]
 
 
 def durations_ms(executions: Sequence[Execution]) -> list[float]:
-    """From the start to the end of each execution, waiting in the queue included, shortest first."""
+    """Return the time from start to end of each execution, including time in queues, shortest first."""
     ended = [(each.created_at, each.completed_at) for each in executions if each.completed_at is not None]
     return sorted((completed - created).total_seconds() * 1000 for created, completed in ended)
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """The value that this fraction of them does not exceed (nearest rank)."""
+    """Return the value that this fraction of the others does not exceed (nearest rank)."""
     return ordered[min(int(fraction * len(ordered)), len(ordered) - 1)]
 
 
 def processes_table(progress: Progress, name_of: NameOf) -> Table:
-    """How many nodes each process has finished."""
+    """Return a table of the number of nodes that each process has finished."""
     ran = Counter(name_of(row.worker or "") for row in _done(progress.rows))
     table = Table("Process", box=None, pad_edge=False)
     table.add_column("Nodes", justify="right")
@@ -139,9 +142,9 @@ def processes_table(progress: Progress, name_of: NameOf) -> Table:
 
 
 def path_table(journal: Sequence[NodeExecution], name_of: NameOf) -> Table:
-    """The way of one execution: each run of a node with its time and process, and what became of it.
+    """Return a table of the path of one execution: each run of a node with its result, time and process.
 
-    An error stands in place of the label, which is there again with the next attempt.
+    An error takes the place of the label, which appears again with the next attempt.
     """
     table = Table(box=None, pad_edge=False)
     for heading in ("After", "Node", "Label", "Attempt", "Status", "Way out", "Process", "Time"):
@@ -162,9 +165,9 @@ def path_table(journal: Sequence[NodeExecution], name_of: NameOf) -> Table:
 
 
 def flower_tasks_url(flower: str, workflow_id: str, execution_id: str) -> str:
-    """Flower's list of the tasks of one execution.
+    """Return the URL of Flower's list of the tasks of one execution.
 
-    Its page takes no search from the address but `name`, which it puts in front of the search box's text
-    as it is: a name with a second term behind it gives both.
+    That page takes no search from the URL except `name`, which it puts unchanged in front of the search box's
+    text: a name with a second term behind it searches for both.
     """
     return f"{flower}/tasks?name={quote(f'{workflow_id} kwargs:execution_id={execution_id}', safe=':=')}"

@@ -1,4 +1,9 @@
-"""Postgres and Redis for development, the demo and the tests, started and stopped with the process."""
+"""Postgres and Redis for development, the demo and the tests, started and stopped with the process.
+
+- `servers`: the two servers
+- `programs`: where their programs are
+- `lifetime`: ending them with the process that started them, however it ends
+"""
 
 from workflow_engine.embedded.servers import EmbeddedPostgres, EmbeddedRedis, EmbeddedServer, EmbeddedServers
 

@@ -1,7 +1,7 @@
-"""Which Postgres and Redis an embedded server runs: the machine's own if there is one, else that of a wheel.
+"""The programs of embedded servers: the machine's own Postgres and Redis, or else those of wheels.
 
-The wheels are used as nothing but folders with programs in them: their Python classes would create users and
-change permissions. As root, the programs run as `nobody`, who may not be able to reach a private folder.
+The wheels serve only as folders with programs in them: their Python classes would create users and change
+permissions. As root, the programs run as `nobody`, who may not be able to enter a private folder.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from workflow_engine import DISTRIBUTION
 from workflow_engine.errors import EmbeddedServerFailed
 
 INSTEAD = (
-    "run this as an ordinary user, or point WORKFLOW_ENGINE_DATABASE_URL and WORKFLOW_ENGINE_REDIS_URL "
-    "at servers that are running"
+    "run this as an ordinary user, or set WORKFLOW_ENGINE_DATABASE_URL and WORKFLOW_ENGINE_REDIS_URL to "
+    "servers that are running"
 )
 
 
 class ProcessOwner(TypedDict, total=False):
-    """Keyword arguments of `subprocess` that say whom a process runs as; empty for the present user."""
+    """Keyword arguments of `subprocess` for the user that a process runs as; empty for the current user."""
 
     user: int
     group: int
@@ -34,8 +35,8 @@ class ProcessOwner(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ServerKind:
-    """A kind of server: its program, the oldest release that will do, its wheel, and the setting to use
-    another server instead.
+    """A kind of server: its program, the oldest release that is supported, its wheel, and the setting that
+    names another server instead.
     """
 
     name: str
@@ -66,8 +67,8 @@ REDIS = ServerKind(
 
 @dataclass(frozen=True)
 class Installation:
-    """A folder of programs. Of one from a wheel all that belongs to it is known, so that it can be copied:
-    `parts`, below `root`, which find each other by their relative paths.
+    """A folder of programs. One from a wheel can be copied: all its `parts` below `root` are known, and they
+    find each other by relative paths.
     """
 
     folder: Path
@@ -75,7 +76,7 @@ class Installation:
     parts: tuple[Path, ...] = ()
 
     def copied_to(self, target: Path) -> Installation:
-        """The same programs below `target`, where every user may read and run them."""
+        """Copy the programs below `target`, where every user may read and run them, and return the copy."""
         for part in self.parts:
             shutil.copytree(part, target / part.relative_to(self.root), symlinks=True)
         for path in (target, *target.rglob("*")):
@@ -86,9 +87,9 @@ class Installation:
 
 
 def unprivileged_owner() -> ProcessOwner:
-    """`nobody` when we are root, whom Postgres refuses; everybody else runs servers as themselves.
+    """Return `nobody` for root, whom Postgres refuses; other users run servers as themselves.
 
-    Raises EmbeddedServerFailed where root cannot become nobody.
+    Raises EmbeddedServerFailed if root cannot become nobody.
     """
     if os.geteuid() != 0:
         return {}
@@ -103,12 +104,12 @@ def unprivileged_owner() -> ProcessOwner:
 
 
 def system_installations(kind: ServerKind) -> list[Installation]:
-    """Folders of this machine with the program: from PATH and, for Postgres, where distributions hide it."""
+    """Return this machine's folders with the program: PATH and, for Postgres, those of distributions."""
     on_path = shutil.which(kind.program)
     folders = [Path(on_path).parent] if on_path else []
     if kind is POSTGRES:
         # initdb is beside the real file, not always beside a link to it. Redis must not be resolved: on
-        # Debian its program is a link, and does what the name it is called by says.
+        # Debian its program is a link, and the name that it is called by decides what it does.
         folders = [(folder / kind.program).resolve().parent for folder in folders]
         folders += [*Path("/usr/lib/postgresql").glob("*/bin"), *Path("/usr").glob("pgsql-*/bin")]
     present = [Installation(folder) for folder in dict.fromkeys(folders) if (folder / kind.program).exists()]
@@ -116,7 +117,7 @@ def system_installations(kind: ServerKind) -> list[Installation]:
 
 
 def wheel_installations(kind: ServerKind) -> list[Installation]:
-    """Folders with the program inside the wheels of the extra `embedded`, newest release first."""
+    """Return the folders with the program in the wheels of the extra `embedded`, newest release first."""
     package = importlib.util.find_spec(kind.wheel)
     present = []
     for place in map(Path, (package and package.submodule_search_locations) or ()):
@@ -133,9 +134,10 @@ def wheel_installations(kind: ServerKind) -> list[Installation]:
 def usable_installation(
     kind: ServerKind, owner: ProcessOwner, scratch: Path, candidates: list[Installation]
 ) -> Installation:
-    """The first candidate that is new enough and that the owner may run, copied below `scratch` if need be.
+    """Return the first candidate that is new enough and that the owner may run.
 
-    Raises EmbeddedServerFailed with what spoke against each candidate and both ways out.
+    It is copied below `scratch` if the owner may run only a copy. Raises EmbeddedServerFailed with the
+    objection to each candidate, and with what the user can do.
     """
     objections = []
     for candidate in candidates:
@@ -145,19 +147,21 @@ def usable_installation(
         elif _may_run(candidate, kind, owner):
             return candidate
         elif candidate.parts:
-            return candidate.copied_to(scratch / "programs")
+            copies = scratch / "programs"
+            shutil.rmtree(copies, ignore_errors=True)  # of an earlier start with this folder
+            return candidate.copied_to(copies)
         else:
             objections.append(f"the user 'nobody' may not run the one in {candidate.folder}")
     found = "; ".join(objections) or "none was found"
     raise EmbeddedServerFailed(
         kind.name,
         f"there is no {kind.name} to start on this machine ({found}): install one with "
-        f"`pip install 'workflow-engine[embedded]'`, or let {kind.url_variable} point at one that is running",
+        f"`pip install '{DISTRIBUTION}[embedded]'`, or set {kind.url_variable} to one that is running",
     )
 
 
 def _release(installation: Installation, kind: ServerKind) -> tuple[int, int]:
-    """The release a program says it is, (0, 0) if it does not run at all."""
+    """Return the release that a program reports; (0, 0) if it does not run."""
     try:
         answer = _ask_for_version(installation, kind, {})
     except OSError:

@@ -1,7 +1,7 @@
 """Postgres and Redis for development, the demo and the tests, started and stopped with the process.
 
 They are real servers, run from the machine's own programs or from wheels, on free ports of the loopback
-address and behind a random password, because every user of the machine may connect to those ports.
+address. Each has a random password, because every user of the machine may connect to those ports.
 """
 
 from __future__ import annotations
@@ -13,12 +13,22 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 import psycopg2
 
-from workflow_engine.embedded.lifetime import ScratchFolder, end_with_this_process, forget, fork_server
+from workflow_engine.embedded.lifetime import (
+    FolderUnusable,
+    Identity,
+    KeptFolder,
+    ScratchFolder,
+    ServerFolder,
+    end_with_this_process,
+    forget,
+    fork_server,
+)
 from workflow_engine.embedded.programs import (
     POSTGRES,
     REDIS,
@@ -32,40 +42,44 @@ from workflow_engine.embedded.programs import (
 )
 from workflow_engine.errors import EmbeddedServerFailed
 
-START_PATIENCE = 30.0
-STOP_PATIENCE = 10.0
-# Below the range from which Linux and macOS take ports for outgoing connections: a client that keeps trying
-# to reach a server that is down could otherwise be given the server's port, and be connected to itself.
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+# Below the range from which Linux and macOS take ports for outgoing connections: otherwise a client that
+# keeps trying to reach a server that is down could get the server's port, and connect to itself.
 PORTS = range(15_000, 32_000)
 PORT_ATTEMPTS = 5
 
 
 class EmbeddedServer(ABC):
-    """A server on a free port of the loopback address, with a scratch folder of its own.
+    """A server on a free port of the loopback address, with a folder of its own.
 
-    `durable` asks for what a real server does to keep data through a crash; without it data is thrown away
-    quickly. Either way it is gone after `stop()`. `installation` is for tests; by default the machine's own
-    programs are used, else those of the extra `embedded`.
+    A `durable` server keeps its data through a crash, as a real one does; one that is not is faster. Either
+    way the data is gone after `stop()`, unless `folder` names a folder that keeps it. The next server in this
+    folder has the same data, the same password and, if it is still free, the same port. `installation` is for
+    tests; by default the machine's own programs are used, else those of the extra `embedded`.
     """
 
     kind: ClassVar[ServerKind]
     stop_signal: ClassVar[signal.Signals]
     crash_signal: ClassVar[signal.Signals]
 
-    def __init__(self, *, durable: bool = False, installation: Installation | None = None) -> None:
+    def __init__(
+        self, *, durable: bool = False, installation: Installation | None = None, folder: Path | None = None
+    ) -> None:
         self.durable = durable
+        self._kept_in = folder
         self._candidates = [installation] if installation else None
         self._owner: ProcessOwner = {}
         self._password = ""
         self._port = 0
-        self._scratch: ScratchFolder | None = None
+        self._used_folder: ServerFolder | None = None
         self._programs: Installation | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients of this server connect, password included."""
+        """The URL for clients of this server, including its password."""
 
     @property
     def pid(self) -> int:
@@ -75,41 +89,52 @@ class EmbeddedServer(ABC):
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server and wait until it answers; does nothing if it was started before.
+        """Start the server and wait until it responds; do nothing if it was started before.
 
         Raises EmbeddedServerFailed, and then nothing is left behind.
         """
-        if self._scratch is not None:
+        if self._used_folder is not None:
             return self
         try:
             end_with_this_process(self)
             self._owner = unprivileged_owner()
-            self._scratch = ScratchFolder(self._owner)
-            self._password = secrets.token_hex(16)
-            candidates = self._candidates or system_installations(self.kind) + wheel_installations(self.kind)
-            self._programs = usable_installation(self.kind, self._owner, self._scratch.path, candidates)
-            self._create_data()
-            self._launch_on_a_free_port()
+            kept = self._kept_in
+            self._start_in(KeptFolder(kept, self._owner) if kept else ScratchFolder(self._owner))
+        except (FolderUnusable, OSError) as error:
+            self.stop()
+            raise EmbeddedServerFailed(self.kind.name, f"{self.kind.name} cannot start: {error}") from error
         except BaseException:
             self.stop()
             raise
         return self
 
+    def _start_in(self, folder: ServerFolder) -> None:
+        self._used_folder = folder
+        known = folder.identity
+        self._password = known.password if known else secrets.token_hex(16)
+        candidates = self._candidates or system_installations(self.kind) + wheel_installations(self.kind)
+        self._programs = usable_installation(self.kind, self._owner, folder.path, candidates)
+        if known is None:
+            self._create_data()
+            folder.identity = Identity(self._password, 0)
+        self._launch_on_a_free_port(known.port if known else 0)
+        folder.identity = Identity(self._password, self._port)
+
     def stop(self) -> None:
-        """End the server, if it runs, and remove everything it wrote."""
+        """End the server, if it runs, and remove its files, unless its folder keeps them."""
         self._end(self.stop_signal)
-        if self._scratch is not None:
-            self._scratch.remove()
-        self._scratch = None
+        if self._used_folder is not None:
+            self._used_folder.leave()
+        self._used_folder = None
         forget(self)
 
     def kill(self) -> None:
-        """End the server as a crash would, at once and with nothing tidied up; `restart()` brings it back."""
+        """End the server as a crash would, at once and without cleaning up; `restart()` starts it again."""
         self._end(self.crash_signal)
 
     def restart(self) -> None:
-        """Start the server again, on the same port and what is left of its data; ends it first if it runs."""
-        if self._scratch is None:
+        """Start the server again, on the same port and its remaining data; end it first if it runs."""
+        if self._used_folder is None:
             raise RuntimeError(f"the embedded {self.kind.name} was never started, or is stopped for good")
         self._end(self.stop_signal)
         self._launch()
@@ -124,23 +149,23 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _create_data(self) -> None:
-        """Put into the data folder what the server wants to find there."""
+        """Create in the data folder the files that the server needs."""
 
     @abstractmethod
     def _command(self) -> list[str]:
-        """The command line that runs the server in the foreground."""
+        """Return the command line that runs the server in the foreground."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether the server accepts a client and its password by now."""
+        """Return whether the server accepts a client and its password by now."""
 
-    def _launch_on_a_free_port(self) -> None:
+    def _launch_on_a_free_port(self, preferred: int = 0) -> None:
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            self._port = _free_port()
+            self._port = preferred if attempt == 1 and _is_free(preferred) else _free_port()
             try:
                 self._launch()
             except EmbeddedServerFailed as error:
-                # Somebody took the port between our look at it and the server's.
+                # Another process took the port between our check and the server's start.
                 if "already in use" not in error.log.lower() or attempt == PORT_ATTEMPTS:
                     raise
             else:
@@ -148,12 +173,12 @@ class EmbeddedServer(ABC):
 
     def _launch(self) -> None:
         self._process = self._run(self._command())
-        deadline = time.monotonic() + START_PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if (status := self._process.poll()) is not None:
-                raise self._failure(f"the embedded {self.kind.name} ended at once, with status {status}")
+                raise self._failure(f"the embedded {self.kind.name} exited at once, with status {status}")
             if time.monotonic() > deadline:
-                raise self._failure(f"the embedded {self.kind.name} gave no answer for {START_PATIENCE:g} s")
+                raise self._failure(f"the embedded {self.kind.name} did not respond for {START_TIMEOUT:g} s")
             time.sleep(0.01)
 
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
@@ -166,24 +191,28 @@ class EmbeddedServer(ABC):
                 break
             process.send_signal(signum)
             process.send_signal(signal.SIGCONT)  # a test may have frozen it
-            deadline = time.monotonic() + STOP_PATIENCE
-            # Not wait(): it holds a lock that a signal handler which comes here once more would wait for.
+            deadline = time.monotonic() + STOP_TIMEOUT
+            # Not wait(): it holds a lock that a signal handler which runs this again would wait for.
             while process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.005)
         self._process = None
 
     @property
-    def _folder(self) -> ScratchFolder:
-        assert self._scratch is not None
-        return self._scratch
+    def _folder(self) -> ServerFolder:
+        assert self._used_folder is not None
+        return self._used_folder
 
     def _program(self, name: str) -> str:
         assert self._programs is not None
         return str(self._programs.folder / name)
 
     def _failure(self, message: str) -> EmbeddedServerFailed:
-        log = self._folder.log.read_text(errors="replace") if self._folder.log.exists() else ""
-        message = f"{message}; instead, {self.kind.url_variable} can point at one that is running"
+        log = (
+            self._folder.log.read_text(encoding="utf-8", errors="replace")
+            if self._folder.log.exists()
+            else ""
+        )
+        message = f"{message}; or set {self.kind.url_variable} to one that is running"
         return EmbeddedServerFailed(self.kind.name, message, "\n".join(log.splitlines()[-15:]))
 
 
@@ -192,8 +221,8 @@ class EmbeddedPostgres(EmbeddedServer):
 
     kind = POSTGRES
     stop_signal = signal.SIGINT
-    # An "immediate shutdown": all its processes are gone at once and the data is left as by a crash. SIGKILL
-    # would let sessions finish what they were doing, and leave a segment of shared memory in the kernel.
+    # An "immediate shutdown": all its processes end at once and the data is left as by a crash. SIGKILL would
+    # let sessions finish their statements, and leave a segment of shared memory in the kernel.
     crash_signal = signal.SIGQUIT
 
     @property
@@ -290,7 +319,7 @@ class EmbeddedRedis(EmbeddedServer):
 
 
 class EmbeddedServers:
-    """Both servers at once, as the demo and a developer want them."""
+    """Both servers at once, for the demo and for development."""
 
     def __init__(self, *, durable: bool = False) -> None:
         self.postgres = EmbeddedPostgres(durable=durable)
@@ -329,12 +358,21 @@ class EmbeddedServers:
 
 def _free_port() -> int:
     for port in random.sample(PORTS, 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port):
             return port
     raise EmbeddedServerFailed(
         "server", f"no port of 127.0.0.1 between {PORTS.start} and {PORTS.stop} is free"
     )
+
+
+def _is_free(port: int) -> bool:
+    if port not in PORTS:
+        return False
+    with socket.socket() as probe:
+        # As the servers do: the remains of a closed connection do not block its port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,8 +1,8 @@
 """From Jinja2's syntax tree to a function that evaluates it.
 
 Jinja2's code generator is not used. Each kind of syntax node that may occur is turned here into a closure
-over the operations of `sandbox` and `filters`, so that whatever is not listed does not
-exist, and nothing is generated, folded or run that the bounds do not see.
+over the operations of `sandbox` and `filters`. So an operation that is not listed does not exist, and no
+code is generated, folded or run outside of the bounds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from workflow_engine.expressions.filters import (
     apply_filter,
     apply_test,
     check_arguments,
+    try_constants,
     unknown,
 )
 from workflow_engine.expressions.sandbox import (
     ARITHMETIC,
     COMPARISONS,
     Evaluation,
+    NoResponse,
     RefusedError,
     Scope,
     Undefined,
@@ -43,7 +45,7 @@ from workflow_engine.expressions.sandbox import (
 from workflow_engine.json_values import normalise
 
 MAX_LEVELS = 100
-"""Operations inside each other, counted in the syntax tree: `a + b + c` has two levels."""
+"""Nested operations, counted in the syntax tree: `a + b + c` has two levels."""
 
 Evaluate = Callable[[Evaluation], Any]
 Root = Callable[[Scope], Any]
@@ -61,15 +63,37 @@ def _named(name: str) -> Root:
     return root
 
 
+def _response(scope: Scope) -> Any:
+    if scope.response is NoResponse:
+        raise KeyError(RESPONSE)
+    return scope.response
+
+
+RESPONSE = "_response"
+"""The name of what a node's executor has returned, which only the node's `output` reads."""
+
 _SPECIAL_NAMES: dict[str, Root] = {
     "_vars": lambda scope: scope.variables,
     "_trigger": lambda scope: scope.node_outputs[scope.trigger_node_id],
     "_metadata": lambda scope: scope.metadata,
+    RESPONSE: _response,
+    "_index": lambda scope: scope.iteration["_index"],
+    "_previous": lambda scope: scope.iteration["_previous"],
 }
 
-_READ_BY_KEY = ("_nodeOutputs", "_secrets")
-"""As a whole these would be all outputs, most of them not at hand, or all secrets."""
+LOOP_NAMES: dict[str, str] = {
+    "_index": "it exists only in a loop",
+    "_previous": "it exists only in a `while` or `until` loop, from the second iteration; give a default",
+}
+"""Names that a loop gives its body and its conditions, and why one is undefined."""
 
+_READ_BY_KEY = ("_nodeOutputs", "_secrets")
+"""As a whole these would be all outputs, most of them not loaded, or all secrets."""
+
+_NOTHING_YET = {
+    "_trigger": "the trigger has put out no data",
+    RESPONSE: "only the `output` of a node can read it, after the node has run",
+}
 _NO_SUCH_NAME = "there is no variable `{}`, and no node `{}` has produced an output"
 _NO_SUCH_OUTPUT = "no node `{}` has produced an output"
 _NO_SUCH_SECRET = "the provider of secrets has no `{}`"  # noqa: S105  a message
@@ -84,7 +108,7 @@ def _secret(name: str) -> Root:
 
 
 def _path(root: Root, name: str, reason: str, keys: list[str | int]) -> Evaluate:
-    """Evaluates a path whose keys are all constant: the expression that nearly all configs are made of."""
+    """Compile a path whose keys are all constant: the expression that nearly all configs are made of."""
     steps, base = [], name
     for key in keys:
         steps.append((key, base))
@@ -103,7 +127,7 @@ def _path(root: Root, name: str, reason: str, keys: list[str | int]) -> Evaluate
 
 
 def _as_path(node: nodes.Expr) -> tuple[str, list[str | int]] | None:
-    """The name and the constant keys that this node reads, or None if it is anything else."""
+    """Return the name and the constant keys that this node reads, or None if it is anything else."""
     keys: list[str | int] = []
     while isinstance(node, nodes.Getattr | nodes.Getitem):
         key = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
@@ -118,8 +142,20 @@ def _constant(node: nodes.Node) -> Any:
     return node.value if isinstance(node, nodes.Const) else None
 
 
+_CONTAINERS_AND_CHOICES = (
+    nodes.Name | nodes.Getattr | nodes.Getitem | nodes.List | nodes.Tuple | nodes.Dict
+    | nodes.CondExpr | nodes.And | nodes.Or | nodes.Not | nodes.Compare | nodes.Test
+)  # fmt: skip
+
+
+def _passes_on_whole(node: nodes.Node) -> bool:
+    """Return whether the node passes its parts on unchanged, or only looks at them."""
+    is_default = isinstance(node, nodes.Filter) and node.name == "default"
+    return is_default or isinstance(node, _CONTAINERS_AND_CHOICES)
+
+
 def _description(node: nodes.Expr) -> str:
-    """A node as it is named in messages."""
+    """Return a node as messages name it."""
     if (path := _as_path(node)) is not None:
         return functools.reduce(join_path, path[1], path[0])
     if isinstance(node, nodes.Filter) and node.node is not None:
@@ -131,20 +167,26 @@ def _description(node: nodes.Expr) -> str:
 
 
 class ExpressionCompiler:
-    """Compiles one syntax tree and collects the names it reads."""
+    """Compiles one syntax tree and collects the names that it reads."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.node_outputs: set[str] = set()
+        self.guarded: set[str] = set()
+        """Of both, those that have a default or are tested for being defined."""
         self.secrets: set[str] = set()
+        self.secrets_in_text: set[str] = set()
         self._levels = 0
+        self._is_whole = True
+        """The value being compiled reaches the result unchanged, or not at all."""
 
     def compile(self, node: nodes.Node) -> Evaluate:
         self._levels += 1
         if self._levels > MAX_LEVELS:
-            raise RefusedError(f"at most {MAX_LEVELS} operations may be inside each other")
+            raise RefusedError(f"at most {MAX_LEVELS} operations may be nested")
+        was_whole, self._is_whole = self._is_whole, self._is_whole and _passes_on_whole(node)
         evaluate = self._compile(node)
-        self._levels -= 1
+        self._levels, self._is_whole = self._levels - 1, was_whole
         return evaluate
 
     def _compile(self, node: nodes.Node) -> Evaluate:  # noqa: PLR0911  one line per kind of node
@@ -203,13 +245,16 @@ class ExpressionCompiler:
             key, where = keys[0], join_path(name, keys[0])
             if name == "_secrets":
                 self.secrets.add(key)
+                if not self._is_whole:
+                    self.secrets_in_text.add(key)
                 return _path(_secret(key), where, _NO_SUCH_SECRET.format(key), keys[1:])
             self.node_outputs.add(key)
             return _path(_node_output(key), where, _NO_SUCH_OUTPUT.format(key), keys[1:])
         if name.startswith("_") and name not in _SPECIAL_NAMES:
             unknown("name", name, dict.fromkeys([*_SPECIAL_NAMES, *_READ_BY_KEY]))
         if name in _SPECIAL_NAMES:
-            return _path(_SPECIAL_NAMES[name], name, "the trigger has put out no data", keys)
+            reason = LOOP_NAMES.get(name) or _NOTHING_YET.get(name, "")
+            return _path(_SPECIAL_NAMES[name], name, reason, keys)
         return _path(_named(name), name, _NO_SUCH_NAME.format(name, name), keys)
 
     def _reading_by_computed_key(self, name: str, node: nodes.Getattr | nodes.Getitem) -> Evaluate:
@@ -231,6 +276,12 @@ class ExpressionCompiler:
 
         return evaluate
 
+    def _guard(self, node: nodes.Expr) -> None:
+        """Note that a value may be missing without harm; undefined values chain until they are used."""
+        if (path := _as_path(node)) is not None:
+            name, keys = path
+            self.guarded.add(str(keys[0]) if name in _READ_BY_KEY and keys else name)
+
     # -- literals ------------------------------------------------------------------------------------------
 
     def _list(self, items: list[nodes.Expr]) -> Evaluate:
@@ -239,7 +290,8 @@ class ExpressionCompiler:
 
     def _object(self, pairs: list[nodes.Pair]) -> Evaluate:
         parts = [(self.compile(pair.key), self.compile(pair.value)) for pair in pairs]
-        return lambda run: {_key(key(run)): used(value(run)) for key, value in parts}
+        # In the order that the object has once it is stored.
+        return lambda run: dict(sorted({_key(key(run)): used(value(run)) for key, value in parts}.items()))
 
     # -- operations by name --------------------------------------------------------------------------------
 
@@ -247,7 +299,15 @@ class ExpressionCompiler:
         name = node.name
         arguments, options = self._arguments("filter", name, FILTERS, node)
         _check_named_operation(node)
+        if all(isinstance(given, nodes.Const) for given in _given(node)):
+            try_constants(
+                name,
+                [_constant(argument) for argument in node.args],
+                {str(option.key): _constant(option.value) for option in node.kwargs},
+            )
         assert node.node is not None
+        if name == "default":
+            self._guard(node.node)
         value = self.compile(node.node)
         return lambda run: apply_filter(
             run,
@@ -260,15 +320,21 @@ class ExpressionCompiler:
     def _test(self, node: nodes.Test) -> Evaluate:
         name = node.name
         arguments, _ = self._arguments("test", name, TESTS, node)
+        if name == "defined":
+            self._guard(node.node)
         value = self.compile(node.node)
         return lambda run: apply_test(run, name, value(run), *[argument(run) for argument in arguments])
 
     def _call(self, node: nodes.Call) -> Evaluate:
         called = node.node
         if isinstance(called, nodes.Name):
-            arguments, _ = self._arguments("function", called.name, FUNCTIONS, node)
+            arguments, options = self._arguments("function", called.name, FUNCTIONS, node)
             function = FUNCTIONS[called.name]
-            return lambda run: function(run, *[used(argument(run)) for argument in arguments])
+            return lambda run: function(
+                run,
+                *[used(argument(run)) for argument in arguments],
+                **{key: used(option(run)) for key, option in options.items()},
+            )
         if not isinstance(called, nodes.Getattr):
             raise RefusedError(f"only functions can be called: {', '.join(FUNCTIONS)}")
         name = called.attr
@@ -292,7 +358,7 @@ class ExpressionCompiler:
     def _arguments(
         self, what: str, name: str, table: dict[str, Any], node: nodes.Filter | nodes.Test | nodes.Call
     ) -> tuple[list[Evaluate], dict[str, Evaluate]]:
-        """The arguments of an operation that is in the table and takes them."""
+        """Compile the arguments of an operation, once it is known to exist and to take them."""
         if name not in table:
             unknown(what, name, table)
         if node.dyn_args is not None or node.dyn_kwargs is not None:
@@ -375,6 +441,10 @@ def _literal(value: Any) -> Evaluate:
     return lambda run: constant
 
 
+def _given(node: nodes.Filter) -> list[nodes.Expr]:
+    return [*node.args, *[option.value for option in node.kwargs]]
+
+
 def _key(key: Any) -> str:
     if not isinstance(key, str):
         used(key)
@@ -383,7 +453,7 @@ def _key(key: Any) -> str:
 
 
 def _check_named_operation(node: nodes.Filter) -> None:
-    """Check the filter or test whose name `map`, `select` and their relatives are given as text."""
+    """Check the filter or test that `map`, `select` and their variants name as text."""
     before = {"map": 0, "select": 0, "reject": 0, "selectattr": 1, "rejectattr": 1}.get(node.name)
     if before is None or len(node.args) <= before:
         return

@@ -1,8 +1,9 @@
-"""The filters, tests, functions and methods of expressions: all there are is in the four tables at the end.
+"""The filters, tests, functions and methods of expressions: the four tables at the end list all of them.
 
-They are Jinja2's in name, arguments and meaning, with three differences that JSON asks for: nothing is lazy
-(what Jinja2 answers with an iterator is a list), other values than strings become text as JSON, and equality
-is JSON's. What Jinja2 answers with an undefined value (`[] | first`) is undefined here too.
+Those that Jinja2 has too are Jinja2's in name, arguments and meaning, with three differences that JSON asks
+for. Nothing is lazy: where Jinja2 returns an iterator, these return a list. Values other than strings become
+text as JSON. Equality is JSON's. Where Jinja2 returns an undefined value (`[] | first`), these do too. Only
+`slice` is another thing than Jinja2's, which lays out columns of a page: it is `[start:stop]`.
 """
 
 from __future__ import annotations
@@ -12,42 +13,52 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from workflow_engine.expressions.dates import OutOfRangeError, date, dateadd, datediff, dateformat, now, today
+from workflow_engine.expressions.regex import regex_match, regex_replace
 from workflow_engine.expressions.sandbox import (
     COMPARISONS,
     Evaluation,
     RefusedError,
+    Scope,
     Undefined,
     add,
     checked_number,
     is_number,
     kind,
     member,
+    part_between,
     text_of,
     used,
 )
 from workflow_engine.expressions.text import (
     Operation,
     floating,
+    from_base64,
     integer,
     integer_argument,
-    now,
     number,
     on_text,
     range_of,
     replace,
     rounded,
+    sha256,
     split,
     text_argument,
     title,
+    to_base64,
     tojson,
     trim,
     urlencode,
+    urlpart,
     uuid,
 )
 
 
 def apply_filter(run: Evaluation, name: str, value: Any, *arguments: Any, **options: Any) -> Any:
-    """A filter by its name. Raises RefusedError if there is none, or if it cannot be used like this."""
+    """Apply the filter of this name.
+
+    Raises RefusedError if there is none, or if it cannot be used like this.
+    """
     function = FILTERS.get(name) or unknown("filter", name, FILTERS)
     if name != "default":
         _use(value, arguments, options)
@@ -55,7 +66,10 @@ def apply_filter(run: Evaluation, name: str, value: Any, *arguments: Any, **opti
 
 
 def apply_test(run: Evaluation, name: str, value: Any, *arguments: Any) -> bool:
-    """A test by its name. Raises RefusedError if there is none, or if it cannot be used like this."""
+    """Apply the test of this name.
+
+    Raises RefusedError if there is none, or if it cannot be used like this.
+    """
     function = TESTS.get(name) or unknown("test", name, TESTS)
     if name != "defined":
         _use(value, arguments, {})
@@ -70,7 +84,8 @@ def _use(value: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Non
 
 def unknown(what: str, name: str, known: Mapping[str, Any]) -> Any:
     """Refuse a name that is in none of the tables, and suggest the one that was probably meant."""
-    near = get_close_matches(name[:40], known, n=1)
+    elsewhere = _NAMES_ELSEWHERE.get(name)
+    near = [elsewhere] if elsewhere in known else get_close_matches(name[:40], known, n=1)
     advice = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
     raise RefusedError(f"there is no {what} `{name[:40]}`; {advice}")
 
@@ -86,6 +101,18 @@ def check_arguments(what: str, name: str, function: Operation, count: int, optio
         raise RefusedError(f"the {what} `{name}` takes ({', '.join(takes)}): {error}") from None
 
 
+def try_constants(name: str, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Raise RefusedError if a filter refuses these constant arguments for every value."""
+    if name not in SAMPLES:
+        return
+    try:
+        FILTERS[name](Evaluation(Scope()), SAMPLES[name], *arguments, **options)
+    except OutOfRangeError:
+        pass  # another value may lead to a year that exists
+    except (TypeError, ValueError) as error:
+        raise RefusedError(str(error)) from None
+
+
 def _as_written(parameter: inspect.Parameter) -> str:
     optional = parameter.default is not parameter.empty
     return f"{parameter.name}={parameter.default!r}" if optional else parameter.name
@@ -95,7 +122,7 @@ def _as_written(parameter: inspect.Parameter) -> str:
 
 
 def _items_of(run: Evaluation, value: Any) -> list[Any]:
-    """The items of a list, the keys of an object, the characters of a text."""
+    """Return the items of a list, the keys of an object, the characters of a text."""
     if isinstance(value, list):
         run.spend(1 + len(value))
         return value
@@ -106,7 +133,7 @@ def _items_of(run: Evaluation, value: Any) -> list[Any]:
 
 
 def _reader(run: Evaluation, attribute: Any, times: int) -> Callable[[Any], Any]:
-    """Reads the part of an item that a path such as `price.net` or `0` names."""
+    """Return a function that reads the part of an item that a path such as `price.net` or `0` names."""
     if type(attribute) is int:
         keys: list[Any] = [attribute]
     elif isinstance(attribute, str) and len(attribute) <= 1_000:
@@ -145,7 +172,7 @@ def _in_order(choose: Callable[[], Any]) -> Any:
         return choose()
     except TypeError:
         raise RefusedError(
-            "the items cannot be put in order, since they are of different kinds or are objects; "
+            "the items cannot be ordered, since they are of different kinds or are objects; "
             "convert them, for example with `map('string')`, or name an `attribute`"
         ) from None
 
@@ -173,7 +200,7 @@ def _name(name: Any) -> str:
 
 
 def _choice(wanted: bool, by_attribute: bool) -> Operation:
-    """`select` and its three relatives."""
+    """Make `select` or one of its three variants."""
 
     def select(run: Evaluation, value: Any, /, *arguments: Any) -> list[Any]:
         items = _items_of(run, value)
@@ -223,7 +250,7 @@ def unique(run: Evaluation, value: Any, /, case_sensitive: Any = False, attribut
     run.produce_items(len(items))
     first_of: dict[Any, Any] = {}
     for key, item in zip(_sort_keys(run, items, case_sensitive, attribute), items, strict=True):
-        # As in JSON equality, 1 and 1.0 are the same, 1 and true are not.
+        # JSON's equality: 1 and 1.0 are the same, 1 and true are not.
         text = text_of(run, key) if isinstance(key, list | dict) else None
         first_of.setdefault((isinstance(key, bool), text is not None, key if text is None else text), item)
     return list(first_of.values())
@@ -288,6 +315,59 @@ def default(run: Evaluation, value: Any, /, default_value: Any = "", boolean: An
     return value
 
 
+# -- objects ---------------------------------------------------------------------------------------------
+
+
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RefusedError(f"`{name}` needs an object, not {kind(value)}")
+    return value
+
+
+def keys_of(run: Evaluation, value: Any, /) -> list[str]:
+    run.produce_items(len(_object("keys", value)))
+    return list(value)
+
+
+def values_of(run: Evaluation, value: Any, /) -> list[Any]:
+    run.produce_items(len(_object("values", value)))
+    return list(value.values())
+
+
+def get(run: Evaluation, value: Any, /, key: Any, default: Any = None) -> Any:
+    """Return the part of an object or list under a key, or the default, null if none is given."""
+    if not isinstance(value, Mapping | list):
+        raise RefusedError(f"`get` needs an object or a list, not {kind(value)}")
+    found = member(value, key, "…")
+    return default if type(found) is Undefined else found
+
+
+MAX_MERGED_LEVELS = 100
+
+
+def merge(run: Evaluation, value: Any, /, *others: Any, deep: Any = False) -> dict[str, Any]:
+    """Return an object with the keys of all of these; of a key that several have, the last one's value.
+
+    With `deep`, objects under one key are merged in turn.
+    """
+    merged: Mapping[str, Any] = _object("merge", value)
+    for other in others or ({},):
+        merged = _merged(run, merged, _object("merge", other), MAX_MERGED_LEVELS if deep else 0)
+    return dict(merged)
+
+
+def _merged(
+    run: Evaluation, first: Mapping[str, Any], second: Mapping[str, Any], levels: int
+) -> dict[str, Any]:
+    run.produce_items(len(first) + len(second))
+    merged = {**first, **second}
+    if levels:
+        for key, below in second.items():
+            if isinstance(below, Mapping) and isinstance(above := first.get(key), Mapping):
+                merged[key] = _merged(run, above, below, levels - 1)
+    return dict(sorted(merged.items()))  # in the order that the object has once it is stored
+
+
 # -- the tables ------------------------------------------------------------------------------------------
 
 FILTERS: dict[str, Operation] = {
@@ -321,6 +401,22 @@ FILTERS: dict[str, Operation] = {
     "items": pairs,
     "tojson": tojson,
     "urlencode": urlencode,
+    "urlpart": urlpart,
+    "split": split,
+    "slice": lambda run, value, /, start=0, stop=None, step=None: part_between(run, value, start, stop, step),
+    "keys": keys_of,
+    "values": values_of,
+    "get": get,
+    "merge": merge,
+    "date": date,
+    "dateformat": dateformat,
+    "dateadd": dateadd,
+    "datediff": datediff,
+    "base64": to_base64,
+    "base64decode": from_base64,
+    "sha256": sha256,
+    "regex_match": regex_match,
+    "regex_replace": regex_replace,
 }
 
 TESTS: dict[str, Operation] = {
@@ -336,7 +432,7 @@ TESTS: dict[str, Operation] = {
     **COMPARISONS,
 }
 
-FUNCTIONS: dict[str, Operation] = {"range": range_of, "now": now, "uuid": uuid}
+FUNCTIONS: dict[str, Operation] = {"range": range_of, "now": now, "today": today, "uuid": uuid}
 
 METHODS: dict[str, Operation] = {
     "upper": FILTERS["upper"],
@@ -346,4 +442,19 @@ METHODS: dict[str, Operation] = {
     "startswith": lambda run, value, prefix, /: value.startswith(text_argument("prefix", prefix)),
     "endswith": lambda run, value, suffix, /: value.endswith(text_argument("suffix", suffix)),
 }
-"""Methods of text, which is the only kind of value that has any."""
+"""Methods of text, the only kind of value that has any."""
+
+SAMPLES = {
+    **dict.fromkeys(("date", "dateformat", "dateadd", "datediff"), "2000-01-01T00:00:00Z"),
+    **dict.fromkeys(("regex_match", "regex_replace", "split", "slice"), ""),
+    "urlpart": "part",
+}
+"""Filters whose constant arguments are tried on a value like this one when the expression is compiled."""
+
+_NAMES_ELSEWHERE = {
+    "strftime": "dateformat", "date_format": "dateformat", "to_datetime": "date", "combine": "merge",
+    "b64encode": "base64", "b64decode": "base64decode", "count": "length", "size": "length", "d": "default",
+    "regex_search": "regex_match", "regex_test": "regex_match", "match": "regex_match", "test": "regex_match",
+    "to_json": "tojson", "dictsort": "items", "contains": "in",
+}  # fmt: skip
+"""What other template languages call an operation of the tables."""

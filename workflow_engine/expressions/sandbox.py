@@ -1,9 +1,9 @@
 """What an expression works on and with: names, undefined values, operators, and the bounds of them all.
 
-There is no Python object to break out of. Values are JSON, every operation is a function of this module or
-of `filters`, and none of them looks up an attribute by a name that came from an expression. What
-remains is to bound their work: whoever walks, copies or compares a value pays for all of it in steps, so
-that a small value holding one large part a million times cannot be used to multiply work.
+There is no Python object to break out of. Values are JSON, and every operation is a function of this module
+or of `filters`. None of them looks up an attribute by a name that came from an expression. What remains is
+to bound their work: an operation that walks, copies or compares a value pays for all of it in steps. So a
+small value that holds one large part a million times cannot multiply work.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from workflow_engine.expressions.secrets import Secrets
 from workflow_engine.json_values import LARGEST_INTEGER, SMALLEST_INTEGER, encode, equal, normalise
-from workflow_engine.secret_values import Secrets
 
 MAX_STEPS = 1_000_000
-"""Work that one evaluation of a template may do: an item of a list is a step, so are 16 characters."""
+"""Work that one evaluation of a template may do: one step per list item or 16 characters."""
 
 MAX_TEXT = 1_048_576
 """Characters of a text that an operation may produce."""
@@ -33,18 +33,23 @@ SCALARS = _WEIGHTLESS | {str}
 
 
 class RefusedError(Exception):
-    """An operation is not possible; `Expression` says in which expression and raises ExpressionError."""
+    """An operation is not possible; `Expression` adds the expression and raises ExpressionError."""
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class NoResponse:
+    """Stands for `_response` while a config is evaluated, before its node has run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What the names in expressions mean while one node runs.
 
-    `node_outputs` raises KeyError for a node that has produced no output; only what is read is asked of it.
+    `node_outputs` raises KeyError for a node that has produced no output; it loads only outputs that are
+    read.
     """
 
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -52,7 +57,11 @@ class Scope:
     trigger_node_id: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
+    response: Any = NoResponse
+    """What the node's executor has returned."""
     now: Callable[[], datetime] = _utc_now
+    iteration: Mapping[str, Any] = field(default_factory=dict)
+    """`_index` and `_previous` in a loop."""
 
 
 class Evaluation:
@@ -72,19 +81,19 @@ class Evaluation:
             )
 
     def produce_text(self, length: int) -> None:
-        """Pay for a text before it is made."""
+        """Pay for a text before building it. Raises RefusedError."""
         if length > MAX_TEXT:
             raise RefusedError(f"the text would be longer than {MAX_TEXT:,} characters")
         self.spend(1 + length // CHARACTERS_PER_STEP)
 
     def produce_items(self, count: int) -> None:
-        """Pay for a list before it is made."""
+        """Pay for a list before building it. Raises RefusedError."""
         if count > MAX_ITEMS:
             raise RefusedError(f"the list would have more than {MAX_ITEMS:,} items")
         self.spend(1 + count)
 
     def weigh(self, *values: Any) -> None:
-        """Pay for walking these values from end to end, parts that occur twice twice."""
+        """Pay for walking these values from end to end, each part as often as it occurs."""
         pending = [value for value in values if type(value) not in _WEIGHTLESS]
         while pending:
             value = pending.pop()
@@ -106,7 +115,7 @@ class Evaluation:
 
 
 class Undefined:
-    """What a path without a value yields: it may be read on, tested and given a default, but not used."""
+    """The value of a path that leads nowhere: it may be read on, tested or given a default, but not used."""
 
     __slots__ = ("path", "reason")
 
@@ -116,7 +125,7 @@ class Undefined:
 
     def refuse(self, *_: Any) -> NoReturn:
         raise RefusedError(
-            f"`{self.path}` is undefined: {self.reason}; if that is to be expected, add `| default(…)`"
+            f"`{self.path}` is undefined: {self.reason}; if that is expected, add `| default(…)`"
         )
 
     def __bool__(self) -> bool:  # noqa: PLE0304  it never returns
@@ -127,14 +136,14 @@ class Undefined:
 
 
 def used(value: Any) -> Any:
-    """The value, unless it is undefined."""
+    """Return the value. Raises RefusedError if it is undefined."""
     if type(value) is Undefined:
         value.refuse()
     return value
 
 
 def kind(value: Any) -> str:
-    """What a value is called in messages."""
+    """Return what messages call a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -152,7 +161,7 @@ def kind(value: Any) -> str:
 
 
 def join_path(base: str, key: Any) -> str:
-    """The path of a part: `charge.items`, `items[0]`, `headers['X-Id']`."""
+    """Return the path of a part: `charge.items`, `items[0]`, `headers['X-Id']`."""
     if isinstance(key, str):
         key = key[:100]  # a key may be computed, and as long as a text may be
         if key.isidentifier():
@@ -161,7 +170,9 @@ def join_path(base: str, key: Any) -> str:
 
 
 def member(value: Any, key: Any, base: str) -> Any:
-    """The part of a value under a key or index; Undefined where there is none. `base` is the value's path.
+    """Return the part of a value under a key or index; Undefined if there is none.
+
+    `base` is the value's path.
 
     A key is a key, never a method or an attribute.
     """
@@ -193,7 +204,7 @@ def _out_of_range(base: str, value: list[Any] | str) -> str:
 
 
 def part_between(run: Evaluation, value: Any, start: Any, stop: Any, step: Any) -> Any:
-    """The slice of a list or text."""
+    """Return a slice of a list or text."""
     if not isinstance(used(value), list | str):
         raise RefusedError(f"{kind(value)} cannot be sliced; lists and texts can")
     if any(bound is not None and type(used(bound)) is not int for bound in (start, stop, step)):
@@ -207,7 +218,7 @@ def part_between(run: Evaluation, value: Any, start: Any, stop: Any, step: Any) 
 
 
 def text_of(run: Evaluation, value: Any) -> str:
-    """How a value stands inside text: strings as they are, anything else as JSON."""
+    """Return a value as it stands inside text: strings unchanged, anything else as JSON."""
     if type(value) is str:
         return value
     run.weigh(value)
@@ -217,9 +228,9 @@ def text_of(run: Evaluation, value: Any) -> str:
 
 
 def json_value(run: Evaluation, value: Any) -> Any:
-    """A fresh JSON value in normal form that shares nothing with the scope.
+    """Return a fresh JSON value in normal form that shares nothing with the scope.
 
-    Raises RefusedError if it is undefined or too large, InvalidValue if it is no JSON.
+    Raises RefusedError if it is undefined or too large, InvalidValue if it is not JSON.
     """
     run.weigh(value)
     return normalise(dict(value) if isinstance(value, Mapping) else value, "the value")
@@ -233,12 +244,12 @@ def is_number(value: Any) -> bool:
 
 
 def checked_number(value: Any) -> Any:
-    """The result of a calculation, unless it is beyond what the engine stores."""
+    """Return the result of a calculation. Raises RefusedError if the engine cannot store it."""
     if isinstance(value, int):
         if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
             raise RefusedError("the result is an integer beyond 64 bits")
     elif not isinstance(value, float) or value - value != 0:
-        raise RefusedError("the result is no finite number")
+        raise RefusedError("the result is not a finite number")
     return value
 
 
@@ -252,7 +263,7 @@ def _arithmetic(symbol: str, calculate: Callable[[Any, Any], Any]) -> Callable[[
 
 
 def add(run: Evaluation, left: Any, right: Any) -> Any:
-    """Numbers are added, texts and lists joined."""
+    """Add numbers, join texts and lists."""
     if isinstance(used(left), str) and isinstance(used(right), str):
         run.produce_text(len(left) + len(right))
         return left + right
@@ -265,7 +276,7 @@ def add(run: Evaluation, left: Any, right: Any) -> Any:
 
 
 def multiply(run: Evaluation, left: Any, right: Any) -> Any:
-    """Numbers are multiplied, a text or list is repeated."""
+    """Multiply numbers, repeat a text or list."""
     if type(used(left)) is int and isinstance(used(right), str | list):
         left, right = right, left
     if isinstance(left, str) and type(right) is int:
@@ -281,7 +292,7 @@ _multiply_numbers = _arithmetic("*", operator.mul)
 
 
 def _power(left: Any, right: Any) -> Any:
-    # Refused before it is computed: 9 ** 9 ** 8 would take minutes and megabytes.
+    # Refused before computing it: 9 ** 9 ** 8 would take minutes and megabytes.
     if isinstance(left, int) and abs(left) > 1 and right > 64:
         raise RefusedError("the result is a number beyond 64 bits")
     return left**right
@@ -289,16 +300,16 @@ def _power(left: Any, right: Any) -> Any:
 
 _CONVERSION = re.compile(r"%[-+ 0#]*\d{0,3}(?:\.\d{1,2})?[sdifeEgGxX%]")
 _WIDEST_CONVERSION = 1_500
-"""Characters of one `%` conversion but `%s`: up to 999 wide, and a float in `%f` has up to 309 digits."""
+"""Characters of a `%` conversion other than `%s`: up to 999 wide, and `%f` writes up to 309 digits."""
 
 
 def modulo(run: Evaluation, left: Any, right: Any) -> Any:
-    """The rest of a division; with a text on the left its `%s`, `%d`, `%.2f` … are filled in."""
+    """Return the remainder of a division, or a text on the left with its `%s`, `%d`, `%.2f` … filled in."""
     if not isinstance(used(left), str):
         return _modulo_numbers(run, left, right)
     conversions = _CONVERSION.findall(left)
     if "%" in _CONVERSION.sub("", left):
-        raise RefusedError("of `%` formats %s %d %i %f %e %g %x and %% are known, up to 999 wide")
+        raise RefusedError("the `%` formats are %s %d %i %f %e %g %x and %%, up to 999 wide")
     values = tuple(
         value if is_number(used(value)) else text_of(run, value)
         for value in (right if isinstance(right, list) else [right])
@@ -327,13 +338,13 @@ ARITHMETIC: dict[str, BinaryOperation] = {
 
 
 def equals(run: Evaluation, left: Any, right: Any) -> bool:
-    """JSON equality, as in a switch: 1 equals 1.0, but neither "1" nor true."""
+    """Compare as JSON does, and as a switch: 1 equals 1.0, but neither "1" nor true."""
     run.weigh(left, right)
     return equal(left, right)
 
 
 def is_in(run: Evaluation, item: Any, container: Any) -> bool:
-    """Whether a list has the item, an object the key, a text the part."""
+    """Return whether a list has the item, an object the key, a text the part."""
     run.weigh(item, container)
     if isinstance(container, list):
         return any(equal(item, other) for other in container)

@@ -1,12 +1,13 @@
 """From the text of an expression to a function that evaluates it.
 
-Jinja2's parser reads it, within bounds that do not depend on how deep the caller's stack already is. This is
-also where every failure of an expression becomes an ExpressionError that names it.
+Jinja2's parser reads it, within bounds that do not depend on the depth of the caller's stack. Every failure
+of an expression becomes an ExpressionError here, which names it.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,47 +23,55 @@ MAX_SOURCE = 10_000
 """Characters of one expression."""
 
 MAX_BRACKETS = 25
-"""Brackets inside each other; Jinja2's parser is a dozen Python frames deep per bracket."""
+"""Nested brackets; Jinja2's parser is a dozen Python frames deep per bracket."""
 
-_TOO_DEEP = f"at most {MAX_BRACKETS} brackets and {MAX_LEVELS} operations may be inside each other"
+_TOO_DEEP = f"at most {MAX_BRACKETS} brackets and {MAX_LEVELS} operations may be nested"
 
-# What evaluation can meet in JSON data. Not `Exception`: errors of the stores that hold node outputs, and
-# the signal that interrupts a node, pass through.
+# What JSON data can raise during evaluation. Not `Exception`: errors of the stores that hold node outputs,
+# and the signal that interrupts a node, pass through.
 _FAILURES = (ArithmeticError, InvalidValue, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression, and the names it reads as far as they stand in its text."""
+    """A compiled expression, and those names it reads that are written in its text."""
 
     source: str
     names: frozenset[str]
     node_outputs: frozenset[str]
+    unguarded: frozenset[str]
+    """Of both, those that are neither given a default nor tested for being defined."""
     secrets: frozenset[str]
+    secrets_in_text: frozenset[str]
+    """The secrets that the expression does more with than to pass them on whole or to compare them."""
     _evaluate: Evaluate
     _is_path: bool
 
     def value(self, run: Evaluation) -> Any:
-        """A fresh JSON value. Raises ExpressionError, which says what to do, whatever goes wrong."""
+        """Return a fresh JSON value. Raises ExpressionError for any failure, with what to do about it."""
         try:
             value = self._evaluate(run)
+            if self.secrets_in_text:
+                run.scope.secrets.check_use_in_text(self.secrets_in_text)
             if self._is_path and type(value) in SCALARS:
                 return value
             return json_value(run, value)
         except (RefusedError, *_FAILURES) as error:
-            raise failed(self.source, _explanation(error)) from None
+            raise expression_error(self.source, _explanation(error)) from None
 
     def text(self, run: Evaluation) -> str:
-        """The value as it stands inside text."""
+        """Return the value as it stands inside text."""
         value = self.value(run)
         try:
+            if self.secrets:
+                run.scope.secrets.check_use_in_text(self.secrets)
             return text_of(run, value)
         except (RefusedError, *_FAILURES) as error:
-            raise failed(self.source, _explanation(error)) from None
+            raise expression_error(self.source, _explanation(error)) from None
 
 
-def failed(source: str, message: str) -> ExpressionError:
-    """The error of an expression, which is named in it."""
+def expression_error(source: str, message: str) -> ExpressionError:
+    """Return an error that names the expression."""
     shown = source if len(source) <= 100 else source[:100] + "…"
     return ExpressionError(source, f"{message[:1000]} (in `{{{{ {shown} }}}}`)")
 
@@ -71,7 +80,7 @@ def _explanation(error: Exception) -> str:
     if isinstance(error, ZeroDivisionError):
         return "it divides by zero"
     if isinstance(error, OverflowError):
-        return "the result is a number too large"
+        return "the result is too large a number"
     if isinstance(error, RecursionError):
         return "the value is nested too deeply"
     if isinstance(error, MemoryError):
@@ -81,24 +90,42 @@ def _explanation(error: Exception) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def compile_source(source: str) -> Expression:
-    """Compile what stands between `{{` and `}}`. Raises ExpressionError."""
+    """Compile the text between `{{` and `}}`. Raises ExpressionError."""
     source = source.strip()
     if len(source) > MAX_SOURCE:
-        raise failed(source, f"an expression has at most {MAX_SOURCE:,} characters")
+        raise expression_error(source, f"an expression has at most {MAX_SOURCE:,} characters")
     try:
         tree = _parse(source)
         compiler = ExpressionCompiler()
         evaluate = compiler.compile(tree)
     except RefusedError as refusal:
-        raise failed(source, str(refusal)) from None
+        raise expression_error(source, str(refusal)) from None
     return Expression(
         source,
         frozenset(compiler.names),
         frozenset(compiler.node_outputs),
+        frozenset((compiler.names | compiler.node_outputs) - compiler.guarded),
         frozenset(compiler.secrets),
+        frozenset(compiler.secrets_in_text),
         evaluate,
         _is_path=isinstance(tree, nodes.Name | nodes.Getattr | nodes.Getitem),
     )
+
+
+_STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
+
+def _as_written(string: re.Match[str]) -> str:
+    """Return a string literal that Jinja2's lexer reads as it is written.
+
+    The lexer would turn every kind of line break into a line feed, and a backslash before a letter outside
+    of ASCII into the number of that letter.
+    """
+    literal = string.group()
+    if not literal.isascii():
+        literal = _ESCAPED.sub(lambda pair: pair[0] if pair[1].isascii() else f"\\{pair[0]}", literal)
+    return literal.replace("\r", "\\r")
 
 
 _environment = Environment(autoescape=False)  # noqa: S701  nothing is rendered, only parsed
@@ -108,7 +135,7 @@ def _parse(source: str) -> nodes.Expr:
     if not source:
         raise RefusedError("there is no expression between `{{` and `}}`")
     try:
-        parser = Parser(_environment, source, state="variable")
+        parser = Parser(_environment, _STRING.sub(_as_written, source), state="variable")
         _check_brackets(parser)
         tree = parser.parse_expression()
     except TemplateSyntaxError as error:
@@ -123,7 +150,7 @@ def _parse(source: str) -> nodes.Expr:
 
 
 def _check_brackets(parser: Parser) -> None:
-    """Refuse deep nesting by counting, so that it does not depend on how deep the caller's stack is."""
+    """Refuse deep nesting by counting, which does not depend on the depth of the caller's stack."""
     depth = deepest = 0
     tokens = list(parser.stream)
     for token in tokens:

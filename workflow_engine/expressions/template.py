@@ -1,17 +1,19 @@
 """Expressions `{{ … }}` in the values of a node's config.
 
-A value is compiled once, with its definition, and evaluated each time the node runs. Evaluation yields fresh
-objects and lists all through, constant ones too: the result is handed to user code, and what that does with
-it must not reach the compiled definition or the outputs of other nodes.
+A value is compiled once, with its definition, and evaluated each time the node runs. Evaluation builds
+fresh objects and lists throughout, constant ones too. User code gets the result, and its changes must not
+reach the compiled definition or the outputs of other nodes.
 
     {{ charge.items[0].id }}                      a path: a dot or brackets, on objects always the key
     {{ user.name | default('friend') }}           undefined until it is used, so this works without `user`
     {{ orders | selectattr('paid') | map(attribute='total') | sum }}
     Order {{ order.id }} of {{ now() }}           inside text; other values than strings stand as JSON
-    {{ '{{' }} and {{ '{%' }}                     how to write what would be read as syntax
+    {{ '{{' }} and {{ '{%' }}                     literal braces, which would be read as syntax
+    {{- order.id -}}                              a `-` at the braces strips the white space beyond them
 
-Names are variables and node ids, and `_vars`, `_nodeOutputs`, `_trigger`, `_metadata`, `_secrets`. Filters,
-tests, functions and the few methods of text are listed at the end of `filters`.
+Names are variables and node ids, and `_vars`, `_nodeOutputs`, `_trigger`, `_metadata`, `_secrets`; in a loop
+also `_index` and `_previous`. Filters, tests, functions and the few methods of text are listed at the end of
+`filters`.
 """
 
 from __future__ import annotations
@@ -28,14 +30,16 @@ _Build = Callable[[Evaluation], Any]
 
 
 class Template:
-    """A compiled value: any JSON value in whose strings expressions may stand."""
+    """A compiled value: any JSON value whose strings may contain expressions."""
 
-    __slots__ = ("_build", "is_constant", "names", "node_outputs", "secrets")
+    __slots__ = ("_build", "is_constant", "names", "node_outputs", "secrets", "unguarded")
 
     names: frozenset[str]
-    """The names that are read at the start of a path: `charge` in `charge.items[0]`."""
+    """The names at the start of a path: `charge` in `charge.items[0]`."""
     node_outputs: frozenset[str]
-    """The node ids read as `_nodeOutputs.x` or `_nodeOutputs['x']`; computed ones are not known before."""
+    """The node ids read as `_nodeOutputs.x` or `_nodeOutputs['x']`; computed ones are not known here."""
+    unguarded: frozenset[str]
+    """Of both, those that an expression reads without a default and without testing that they are defined."""
     secrets: frozenset[str]
     """The names read as `_secrets.NAME`."""
     is_constant: bool
@@ -46,14 +50,15 @@ class Template:
         self._build = build
         self.names = frozenset().union(*(expression.names for expression in found))
         self.node_outputs = frozenset().union(*(expression.node_outputs for expression in found))
+        self.unguarded = frozenset().union(*(expression.unguarded for expression in found))
         self.secrets = frozenset().union(*(expression.secrets for expression in found))
         self.is_constant = not found
 
     def evaluate(self, scope: Scope) -> Any:
-        """The value with its expressions evaluated: fresh plain JSON.
+        """Return the value with its expressions evaluated: fresh plain JSON.
 
-        Raises ExpressionError for the first expression that cannot be evaluated. What `scope.node_outputs`
-        and the provider of secrets raise, KeyError apart, passes through.
+        Raises ExpressionError for the first expression that cannot be evaluated. Errors of
+        `scope.node_outputs` and of the provider of secrets, KeyError apart, pass through.
         """
         return self._build(Evaluation(scope))
 
@@ -64,8 +69,35 @@ def compile_template(value: Any) -> Template:
     return Template(_build(value, found), found)
 
 
+def whole_expression(text: str) -> str | None:
+    """Return the source of the expression that a text consists of; None if it is anything else."""
+    try:
+        parts = _split(text)
+    except ExpressionError:
+        return None
+    match parts:
+        case [Expression() as whole]:
+            return whole.source
+    return None
+
+
+def rewrite_expressions(text: str, change: Callable[[str, str], str]) -> str:
+    """Return a text that compiles with each of its expressions replaced by what `change` returns.
+
+    `change` gets all that stands before the expression, as it was written, and the source between the braces.
+    """
+    rewritten, position = "", 0
+    while (opening := _OPENING.search(text, position)) is not None:
+        end = _end_of_expression(text, opening.end())
+        closing = end - (text[end - 1] == "-" and end > opening.end())
+        source = change(text[: opening.start()], text[opening.end() : closing].strip())
+        rewritten += f"{text[position : opening.end()]} {source} {text[closing : end + 2]}"
+        position = end + 2
+    return rewritten + text[position:]
+
+
 def check_template(value: Any) -> list[Problem]:
-    """Every string that does not compile, with its path inside the value: `arguments.orderId`, `items[2]`."""
+    """Return a problem, with a path such as `arguments.items[2]`, for every string that does not compile."""
     return list(_problems(value, ""))
 
 
@@ -87,7 +119,7 @@ def _build(value: Any, found: list[Expression]) -> _Build:
     if isinstance(value, str):
         return _build_text(value, found)
     if isinstance(value, dict):
-        fields = {key: _build(item, found) for key, item in value.items()}
+        fields = {key: _build(item, found) for key, item in sorted(value.items())}
         return lambda run: {key: build(run) for key, build in fields.items()}
     if isinstance(value, list):
         items = [_build(item, found) for item in value]
@@ -118,7 +150,7 @@ def _joined(run: Evaluation, text: str, parts: tuple[str | Expression, ...]) -> 
 
 # -- finding the expressions in a text -------------------------------------------------------------------
 
-_OPENING = re.compile(r"\{[{%#]")
+_OPENING = re.compile(r"\{\{[-+]?|\{[%#]")
 _STRING_OR_BRACKET = re.compile(
     r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|['"(\[{)\]}]""", re.DOTALL
 )
@@ -126,30 +158,38 @@ _OPENED_BY = {")": "(", "]": "[", "}": "{"}
 
 
 def _split(text: str) -> tuple[str | Expression, ...]:
-    """Text and expressions in turn; empty if there is no expression, one if that is all there is."""
+    """Return text and expressions in turn; none if there is no expression, one if that is all there is.
+
+    White-space control is Jinja2's: a `-` directly at the braces strips the white space beyond them, line
+    breaks included. A `+` after the opening ones keeps it, which is the default.
+    """
     parts: list[str | Expression] = []
-    position = 0
+    position, is_trimmed = 0, False
     while (opening := _OPENING.search(text, position)) is not None:
-        if opening.group() != "{{":
+        if not opening.group().startswith("{{"):
             raise ExpressionError(text, _NO_STATEMENTS.format(opening.group()))
         end = _end_of_expression(text, opening.end())
-        parts += text[position : opening.start()], compile_source(text[opening.end() : end])
+        before = text[position : opening.start()]
+        before = before.lstrip() if is_trimmed else before
+        is_trimmed = text[end - 1] == "-" and end > opening.end()
+        source = text[opening.end() : end - is_trimmed]
+        parts += before.rstrip() if opening.group().endswith("-") else before, compile_source(source)
         position = end + 2
     if not parts:
         return ()
-    parts.append(text[position:])
+    parts.append(text[position:].lstrip() if is_trimmed else text[position:])
     if len(parts) == 3 and not f"{parts[0]}{parts[2]}".strip():
         return (parts[1],)
     return tuple(part for part in parts if part != "")
 
 
 _NO_STATEMENTS = (
-    "`{0}` has no meaning here, only `{{{{ … }}}}` has; to have it as text, write `{{{{ '{0}' }}}}`"
+    "`{0}` has no meaning here, only `{{{{ … }}}}` has; to use it as text, write `{{{{ '{0}' }}}}`"
 )
 
 
 def _end_of_expression(text: str, start: int) -> int:
-    """Where the `}}` stands that ends the expression: outside of strings and of brackets opened inside."""
+    """Return the position of the `}}` that ends the expression: outside of strings and of nested brackets."""
     opened, problem = "", "no `}}` ends it"
     for token in _STRING_OR_BRACKET.finditer(text, start, start + MAX_SOURCE):
         match token.group():
@@ -169,6 +209,6 @@ def _end_of_expression(text: str, start: int) -> int:
         problem += f", or it is longer than {MAX_SOURCE:,} characters"
     raise ExpressionError(
         text,
-        f"the expression `{text[start - 2 : start + 60]}` does not end: {problem}; "
-        "to have `{{` as text, write `{{ '{{' }}`",
+        f"the expression `{{{{{text[start : start + 60]}` does not end: {problem}; "
+        "to use `{{` as text, write `{{ '{{' }}`",
     )

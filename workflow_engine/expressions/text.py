@@ -1,12 +1,14 @@
-"""What expressions do to texts and numbers, and the functions that make values: `range`, `now`, `uuid`.
+"""What expressions do to texts and numbers, and the functions that make values: `range`, `uuid`.
 
-Each pays for its result before it makes it, from the lengths alone.
+Each pays for its result before building it, by the lengths alone.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping
-from datetime import UTC
 from typing import Any
 from urllib.parse import quote, quote_plus
 from uuid import uuid4
@@ -14,6 +16,7 @@ from uuid import uuid4
 from jinja2 import filters as jinja
 
 from workflow_engine.expressions.sandbox import (
+    CHARACTERS_PER_STEP,
     Evaluation,
     RefusedError,
     checked_number,
@@ -29,7 +32,7 @@ Operation = Callable[..., Any]
 
 
 def on_text(change: Callable[[str], str]) -> Operation:
-    """A filter that changes characters one by one; outside of ASCII one may become three (`ΐ`)."""
+    """Make a filter that changes characters one by one; outside of ASCII one may become three (`ΐ`)."""
 
     def apply(run: Evaluation, value: Any, /) -> str:
         text = text_of(run, value)
@@ -42,7 +45,7 @@ def on_text(change: Callable[[str], str]) -> Operation:
 def title(run: Evaluation, value: Any, /) -> str:
     text = text_of(run, value)
     run.produce_text(3 * len(text))
-    run.spend(len(text))  # it is taken apart into words in Python
+    run.spend(len(text))  # Jinja2 splits it into words in Python
     return jinja.do_title(text)
 
 
@@ -66,19 +69,22 @@ def replace(run: Evaluation, value: Any, /, old: Any, new: Any, count: Any = Non
     return text.replace(old, new, occurrences)
 
 
-def split(run: Evaluation, value: str, /, sep: Any = None, maxsplit: Any = -1) -> list[str]:
-    run.produce_text(len(value))
-    pieces = value.split(sep, integer_argument("maxsplit", maxsplit))
+def split(run: Evaluation, value: Any, /, sep: Any = None, maxsplit: Any = -1) -> list[str]:
+    run.produce_text(len(text_argument("split", value)))
+    if sep is not None and text_argument("sep", sep) and integer_argument("maxsplit", maxsplit) < 0:
+        run.produce_items(value.count(sep) + 1)
+    pieces: list[str] = value.split(sep, integer_argument("maxsplit", maxsplit))
     run.produce_items(len(pieces))
     return pieces
 
 
 def urlencode(run: Evaluation, value: Any, /) -> str:
-    """A text quoted for a path, an object or list of pairs as a query string."""
-    if isinstance(value, str):
-        run.produce_text(3 * len(value))
-        return quote(value)
-    entries = value.items() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    """Quote a text for a path, or an object or list of pairs as a query string."""
+    if not isinstance(value, Mapping | list):
+        text = text_of(run, value)
+        run.produce_text(3 * len(text))
+        return quote(text)
+    entries = value.items() if isinstance(value, Mapping) else value
     return "&".join(_query_parameter(run, entry) for entry in entries)
 
 
@@ -90,12 +96,64 @@ def _query_parameter(run: Evaluation, entry: Any) -> str:
     return f"{quote_plus(key)}={quote_plus(value)}"
 
 
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
+
+
+def urlpart(run: Evaluation, value: Any, /, place: Any = "path") -> str:
+    """Quote a text or number for one place of a URL, so that it cannot reach beyond it.
+
+    In a path it is one segment, neither empty nor one that leads elsewhere. In a `host` it is unchanged.
+    """
+    if place not in ("path", "query", "host"):
+        raise RefusedError("`urlpart` takes the places 'path', 'query' and 'host'")
+    if not (isinstance(value, str) or is_number(value)):
+        raise RefusedError(f"a part of a URL is text or a number, not {kind(value)}")
+    text = text_of(run, value)
+    run.produce_text(3 * len(text))
+    if place == "path" and text in ("", ".", ".."):
+        raise RefusedError(f"a part of a path may not be {text!r}, which leads to another place")
+    if place == "host" and _HOST.fullmatch(text) is None:
+        raise RefusedError(f"{text[:40]!r} cannot be a part of a host name")
+    return text if place == "host" else quote(text, safe="")
+
+
 def tojson(run: Evaluation, value: Any, /) -> str:
     # Plain JSON, unlike Jinja2's, which is escaped for HTML.
     if not isinstance(value, str):
         return text_of(run, value)
     run.produce_text(6 * len(value))
     return text_of(run, [value])[1:-1]
+
+
+def to_base64(run: Evaluation, value: Any, /) -> str:
+    """Return the text's UTF-8 in Base64."""
+    encoded = _utf8(run, value)
+    run.produce_text(4 * (len(encoded) // 3 + 1))
+    return base64.b64encode(encoded).decode()
+
+
+def from_base64(run: Evaluation, value: Any, /) -> str:
+    """Return the text whose UTF-8 this is in Base64, that of URLs too, with or without its `=`."""
+    text = text_argument("base64", value)
+    run.produce_text(len(text))
+    padded = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True).decode()
+    except ValueError:  # not Base64, or not UTF-8
+        raise RefusedError("it is not the Base64 of a text in UTF-8") from None
+
+
+def sha256(run: Evaluation, value: Any, /) -> str:
+    """Return the SHA-256 of the text's UTF-8, in hexadecimal digits."""
+    encoded = _utf8(run, value)
+    run.spend(len(encoded) // CHARACTERS_PER_STEP)
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def _utf8(run: Evaluation, value: Any) -> bytes:
+    text = text_of(run, value)
+    run.produce_text(len(text) if text.isascii() else 4 * len(text))
+    return text.encode()
 
 
 # -- numbers ---------------------------------------------------------------------------------------------
@@ -147,10 +205,6 @@ def range_of(run: Evaluation, /, *bounds: Any) -> list[int]:
     # Not len(): it fails beyond what a C integer holds.
     run.produce_items(max(0, -((numbers.start - numbers.stop) // numbers.step)))
     return list(numbers)
-
-
-def now(run: Evaluation, /) -> str:
-    return run.scope.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def uuid(run: Evaluation, /) -> str:

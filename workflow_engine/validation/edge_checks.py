@@ -1,7 +1,7 @@
-"""What is wrong with the edges of a definition, and with the graph that they make of its nodes.
+"""Problems of the edges of a definition, and of the graph that they make of its nodes.
 
-The graph is judged by what its author meant: an edge to `chrge`, which is a problem by itself, still leads
-to `charge`, so that one slip of the pen does not make half of the workflow unreachable.
+The graph is checked as its author meant it. An edge to `chrge`, which is a problem by itself, still leads
+to `charge`, so that one typo does not make half of the workflow unreachable.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_engine.definition import ERROR, ORDINARY, Edge
+from workflow_engine.definition.problems import check_model, listed, nearest, short_repr, suggestion
+from workflow_engine.definition.workflow import ERROR, ORDINARY, Edge
 from workflow_engine.errors import Problem
-from workflow_engine.model_problems import check_model, listed, nearest, shown, suggestion
-from workflow_engine.problem_paths import at
+from workflow_engine.paths import at
 from workflow_engine.validation.node_checks import CheckedNode
 
 MAX_SUGGESTIONS = 20
-"""Unknown ends of edges for which the nearest node id is looked up, which takes a look at every id."""
+"""Unknown ends of edges for which the nearest node id is searched, which compares every id."""
 
 
 @dataclass(frozen=True)
 class CheckedEdge:
-    """An edge after it was checked. Its ends are ids of nodes there are, as far as they can be told."""
+    """An edge after its check. Its ends are ids of existing nodes, where it is clear which ones are meant."""
 
     path: str
     problems: tuple[Problem, ...]
@@ -31,17 +31,23 @@ class CheckedEdge:
     target: str | None
 
 
-def check_edges(edges: Sequence[Any], nodes: Mapping[str, CheckedNode]) -> list[CheckedEdge]:
-    """Check each edge by itself, and that none is there twice."""
-    check = _EdgeCheck(nodes)
+def check_edges(
+    edges: Sequence[Any], nodes: Mapping[str, CheckedNode], *, all_nodes_known: bool = True
+) -> list[CheckedEdge]:
+    """Check each edge by itself, and that none is repeated.
+
+    If the ids of some nodes are illegible, an edge to an unknown id may lead to one of them.
+    """
+    check = _EdgeCheck(nodes, all_nodes_known)
     return [check(f"edges[{index}]", edge) for index, edge in enumerate(edges)]
 
 
 class _EdgeCheck:
-    """Checks one edge after the other and remembers those it has seen."""
+    """Checks one edge after the other and finds repetitions."""
 
-    def __init__(self, nodes: Mapping[str, CheckedNode]) -> None:
+    def __init__(self, nodes: Mapping[str, CheckedNode], all_nodes_known: bool) -> None:
         self._nodes = nodes
+        self._all_nodes_known = all_nodes_known
         self._seen: dict[tuple[str, str, str], str] = {}
         self._suggestions_left = MAX_SUGGESTIONS
 
@@ -52,7 +58,7 @@ class _EdgeCheck:
         target, unknown_target = self._end(path, "target", written.get("target"))
         problems += [*unknown_source, *unknown_target]
         if target is not None and self._nodes[target].type == "trigger":
-            message = f"{target!r} is a trigger, where executions start; nothing leads into it"
+            message = f"{target!r} is a trigger, where executions start; no edge may lead into it"
             problems.append(Problem(at(path, "target"), message))
         if edge is not None:
             problems += self._repetition(path, edge)
@@ -61,7 +67,7 @@ class _EdgeCheck:
         return CheckedEdge(path, tuple(problems), edge, source, target)
 
     def _end(self, path: str, key: str, node_id: Any) -> tuple[str | None, list[Problem]]:
-        """The node that one end of an edge means."""
+        """Return the node that one end of an edge means, and the problems of that end."""
         if not isinstance(node_id, str):
             return None, []
         if node_id in self._nodes:
@@ -70,8 +76,10 @@ class _EdgeCheck:
         if self._suggestions_left:
             self._suggestions_left -= 1
             meant = nearest(node_id, self._nodes)
+        if meant is None and not self._all_nodes_known:
+            return None, []
         question = f"; did you mean {meant!r}?" if meant else "; add one, or remove this edge"
-        return meant, [Problem(at(path, key), f"there is no node {shown(node_id)}{question}")]
+        return meant, [Problem(at(path, key), f"there is no node {short_repr(node_id)}{question}")]
 
     def _repetition(self, path: str, edge: Edge) -> Iterator[Problem]:
         first = self._seen.setdefault((edge.source, edge.target, edge.handle), path)
@@ -80,6 +88,9 @@ class _EdgeCheck:
 
 
 def _handle_problems(path: str, edge: Edge, source: CheckedNode) -> Iterator[Problem]:
+    if source.handles == ():
+        yield Problem(path, f"{edge.source!r} fails on purpose and ends its branch here; remove this edge")
+        return
     path = at(path, "sourceHandle")
     if edge.handle == ERROR:
         yield from _error_edge_problems(path, source)
@@ -88,12 +99,12 @@ def _handle_problems(path: str, edge: Edge, source: CheckedNode) -> Iterator[Pro
     if handles is None or edge.handle in handles:
         return
     if handles == (ORDINARY,):
-        yield Problem(path, f"{edge.source!r} has one way out, which has no name; leave sourceHandle out")
+        yield Problem(path, f"{edge.source!r} has only one way out, without a name; leave sourceHandle out")
     elif edge.handle == ORDINARY:
         yield Problem(path, f"is required: say by which way this leaves {edge.source!r}, {listed(handles)}")
     else:
         meant = suggestion(edge.handle, handles) or f"; it has {listed(handles)}"
-        yield Problem(path, f"{edge.source!r} has no way out {shown(edge.handle)}{meant}")
+        yield Problem(path, f"{edge.source!r} has no way out {short_repr(edge.handle)}{meant}")
 
 
 def _error_edge_problems(path: str, source: CheckedNode) -> Iterator[Problem]:
@@ -101,20 +112,49 @@ def _error_edge_problems(path: str, source: CheckedNode) -> Iterator[Problem]:
         yield Problem(path, f"{source.id!r} is a trigger, which does not fail; remove this edge")
     elif source.on_error in ("fail", "continue"):
         message = (
-            f"onError: {source.on_error} of {source.id!r} says already what a failure does; "
+            f"onError: {source.on_error} of {source.id!r} already defines what a failure does; "
             "remove that or this edge"
         )
         yield Problem(path, message)
+
+
+def join_problems(nodes: Mapping[str, CheckedNode], edges: Sequence[CheckedEdge]) -> Iterator[Problem]:
+    """Yield a problem for each merge that asks for more branches than lead to it."""
+    merges = {node_id: node for node_id, node in nodes.items() if node.kind == "logic/merge"}
+    if not any(key in node.config for node in merges.values() for key in ("join", "require")):
+        return
+    incoming: dict[str, list[CheckedEdge]] = {node_id: [] for node_id in merges}
+    for edge in edges:
+        if edge.target in incoming:
+            incoming[edge.target].append(edge)
+    for node_id, node in merges.items():
+        into = incoming[node_id]
+        if any(edge.edge is None or edge.source is None for edge in into):
+            continue  # it may come from anywhere
+        sources = {edge.source for edge in into}
+        counted = {edge.source for edge in into if edge.edge is not None and edge.edge.handle != ERROR}
+        yield from _count_problem(node, "join", len(sources), "")
+        yield from _count_problem(node, "require", len(counted), ", `error` edges apart")
+
+
+def _count_problem(node: CheckedNode, key: str, branches: int, apart: str) -> Iterator[Problem]:
+    wanted = node.config.get(key)
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted <= branches:
+        return
+    lead = f"{branches} branch leads" if branches == 1 else f"{branches} branches lead"
+    advice = f"write at most {branches}, or `all`" if branches > 1 else "leave it out, or draw more edges"
+    message = f"asks for {short_repr(wanted)} branches, but {lead} here{apart}; {advice}"
+    yield Problem(at(node.path, "config", key), message)
 
 
 # -- the graph -------------------------------------------------------------------------------------------
 
 
 def cycle_problems(nodes: Mapping[str, CheckedNode], edges: Sequence[CheckedEdge]) -> Iterator[Problem]:
-    """A problem for each edge that leads back to a node before it.
+    """Yield a problem for each edge that leads back to a node before it.
 
-    Depth-first search from every node, in time linear in the size of the graph and without recursion:
-    an edge into the path that is being followed closes a cycle, and without those edges there is none.
+    Depth-first search from every node, in time linear in the size of the graph and without recursion. An
+    edge into the current path closes a cycle, and without those edges there is none.
     """
     outgoing = _outgoing(nodes, edges)
     visited: set[str] = set()
@@ -155,11 +195,13 @@ def _cycle_message(path: Sequence[str], start: int) -> str:
 
 
 def unreachable_problems(nodes: Mapping[str, CheckedNode], edges: Sequence[CheckedEdge]) -> Iterator[Problem]:
-    """A problem for each node to which no way leads from any trigger.
+    """Yield a problem for each node that cannot be reached from any trigger.
 
-    In doubt there is none: a node whose type is illegible may be a trigger, an edge whose source is
-    illegible may come from one.
+    In doubt there is none. A node whose type is illegible may be a trigger; an edge whose source is
+    illegible may come from one, and one whose target is illegible may lead anywhere.
     """
+    if any(edge.edge is None and edge.target is None for edge in edges):
+        return
     outgoing = _outgoing(nodes, edges)
     starts = [node_id for node_id, node in nodes.items() if node.type in ("trigger", None)]
     starts += [edge.target for edge in edges if edge.source is None and edge.target is not None]

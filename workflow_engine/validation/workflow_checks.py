@@ -1,7 +1,7 @@
 """Every problem of a definition at once, each with its path and what to do.
 
-Parts are checked one by one and as far as they are legible, so that no problem hides another; nor does one
-problem bring forth others: what follows from it alone is not told. The way from raw data to a `Workflow`.
+Parts are checked one by one and as far as they are legible, so that no problem hides another. Problems that
+only follow from another one are not reported. This is the way from raw data to a `Workflow`.
 """
 
 from __future__ import annotations
@@ -9,22 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from workflow_engine.definition import Workflow
-from workflow_engine.definition_text import parse_definition
+from workflow_engine.definition.problems import check_model, short_repr
+from workflow_engine.definition.text import parse_definition
+from workflow_engine.definition.workflow import Workflow
 from workflow_engine.errors import DefinitionInvalid, Problem
-from workflow_engine.model_problems import check_model, shown
-from workflow_engine.node_types import NodeRegistry
-from workflow_engine.problem_paths import at
-from workflow_engine.release import not_in_this_release
-from workflow_engine.validation.edge_checks import check_edges, cycle_problems, unreachable_problems
-from workflow_engine.validation.node_checks import CheckedNode, check_nodes
+from workflow_engine.nodes.registry import NodeRegistry
+from workflow_engine.paths import at
+from workflow_engine.validation.body_checks import check_bodies
+from workflow_engine.validation.concurrency_checks import concurrency_problems
+from workflow_engine.validation.edge_checks import (
+    check_edges,
+    cycle_problems,
+    join_problems,
+    unreachable_problems,
+)
+from workflow_engine.validation.node_checks import CheckedNode, check_nodes, variables_set
+from workflow_engine.validation.unsupported import not_in_this_release
 
 MAX_NODES = 10_000
 MAX_EDGES = 50_000
 
 
 def validate(content: Any, registry: NodeRegistry) -> Workflow:
-    """The workflow that a definition describes: a JSON value, or a `Workflow` that was built in Python.
+    """Return the workflow that a definition describes: a JSON value, or a `Workflow` built in Python.
 
     Raises `DefinitionInvalid` with all problems.
     """
@@ -33,7 +40,7 @@ def validate(content: Any, registry: NodeRegistry) -> Workflow:
 
 
 def validate_text(text: str, registry: NodeRegistry, *, name: str = "") -> Workflow:
-    """The workflow that YAML or JSON text describes; `name` is the file's name, for messages.
+    """Return the workflow that YAML or JSON text describes; `name` is the file's name, for messages.
 
     Raises `DefinitionUnreadable` for text that is neither, `DefinitionInvalid` with all problems, repeated
     keys among them.
@@ -44,7 +51,7 @@ def validate_text(text: str, registry: NodeRegistry, *, name: str = "") -> Workf
 
 
 def problems_of(content: Any, registry: NodeRegistry) -> list[Problem]:
-    """Everything that is wrong with a definition, in the order of the definition; empty if it is valid."""
+    """Return all problems of a definition, in the order of the definition; empty if it is valid."""
     return _inspect(content, registry)[1]
 
 
@@ -60,7 +67,7 @@ def _inspect(content: Any, registry: NodeRegistry) -> tuple[Workflow | None, lis
         content = content.to_dict()
     if not isinstance(content, Mapping):
         return None, [
-            Problem("", f"a definition is an object with id, nodes and edges, not {shown(content)}")
+            Problem("", f"a definition is an object with id, nodes and edges, not {short_repr(content)}")
         ]
     problems = list(_frame_problems(content))
     nodes, edges = _list(content, "nodes"), _list(content, "edges")
@@ -68,14 +75,20 @@ def _inspect(content: Any, registry: NodeRegistry) -> tuple[Workflow | None, lis
         return None, [*problems, *_size_problems(nodes, edges)]
     checked_nodes = check_nodes(nodes, registry)
     by_id = _by_id(checked_nodes)
-    checked_edges = check_edges(edges, by_id)
+    are_nodes_legible = len(by_id) == len(checked_nodes) and _is_list_or_absent(content, "nodes")
+    checked_edges = check_edges(edges, by_id, all_nodes_known=are_nodes_legible)
     problems += _name_problems(content.get("variables"), by_id)
+    for name, path in variables_set(checked_nodes):
+        problems += _name_problem(name, path, by_id)
     problems += [problem for node in checked_nodes for problem in node.problems]
+    problems += check_bodies(nodes, checked_nodes, _names(content.get("variables"), by_id), registry)
     problems += [problem for edge in checked_edges for problem in edge.problems]
+    problems += join_problems(by_id, checked_edges) if _is_list_or_absent(content, "edges") else ()
     problems += cycle_problems(by_id, checked_edges)
     if any(node.type in ("trigger", None) for node in checked_nodes):
-        problems += unreachable_problems(by_id, checked_edges)
-    elif isinstance(content.get("nodes", []), list | tuple):
+        if _is_list_or_absent(content, "edges"):
+            problems += unreachable_problems(by_id, checked_edges)
+    elif _is_list_or_absent(content, "nodes"):
         problems.append(Problem("nodes", _NO_TRIGGER))
     if problems:
         return None, problems
@@ -84,17 +97,20 @@ def _inspect(content: Any, registry: NodeRegistry) -> tuple[Workflow | None, lis
         "nodes": [node.node for node in checked_nodes],
         **({"edges": [edge.edge for edge in checked_edges]} if "edges" in content else {}),
     }
-    return check_model(Workflow, sound)
+    workflow, problems = check_model(Workflow, sound)
+    if workflow is not None:
+        problems = list(concurrency_problems(workflow, registry))
+    return (None if problems else workflow), problems
 
 
 _NO_TRIGGER = (
-    "there is no trigger, so that nothing can start; add a node such as "
+    "there is no trigger, so no execution can start; add a node such as "
     "{id: start, type: trigger, subType: manual}"
 )
 
 
 def _frame_problems(content: Mapping[Any, Any]) -> Iterator[Problem]:
-    """What is wrong with everything but the nodes and edges."""
+    """Yield the problems of everything but the nodes and edges."""
     lists: dict[str, list[Any]] = {
         key: [] for key in ("nodes", "edges") if isinstance(content.get(key), list | tuple)
     }
@@ -102,14 +118,24 @@ def _frame_problems(content: Mapping[Any, Any]) -> Iterator[Problem]:
     unavailable = (
         not_in_this_release("settings", settings, "settings") if isinstance(settings, Mapping) else []
     )
-    _, problems = check_model(Workflow, {**content, **lists})
-    yield from (problem for problem in problems if problem.path not in {each.path for each in unavailable})
-    yield from unavailable
+    frame, problems = check_model(Workflow, {**content, **lists})
+    yield from problems
+    if frame is not None and frame.settings.hops == "inline" and frame.settings.concurrency > 1:
+        yield Problem(
+            "settings.concurrency",
+            "with hops: inline one worker walks all branches, a node at a time; leave out one of the two",
+        )
+    # A value that no release accepts is a problem of its own.
+    yield from (each for each in unavailable if each.path not in {problem.path for problem in problems})
 
 
 def _list(content: Mapping[Any, Any], key: str) -> Sequence[Any]:
     value = content.get(key)
     return value if isinstance(value, list | tuple) else ()
+
+
+def _is_list_or_absent(content: Mapping[Any, Any], key: str) -> bool:
+    return isinstance(content.get(key, []), list | tuple)
 
 
 def _size_problems(nodes: Sequence[Any], edges: Sequence[Any]) -> Iterator[Problem]:
@@ -119,7 +145,7 @@ def _size_problems(nodes: Sequence[Any], edges: Sequence[Any]) -> Iterator[Probl
 
 
 def _by_id(nodes: Sequence[CheckedNode]) -> dict[str, CheckedNode]:
-    """Nodes by id; of those that share one, the first."""
+    """Return the nodes by id; of those that share one, the first."""
     by_id: dict[str, CheckedNode] = {}
     for node in nodes:
         if node.id is not None:
@@ -127,14 +153,25 @@ def _by_id(nodes: Sequence[CheckedNode]) -> dict[str, CheckedNode]:
     return by_id
 
 
+def _names(variables: Any, nodes: Mapping[str, CheckedNode]) -> dict[str, str]:
+    """Return every name that a body sees, and what it is the name of."""
+    names = {node_id: node.path for node_id, node in nodes.items()}
+    return names | {
+        name: at("variables", name)
+        for name in (variables if isinstance(variables, Mapping) else ())
+        if isinstance(name, str)
+    }
+
+
 def _name_problems(variables: Any, nodes: Mapping[str, CheckedNode]) -> Iterator[Problem]:
-    """Expressions read variables and outputs by name, so that each name must stand for one thing."""
+    """Check names of variables: expressions read variables and outputs by name, so each must be unique."""
     for name in variables if isinstance(variables, Mapping) else ():
-        if not isinstance(name, str):
-            continue
-        if name.startswith("_"):
-            yield Problem(at("variables", name), "names that start with _ belong to the engine; rename it")
-        elif name in nodes:
-            yield Problem(
-                at("variables", name), f"{nodes[name].path} has this name too; rename one of the two"
-            )
+        if isinstance(name, str):
+            yield from _name_problem(name, at("variables", name), nodes)
+
+
+def _name_problem(name: str, path: str, nodes: Mapping[str, CheckedNode]) -> Iterator[Problem]:
+    if name.startswith("_"):
+        yield Problem(path, "names that start with _ belong to the engine; rename it")
+    elif name in nodes:
+        yield Problem(path, f"{nodes[name].path} has this name too; rename one of the two")

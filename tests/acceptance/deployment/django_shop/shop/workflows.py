@@ -1,0 +1,6 @@
+"""How the project starts workflows."""
+
+from shop.celery import app
+from workflow_engine import WorkflowClient
+
+client = WorkflowClient(app=app)

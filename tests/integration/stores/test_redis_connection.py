@@ -1,0 +1,118 @@
+"""Each thread keeps a connection to Redis, and no reply reaches the wrong command."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from support.broker import Broker
+from support.polling import poll
+from workflow_engine import Settings
+from workflow_engine.embedded import EmbeddedRedis
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.redis.client import connect_redis
+
+EXECUTION = "01890000-0000-7000-8000-000000000001"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect_redis(Settings(redis_url=redis_url)) as client:
+        yield client
+
+
+def identity(client: redis.Redis) -> int:
+    """Return Redis' id of the connection that this thread's commands take."""
+    return int(client.client_id())
+
+
+def test_all_commands_of_a_thread_take_one_connection_and_other_threads_have_theirs(
+    client: redis.Redis,
+) -> None:
+    others: list[int] = []
+    thread = threading.Thread(target=lambda: others.extend([identity(client), identity(client)]))
+    thread.start()
+    thread.join()
+
+    assert identity(client) == identity(client)
+    assert others[0] == others[1] != identity(client)
+
+
+def test_a_forked_process_has_a_connection_of_its_own(client: redis.Redis) -> None:
+    parents = identity(client)
+    read, write = os.pipe()
+
+    if (child := os.fork()) == 0:
+        try:
+            os.write(write, str(identity(client)).encode())
+        finally:
+            os._exit(0)
+
+    os.waitpid(child, 0)
+    assert int(os.read(read, 100)) != parents
+    assert identity(client) == parents
+
+
+def test_an_unread_reply_is_not_taken_for_that_to_the_next_command(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise Interrupted
+
+    client.set("waits", "for nobody", ex=60)
+    with monkeypatch.context() as while_it_waits:
+        while_it_waits.setattr(client, "parse_response", interrupt)
+        with pytest.raises(Interrupted):
+            client.get("waits")
+
+    assert client.get("absent") is None
+
+
+def test_a_refused_command_costs_no_connection(client: redis.Redis) -> None:
+    before = identity(client)
+
+    client.set("text", "a", ex=60)
+    with pytest.raises(redis.ResponseError):
+        client.incr("text")
+
+    assert identity(client) == before
+
+
+def test_a_command_after_a_restart_of_redis_connects_anew() -> None:
+    with EmbeddedRedis() as server, connect_redis(Settings(redis_url=server.url)) as client:
+        client.set("kept", "yes")
+        server.restart()
+
+        assert client.ping()
+
+
+def test_a_dropped_engine_takes_its_threads_and_its_connections_along(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    def connections() -> set[str]:
+        return {each["id"] for each in redis_client.client_list()}
+
+    def use_an_engine() -> set[str]:
+        before = connections()
+        engine = Engine.assemble(settings, dispatcher=Broker())
+        claim = engine.locks.acquire_lock(EXECUTION)
+        assert claim is not None
+        with engine.running_nodes.running(claim):
+            made = connections() - before
+        engine.locks.release_lock(claim)
+        engine.database.dispose()
+        return made
+
+    made = use_an_engine()
+    gc.collect()
+
+    assert made
+    poll(lambda: not made & connections(), "its connections are closed")

@@ -1,0 +1,141 @@
+"""Producers and workers publish through one client, which lives as long as its connections do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from kombu import Connection, Consumer, Queue
+from kombu.asynchronous import Hub
+from kombu.transport import redis as kombu_redis
+
+from support.event_loop import turn_until
+from workflow_engine import Settings
+from workflow_engine.broker.dispatcher import producer_app
+from workflow_engine.broker.redis_transport import Channel, Transport
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[Connection]:
+    """Return a producer's connection to the broker."""
+    with producer_app(Settings(redis_url=redis_url)).connection_for_write() as connection:
+        yield connection
+
+
+@pytest.fixture
+def channel(connection: Connection) -> Channel:
+    assert isinstance(connection.default_channel, Channel)
+    return connection.default_channel
+
+
+def test_all_commands_of_a_channel_go_through_one_client(channel: Channel) -> None:
+    with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+        assert first is second
+
+
+def test_waiting_for_messages_holds_up_no_other_command(channel: Channel) -> None:
+    with channel.conn_or_acquire() as shared:
+        assert channel.client is not shared
+        assert channel.client.connection_pool is not shared.connection_pool
+
+
+def test_a_client_ends_with_its_connections_and_the_next_works(channel: Channel) -> None:
+    with channel.conn_or_acquire() as before:
+        before.ping()
+    channel._disconnect_pools()
+
+    with channel.conn_or_acquire() as after:
+        assert after is not before
+        assert after.ping()
+
+
+def test_a_forked_process_has_a_client_and_connections_of_its_own(channel: Channel) -> None:
+    with channel.conn_or_acquire() as parents:
+        parents.ping()
+    read, write = os.pipe()
+
+    if (child := os.fork()) == 0:
+        try:
+            channel._after_fork()  # as billiard's pool does in each process
+            with channel.conn_or_acquire() as own:
+                os.write(write, b"own" if own is not parents and own.ping() else b"shared")
+        finally:
+            os._exit(0)
+
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"own"
+    assert parents.ping()
+
+
+def test_a_forked_process_leaves_the_reply_that_its_parent_waits_for(connection: Connection) -> None:
+    received: list[str] = []
+    channel = connection.default_channel
+    with Consumer(channel, Queue("orders"), no_ack=True) as consumer:
+        consumer.register_callback(lambda body, message: received.append(body))
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.01)
+        connection.clone().Producer(routing_key="orders", auto_declare=False).publish("first")
+
+        if (child := os.fork()) == 0:
+            try:
+                connection.collect()  # as billiard's pool does in each process with a pool's connections
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+        connection.drain_events(timeout=5)
+    assert received == ["first"]
+
+
+def test_the_event_loop_keeps_its_sockets_and_takes_those_of_a_new_connection(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub()
+    received: list[str] = []
+    producer = connection.Producer(routing_key="orders", auto_declare=False)
+    connection.transport.register_with_event_loop(connection.connection, hub)
+    with closing(hub), Consumer(connection.default_channel, Queue("orders"), no_ack=True) as consumer:
+        consumer.register_callback(lambda body, message: received.append(body))
+        producer.publish("first")
+        turn_until(hub, lambda: received == ["first"])
+
+        touched: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(hub.poller, "register", lambda socket, _: touched.append(socket))
+            for _ in range(3):
+                hub.run_once()
+        assert touched == []
+
+        connection.default_channel.client.connection.disconnect()
+        producer.publish("second")
+        turn_until(hub, lambda: received == ["first", "second"])
+
+
+def test_the_broker_keeps_its_name_in_logs(connection: Connection) -> None:
+    assert isinstance(connection.transport, Transport)
+    assert connection.as_uri().startswith("redis://")
+    assert connection.clone().as_uri() == connection.as_uri()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://broker.example.com/0",
+        "unix:///run/redis.sock",
+        "sentinel://a.example.com:26379/0?master_name=main;sentinel://b.example.com:26379/0",
+        "redis://a.example.com/0;redis://b.example.com/0",
+        "amqp://broker.example.com//",
+    ],
+)
+def test_other_brokers_keep_the_transport_that_kombu_has_for_them(url: str) -> None:
+    settings = Settings(broker_url=url)
+
+    transport = producer_app(settings).connection_for_write().transport
+    assert type(transport) is not Transport
+
+
+def test_a_transport_of_ours_is_still_one_of_kombus() -> None:
+    assert issubclass(Transport, kombu_redis.Transport)
+    assert Transport.driver_type == "redis"

@@ -1,0 +1,89 @@
+"""Operators' moves and timeouts in memory, behind the methods of `OperatorMoves` and `ExecutionTimeouts`."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from datetime import timedelta
+
+from simulation.postgres_in_memory import PostgresInMemory
+from simulation.rows import ExecutionRow, open_waits, put_aside_or_on
+from workflow_engine.execution.states import ExecutionStatus, SupersededFor, WaitStatus
+from workflow_engine.execution.superseding import visits_after
+from workflow_engine.postgres.executions.moves import Change, Moved
+from workflow_engine.postgres.executions.timeouts import TimedOut
+
+
+class MovesInMemory:
+    """Stands in for `OperatorMoves`."""
+
+    def __init__(self, database: PostgresInMemory) -> None:
+        self._database = database
+
+    def write(
+        self, execution_id: str, change: Change, *, actor: str | None = None, reason: str | None = None
+    ) -> Moved | None:
+        row = self._database.executions.get(execution_id)
+        if row is None or row.status not in change.sources or change.fence not in (None, row.fence):
+            return None
+        before = row.status
+        follow_ups = None
+        if change.status.is_finished:
+            follow_ups = self._database.end(
+                row, change.status, event=change.event, actor=actor, reason=reason
+            )
+        else:
+            self._go_on(row, change)
+            row.history.append((change.event, actor, reason))
+        return Moved(before, row.seq, follow_ups)
+
+    def _go_on(self, row: ExecutionRow, change: Change) -> None:
+        now = self._database.clock.now()
+        if change.takes_fence:
+            row.fence = str(uuid.uuid4())
+        if change.version is not None:
+            row.new = dataclasses.replace(row.new, version=change.version)
+        if change.superseded_for is not None:
+            self._supersede(row, change)
+            row.seq += 1
+            row.epoch_fence = row.fence
+            row.crashes.clear()
+            whole = self._database.definitions[row.new.workflow_id, row.new.version]["settings"]["timeout"]
+            row.expires_at, row.timeout_left = now + timedelta(seconds=whole), None
+        for wait in row.waits:
+            if wait.seq in change.waiting and wait.status in (WaitStatus.CANCELLED, WaitStatus.RESUMING):
+                was_woken = wait.claimed_until is not None
+                wait.status = WaitStatus.RESUMING if was_woken else WaitStatus.WAITING
+                wait.claimed_until = now if was_woken else None
+        put_aside_or_on(row, change.status, now)
+
+    def _supersede(self, row: ExecutionRow, change: Change) -> None:
+        superseded = {each.seq for each in change.superseded}
+        row.journal = [each for each in row.journal if each.entry.seq not in superseded]
+        if change.superseded_for is SupersededFor.RERUN:
+            row.visits = visits_after(row.visits, change.superseded)
+        for wait in open_waits(row):
+            if wait.seq in superseded:
+                wait.status = WaitStatus.CANCELLED
+
+
+class TimeoutsInMemory:
+    """Stands in for `ExecutionTimeouts`."""
+
+    def __init__(self, database: PostgresInMemory) -> None:
+        self._database = database
+
+    def end(self, limit: int = 200) -> list[TimedOut]:
+        now = self._database.clock.now()
+        overdue = [
+            execution_id
+            for execution_id, row in self._database.executions.items()
+            if row.expires_at is not None and row.expires_at <= now
+        ][:limit]
+        for execution_id in overdue:
+            row = self._database.executions[execution_id]
+            error = f"the execution took longer than its timeout of {row.new.timeout:g} s"
+            self._database.end(
+                row, ExecutionStatus.FAILED, error=error, event="TIMED_OUT", actor="timekeeper", reason=error
+            )
+        return [TimedOut(execution_id) for execution_id in overdue]

@@ -1,0 +1,241 @@
+"""A fleet that is disturbed between any two steps of the executor keeps both promises.
+
+Nothing is lost: every execution ends COMPLETED with the result of an undisturbed run. And a node's result is
+committed once. Removing the safeguards, one at a time, shows that the search detects a broken promise.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simulation.postgres_in_memory import CASCADE, CHECKS, ONE_TRANSACTION, REPEATED_END
+from simulation.shapes import MODES
+from simulation.simulated_fleet import (
+    KINDS,
+    LOOKS,
+    SHAPES,
+    TO_CONTEXTS,
+    TO_DATABASE,
+    TO_LOCKS,
+    TO_MESSAGES,
+    TO_SERVERS,
+    Move,
+    Variant,
+    moves_of,
+    problems,
+    undisturbed,
+)
+from workflow_engine.engine.executor import WorkflowExecutor
+from workflow_engine.redis.client import script_text
+
+HOPS = tuple(MODES)
+
+property_test = settings(
+    max_examples=max(200, settings().max_examples), suppress_health_check=[HealthCheck.too_slow]
+)
+
+moves = st.lists(st.sampled_from(moves_of(KINDS)), max_size=60)
+
+
+brokers = st.booleans().map(lambda is_in_redis: Variant(queue_is_in_redis=is_in_redis))
+"""The broker is in the Redis of the contexts, or elsewhere."""
+
+
+@pytest.mark.parametrize("hops", HOPS)
+@pytest.mark.parametrize("shape", SHAPES)
+@property_test
+@given(moves, brokers)
+def test_under_any_disturbance_nothing_is_lost_and_no_result_is_committed_twice(
+    shape: str, hops: str, moves: list[Move], broker: Variant
+) -> None:
+    assert problems(shape, hops, moves, broker) == []
+
+
+READ_WHAT_RAN_BEFORE = {"join_any"}
+"""Shapes in which a branch reads what the one before it has done, which is then not certain any more."""
+
+
+@pytest.mark.parametrize("hops", HOPS)
+@pytest.mark.parametrize("shape", sorted(SHAPES.keys() - READ_WHAT_RAN_BEFORE))
+@settings(property_test, max_examples=max(50, settings().max_examples))
+@given(st.lists(st.sampled_from(moves_of((*KINDS, *TO_DATABASE))), max_size=60))
+def test_where_postgres_has_lost_commits_the_execution_comes_to_the_same_end(
+    shape: str, hops: str, moves: list[Move]
+) -> None:
+    assert problems(shape, hops, moves) == []
+
+
+# -- the safeguards behind the promises -----------------------------------------------------------------
+
+MOST_RUNS = 2_000
+
+
+def without(script: str, *checks: tuple[str, str]) -> Variant:
+    """Return the engine with a check of one of its Redis scripts removed."""
+    for check, _ in checks:
+        assert check in script_text(script), f"{script} has changed: update its check in this test"
+    return Variant(edits=dict(checks))
+
+
+class NeverPublishesAfterARefusal(WorkflowExecutor):
+    """A hop calls this when its result was refused; also after a pause or an interruption, but not here."""
+
+    def resume_execution(self, execution_id: str) -> bool:
+        return False
+
+
+BROKEN = {
+    "the fence of a commit": (
+        Variant(checks=CHECKS - {"fence"}),
+        (*TO_MESSAGES, *TO_LOCKS),
+        "was committed 2 times",
+    ),
+    "the mark of a node that must not be repeated": (
+        Variant(checks=CHECKS - {"mark"}),
+        (*TO_MESSAGES, *TO_LOCKS, "die"),
+        "the node that must not be repeated ran 2 times",
+    ),
+    "the seq on entering": (
+        without("enter", ("not whole or seq < wanted", "not whole")),
+        TO_CONTEXTS,
+        "has stalled although nothing was lost",
+    ),
+    "the seq on leaving": (
+        without("leave", ("whole and seq == ARGV[2]", "whole")),
+        TO_CONTEXTS,
+        "the execution is FAILED",
+    ),
+    "the seq while a node runs": (
+        without("read_outputs", ("seq ~= ARGV[1]", "false")),
+        TO_CONTEXTS,
+        "the result is",
+    ),
+    "whether a context is whole": (
+        without("enter", ("redis.call('HLEN', KEYS[1]) - (mark and 1 or 0) == size", "true")),
+        TO_CONTEXTS,
+        "the execution is FAILED",
+    ),
+    "the contention flag of a lock": (
+        without("leave", ("redis.call('DEL', KEYS[2])", "0")),
+        (*TO_MESSAGES, *TO_CONTEXTS),
+        "has stalled although nothing was lost",
+    ),
+    "the publish after a refusal": (
+        Variant(executor=NeverPublishesAfterARefusal),
+        (*TO_MESSAGES, *TO_LOCKS, "cache goes back"),
+        "has stalled although nothing was lost",
+    ),
+}
+
+
+BROKEN_FOR_SIBLINGS = {
+    "that no sibling has committed this node": (
+        Variant(checks=CHECKS - {"own node"}),
+        (*TO_MESSAGES, *TO_LOCKS),
+        "was committed 2 times",
+    ),
+    "that the journal continues the one that was read": (
+        Variant(checks=CHECKS - {"chain", "fence"}),
+        TO_DATABASE,
+        "cannot be replayed",
+    ),
+    "the gap of a sibling that has not left": (
+        without("leave_place", ("gaps[missed] = sibling", "")),
+        (),
+        "the execution is FAILED",
+    ),
+    "the seq on leaving": (
+        without("leave_place", ("seq >= tonumber(ARGV[3])", "true")),
+        TO_CONTEXTS,
+        "the execution is FAILED",
+    ),
+    "whether a context is whole": (
+        without("enter_place", ("redis.call('HLEN', KEYS[1]) == size", "true")),
+        TO_CONTEXTS,
+        "the execution is FAILED",
+    ),
+}
+"""Where nodes of one execution run at the same time."""
+
+
+@pytest.mark.parametrize("hops", ["spread", "inline"])
+@pytest.mark.parametrize(("variant", "kinds", "promise"), BROKEN.values(), ids=BROKEN)
+def test_without_it_a_promise_is_broken(
+    variant: Variant, kinds: tuple[str, ...], promise: str, hops: str
+) -> None:
+    check_that_it_is_broken(variant, kinds, promise, hops)
+
+
+@pytest.mark.parametrize(
+    ("variant", "kinds", "promise"), BROKEN_FOR_SIBLINGS.values(), ids=BROKEN_FOR_SIBLINGS
+)
+def test_without_it_a_promise_is_broken_where_siblings_run(
+    variant: Variant, kinds: tuple[str, ...], promise: str
+) -> None:
+    check_that_it_is_broken(variant, kinds, promise, "parallel")
+
+
+def check_that_it_is_broken(variant: Variant, kinds: tuple[str, ...], promise: str, hops: str) -> None:
+    moves = moves_of(kinds)
+
+    found = (problems(shape, hops, chosen, variant) for shape, chosen in runs(moves, MOST_RUNS))
+
+    assert any(promise in problem for broken in found for problem in broken)
+
+
+def lacking(check: str) -> Variant:
+    """Return the engine without one of the safeguards of children."""
+    return Variant(checks=CHECKS - {check})
+
+
+WITHOUT_CHILDREN = {
+    ONE_TRANSACTION: ("children", ("die", *TO_SERVERS), "the execution was lost: it is WAITING"),
+    REPEATED_END: ("children", TO_SERVERS, "is"),
+    CASCADE: ("overtaken_children", LOOKS, "runs on although its parent has ended"),
+}
+
+
+@pytest.mark.parametrize("check", WITHOUT_CHILDREN)
+def test_without_it_a_promise_about_children_is_broken(check: str) -> None:
+    shape, kinds, promise = WITHOUT_CHILDREN[check]
+    moves = moves_of(kinds)
+
+    found = (problems(shape, "spread", chosen, lacking(check)) for _, chosen in runs(moves, MOST_RUNS))
+
+    assert any(promise in problem for broken in found for problem in broken)
+
+
+@pytest.mark.parametrize("hops", HOPS)
+def test_no_promise_rests_on_the_lock(hops: str) -> None:
+    lockless = without("enter", ("if holder ~= ARGV[1] then", "if false then"))
+    assert "if holder ~= ARGV[1] then" in script_text("enter_place")
+
+    # Once commits are lost, branches may be committed in another order, which the lock would prevent.
+    kinds = [kind for kind in KINDS if kind not in TO_DATABASE]
+
+    for shape, chosen in runs(moves_of(kinds), 300):
+        assert problems(shape, hops, chosen, lockless) == []
+
+
+def runs(moves: list[Move], count: int) -> Iterable[tuple[str, list[Move]]]:
+    """Yield the same runs every time: of all shapes in turn, each with moves of its own."""
+    shapes = list(SHAPES)
+    for number in range(count):
+        dice = random.Random(number)
+        yield shapes[number % len(shapes)], dice.choices(moves, k=dice.randint(10, 60))
+
+
+@pytest.mark.parametrize("hops", HOPS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_undisturbed_run_comes_to_its_end(shape: str, hops: str) -> None:
+    assert undisturbed(shape, hops)["outputs"]
+
+
+@pytest.mark.parametrize("shape", ["line", "skip", "retry", "retry_by_rules", "waiting", "wide"])
+def test_siblings_lead_to_the_result_of_one_node_after_the_other(shape: str) -> None:
+    assert undisturbed(shape, "parallel") == undisturbed(shape, "spread")

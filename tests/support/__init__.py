@@ -1,0 +1,1 @@
+"""What the tests of several folders share: workers, a broker, nodes, definitions and invariants."""

@@ -1,0 +1,28 @@
+"""Each state of an execution has one writer among the statements and functions of Postgres."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from support.repository import ROOT
+
+POSTGRES = ROOT / "workflow_engine/postgres"
+
+WRITERS = {
+    r"completed_at = now\(\)": "end_execution_v1.sql",
+    r"wake_requested = true": "request_wake_v1.sql",
+    r"wake_requested = false": "take_wake_v1.sql",
+    r"INSERT INTO \{s\}\.executions\b": "start_execution_v1.sql",
+    r"nodes_executed \+ is_final": "commit_node_v1.sql",
+    r"superseded_by = [a-z]": "move_execution_v1.sql",
+}
+"""What writes a state, and the file in which alone it stands."""
+
+
+@pytest.mark.parametrize(("writes", "owner"), WRITERS.items(), ids=WRITERS.values())
+def test_a_state_is_written_in_one_place(writes: str, owner: str) -> None:
+    files = [*POSTGRES.rglob("*.py"), *POSTGRES.rglob("*.sql")]
+
+    assert [file.name for file in files if re.search(writes, file.read_text())] == [owner]

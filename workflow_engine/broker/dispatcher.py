@@ -1,0 +1,226 @@
+"""Dispatching: the messages that ask workers to run nodes, and the only place that makes them.
+
+They are published here, except those that the script which leaves a node can send. A message is a hint: it
+carries ids and nothing else, so that it is small for every workflow, and it may be lost, doubled or late
+without harm.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from celery import Celery
+from kombu import exceptions
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+from kombu.messaging import Producer
+from kombu.transport.redis import Channel as RedisChannel
+from kombu.transport.redis import SentinelTransport
+
+from workflow_engine.addresses.redis import DEFAULT_HOST, DEFAULT_PORT, RedisAddress
+from workflow_engine.broker.wire_format import committed_at_of, queued_content, task_body, task_headers
+from workflow_engine.errors import BrokerUnavailable
+from workflow_engine.execution.messages import Dispatch, QueuedMessage
+from workflow_engine.outages import outages
+from workflow_engine.settings import Settings
+
+LOOKED_THROUGH = 50
+"""Messages at the front of a queue that are searched for one of ours; others may use the queue too."""
+
+RETRY_POLICY = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+
+
+class Backlog(Enum):
+    """The state of a queue without a message whose time is known."""
+
+    NONE = "no message of the engine waits in it"
+    UNKNOWN = "this broker does not show its queues, or only foreign messages wait at the front"
+
+
+class Dispatcher(Protocol):
+    """Sends nodes to workers."""
+
+    def publish(self, dispatches: Sequence[Dispatch]) -> None:
+        """Hand the messages to the broker. Raises `BrokerUnavailable`."""
+        ...
+
+    def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
+        """Return the message as the Redis of the contexts keeps it; None if its queue is elsewhere.
+
+        This does not send it. Raises `BrokerUnavailable`.
+        """
+        ...
+
+    def oldest(self, queue: str, priority: int) -> datetime | Backlog:
+        """Return the time of the commit behind the message that is next in line.
+
+        Raises `BrokerUnavailable`.
+        """
+        ...
+
+
+class CeleryDispatcher:
+    """Publishes each node as a Celery task through one producer per thread, kept open.
+
+    `contexts_url` names the Redis that has the contexts, which may be the broker as well.
+    """
+
+    def __init__(self, app: Celery, contexts_url: str = "") -> None:
+        self._app = app
+        self._contexts_url = contexts_url
+        self._producers = threading.local()
+
+    def publish(self, dispatches: Sequence[Dispatch]) -> None:
+        try:
+            self._publish_all(self._producer(), dispatches)
+        except self._refusals as error:
+            self._producers.held = None
+            raise BrokerUnavailable(f"the broker accepts no messages: {error}") from error
+        outages.record_reply(BrokerUnavailable)
+
+    def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
+        if (queues := self._queues_beside_contexts) is None:
+            return None
+        key = _queue_key(queues, dispatch.queue, dispatch.priority)
+        task_id = _new_task_id()
+        content = queued_content(
+            task_body(dispatch.message),
+            task_headers(dispatch, task_id),
+            task_id,
+            dispatch.queue,
+            dispatch.priority,
+        )
+        return QueuedMessage(key, content)
+
+    @functools.cached_property
+    def _queues_beside_contexts(self) -> RedisChannel | None:
+        """The channel that has kombu's names of queues, if they are in the Redis of the contexts."""
+        broker = broker_address(self._app)
+        if broker is None or not self._contexts_url:
+            return None
+        if not broker.is_same_database(RedisAddress.parse(self._contexts_url)):
+            return None
+        try:
+            channel = self._producer().channel
+        except self._refusals as error:
+            raise BrokerUnavailable(f"the broker does not respond: {error}") from error
+        return channel if _names_its_lists(channel) else None
+
+    def oldest(self, queue: str, priority: int) -> datetime | Backlog:
+        channel = self._producer().channel
+        if not _names_its_lists(channel):
+            return Backlog.UNKNOWN
+        name = _queue_key(channel, queue, priority)
+        try:
+            # New messages are pushed on the left; not every command of this client adds the prefix.
+            with channel.conn_or_acquire() as client:
+                front = client.execute_command("LRANGE", name, -LOOKED_THROUGH, -1)
+        except self._refusals as error:
+            self._producers.held = None
+            raise BrokerUnavailable(f"cannot read the broker's queue: {error}") from error
+        times = (committed_at_of(message) for message in reversed(front))
+        found = next((time for time in times if time is not None), None)
+        return found or (Backlog.UNKNOWN if front else Backlog.NONE)
+
+    @functools.cached_property
+    def _refusals(self) -> tuple[type[Exception], ...]:
+        """The errors of kombu for a broker that is away, and those of a full or read-only one."""
+        connection: Connection = self._app.connection_for_write()
+        return (OperationalError, *connection.connection_errors, *connection.channel_errors)
+
+    def _publish_all(self, producer: Producer, dispatches: Sequence[Dispatch]) -> None:
+        """Publish in one round trip, since on a busy machine a hundred would wait a hundred times."""
+        if len(dispatches) > 1 and hasattr(producer, "batch"):  # since kombu 5.7
+            # Some may have arrived, and doubled messages do no harm. One by one, kombu reconnects.
+            with suppress(exceptions.BatchPublishError), producer.batch():
+                for dispatch in dispatches:
+                    self._publish_one(producer, dispatch)
+                return
+        for dispatch in dispatches:
+            self._publish_one(producer, dispatch)
+
+    def _publish_one(self, producer: Producer, dispatch: Dispatch) -> None:
+        task_id = _new_task_id()
+        producer.publish(
+            task_body(dispatch.message),
+            exchange="",
+            routing_key=dispatch.queue,
+            serializer="json",
+            headers=task_headers(dispatch, task_id),
+            correlation_id=task_id,
+            priority=dispatch.priority,
+            delivery_mode=2,
+            retry=True,
+            retry_policy=RETRY_POLICY,
+        )
+
+    def _producer(self) -> Producer:
+        held: tuple[int, Producer] | None = getattr(self._producers, "held", None)
+        if held is None or held[0] != os.getpid():
+            connection: Connection = self._app.connection_for_write()
+            held = (os.getpid(), Producer(connection.default_channel, auto_declare=False))
+            self._producers.held = held
+        return held[1]
+
+
+def _new_task_id() -> str:
+    """Return an id that was never used: workers would drop a revoked one for hours."""
+    return str(uuid.uuid4())
+
+
+def _names_its_lists(channel: object) -> bool:
+    """Return whether this is kombu's channel to Redis, with the private method that names its lists."""
+    return isinstance(channel, RedisChannel) and hasattr(channel, "_q_for_pri")
+
+
+def _queue_key(channel: RedisChannel, queue: str, priority: int) -> str:
+    """Return the list that kombu keeps for a queue and a priority."""
+    return f"{channel.global_keyprefix}{channel._q_for_pri(queue, priority)}"
+
+
+def producer_app(settings: Settings) -> Celery:
+    """Return a Celery app that only publishes, for programs that have none of their own."""
+    app, broker = Celery("workflow_engine", set_as_current=False), settings.broker_configuration()
+    app.conf.update(
+        # Not `broker_url`, which a variable CELERY_BROKER_URL in the environment would override.
+        broker_write_url=broker["broker_url"],
+        broker_read_url=broker["broker_url"],
+        broker_use_ssl=broker["broker_use_ssl"],
+        broker_transport=broker["broker_transport"],
+        broker_transport_options=broker["broker_transport_options"],
+        broker_connection_max_retries=None,
+        task_send_sent_event=False,
+    )
+    return app
+
+
+def broker_address(app: Celery) -> RedisAddress | None:
+    """Return the Redis that an app publishes to; None for another broker, for Sentinel and for several."""
+    connection: Connection = app.connection_for_write()
+    if connection.transport.driver_type != "redis" or len(connection.alt) > 1:
+        return None
+    if isinstance(connection.transport, SentinelTransport):
+        return None
+    try:
+        if connection.uri_prefix:
+            return RedisAddress.parse(f"{connection.uri_prefix}+{connection.hostname}")
+        database = int(str(connection.virtual_host).strip("/") or 0)
+    except ValueError:
+        return None
+    return RedisAddress(
+        scheme="rediss" if connection.ssl else "redis",
+        host=connection.hostname or DEFAULT_HOST,
+        port=connection.port or DEFAULT_PORT,
+        database=database,
+        username=connection.userid,
+        password=connection.password,
+        tls=connection.ssl if isinstance(connection.ssl, Mapping) else {},
+    )

@@ -1,0 +1,304 @@
+"""`pause`, `resume`, `cancel`, `retry` and `rerun`, for one execution or many.
+
+Executions are named by id, or selected by options; the user then confirms their number before any is moved.
+Each execution is moved by itself: one that is refused, because it has just ended, does not stop the others.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from workflow_engine.cli.command_group import ExitStatus, with_advice
+from workflow_engine.cli.invocation import Invocation, as_object, command
+from workflow_engine.cli.phrases import quantity, sanitise
+from workflow_engine.client import WorkflowClient
+from workflow_engine.control.executions import Move
+from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
+from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
+
+SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+
+
+class Age(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4
+    """A time span such as `3h`, in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)", value)
+        if found is None:
+            self.fail(
+                f"{value} is not a time span; write a number and s, min, h or d, such as 3h", param, ctx
+            )
+        return float(found[1]) * SECONDS_OF_UNIT[found[2]]
+
+
+def os_user() -> str | None:
+    """Return the name of the user who is logged in; None if the system has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
+SELECTION = [
+    click.argument("executions", metavar="[EXECUTION]...", nargs=-1),
+    click.option("--workflow", metavar="WORKFLOW", help="All executions of this workflow."),
+    click.option(
+        "--status",
+        "statuses",
+        multiple=True,
+        type=click.Choice([status.value for status in ExecutionStatus], case_sensitive=False),
+        metavar="STATUS",
+        help="All executions in this status; may be repeated.",
+    ),
+    click.option(
+        "--older-than", type=Age(), metavar="AGE", help="All executions older than this, such as 3h."
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
+    click.option("--reason", metavar="TEXT", help="Why, for the history of the execution."),
+    click.option(
+        "--actor", metavar="NAME", help="Who, for the history.  [default: the user who is logged in]"
+    ),
+]
+CHILDREN = click.option("--children", is_flag=True, help="Their children too, on all levels.")
+VERSION = click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    help="Continue with this version of the workflow.  [default: its own]",
+)
+
+
+def with_selection(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the argument and options that select executions, and that say who moves them and why."""
+    for parameter in reversed(SELECTION):
+        function = parameter(function)
+    return function
+
+
+@command("pause")
+@with_selection
+@CHILDREN
+def pause(
+    invocation: Invocation, reason: str | None, actor: str | None, children: bool, **chosen: Any
+) -> ExitStatus:
+    """Pause executions: start no further node until they are resumed.
+
+    A node that is running may finish. Timers that end and events that arrive are kept. No further child
+    starts, and those that run go on.
+
+    \b
+    workflow-engine pause 0199c8a0-… --reason 'moving the shop'
+    workflow-engine pause --workflow order-fulfilment
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.PAUSE,
+        lambda id: client.control.pause(id, children=children, reason=reason, actor=actor or os_user()),
+        **chosen,
+    )
+
+
+@command("resume")
+@with_selection
+@CHILDREN
+def resume(
+    invocation: Invocation, reason: str | None, actor: str | None, children: bool, **chosen: Any
+) -> ExitStatus:
+    """Resume paused executions.
+
+    Nodes that came due while they were paused are due now.
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.RESUME,
+        lambda id: client.control.resume(id, children=children, reason=reason, actor=actor or os_user()),
+        **chosen,
+    )
+
+
+@command("cancel")
+@with_selection
+def cancel(invocation: Invocation, reason: str | None, actor: str | None, **chosen: Any) -> ExitStatus:
+    """End executions at once. A running node is interrupted, and its result is refused.
+
+    \b
+    workflow-engine cancel 0199c8a0-… --reason 'ordered twice'
+    workflow-engine cancel --workflow order-fulfilment --status WAITING --older-than 30d
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.CANCEL,
+        lambda id: client.control.cancel(id, reason=reason, actor=actor or os_user()),
+        **chosen,
+    )
+
+
+@command("retry")
+@with_selection
+@VERSION
+def retry(
+    invocation: Invocation, reason: str | None, actor: str | None, version: int | None, **chosen: Any
+) -> ExitStatus:
+    """Resume failed executions from the failed node.
+
+    The node keeps its idempotency key; its failure stays in the journal, superseded.
+
+    \b
+    workflow-engine retry 0199c8a0-…
+    workflow-engine retry --workflow order-fulfilment --older-than 10min --version 4
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.RETRY,
+        lambda id: client.control.retry(id, version=version, reason=reason, actor=actor or os_user()),
+        **chosen,
+    )
+
+
+@command("rerun")
+@with_selection
+@click.option("--from", "from_node", required=True, metavar="NODE", help="The first node to run again.")
+@VERSION
+def rerun(
+    invocation: Invocation,
+    reason: str | None,
+    actor: str | None,
+    from_node: str,
+    version: int | None,
+    **chosen: Any,
+) -> ExitStatus:
+    """Run a node and everything after it again.
+
+    These nodes get new idempotency keys; what they did before stays in the journal, superseded. From the
+    trigger, everything runs again with the data that the execution was started with.
+
+    \b
+    workflow-engine rerun 0199c8a0-… --from charge
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.RERUN,
+        lambda id: client.control.rerun(
+            id, from_node, version=version, reason=reason, actor=actor or os_user()
+        ),
+        **chosen,
+    )
+
+
+def _operate(
+    invocation: Invocation,
+    client: WorkflowClient,
+    operation: Operation,
+    move: Callable[[str], Move],
+    *,
+    executions: Sequence[str],
+    workflow: str | None,
+    statuses: Sequence[str],
+    older_than: float | None,
+    yes: bool,
+) -> ExitStatus:
+    """Move the selected executions, and print what came of each."""
+    if len(executions) == 1 and not (workflow or statuses or older_than is not None):
+        _report(invocation, operation, [move(executions[0])], [])
+        return ExitStatus.YES
+    if not executions:
+        executions = _select(client, operation, workflow, statuses, older_than)
+        _confirm(invocation, operation, len(executions), yes)
+    elif workflow or statuses or older_than is not None:
+        raise click.UsageError("name executions, or select them by options, but not both")
+    moved: list[Move] = []
+    refused: list[tuple[str, WorkflowEngineError]] = []
+    with invocation.busy(f"{operation.value} {quantity(len(executions), 'execution')}"):
+        for execution in executions:
+            try:
+                moved.append(move(execution))
+            except BackingServiceUnavailable:
+                raise  # the others could not be moved either; to move an execution twice is harmless
+            except WorkflowEngineError as refusal:
+                refused.append((execution, refusal))
+    _report(invocation, operation, moved, refused)
+    return ExitStatus.NO if refused else ExitStatus.YES
+
+
+def _select(
+    client: WorkflowClient,
+    operation: Operation,
+    workflow: str | None,
+    statuses: Sequence[str],
+    older_than: float | None,
+) -> Sequence[str]:
+    if not (workflow or statuses or older_than is not None):
+        raise click.UsageError("name executions, or select them by --workflow, --status or --older-than")
+    wanted = [ExecutionStatus(status) for status in statuses]
+    if impossible := [status for status in wanted if status not in LEGAL_FROM[operation]]:
+        possible = ", ".join(status for status in ExecutionStatus if status in LEGAL_FROM[operation])
+        raise click.UsageError(
+            f"cannot {operation.value} an execution that is {impossible[0]}, only one that is {possible}"
+        )
+    return client.control.candidates(operation, workflow_id=workflow, statuses=wanted, older_than=older_than)
+
+
+def _confirm(invocation: Invocation, operation: Operation, number: int, yes: bool) -> None:
+    if yes or number == 0:
+        return
+    if invocation.as_json:
+        raise click.UsageError(
+            f"{quantity(number, 'execution')} would be moved; confirm with --yes, since --json asks nothing"
+        )
+    click.confirm(f"{operation.value.capitalize()} {quantity(number, 'execution')}?", abort=True, err=True)
+
+
+def _report(
+    invocation: Invocation,
+    operation: Operation,
+    moved: Sequence[Move],
+    refused: Sequence[tuple[str, WorkflowEngineError]],
+) -> None:
+    value = {
+        "moved": [_as_move(move) for move in moved],
+        "refused": [
+            {"executionId": id, "type": type(refusal).__name__, "message": with_advice(refusal)}
+            for id, refusal in refused
+        ],
+    }
+    lines = [
+        f"{EVENT_TYPES[operation]} {move.execution_id}: was {move.status_before}, is {move.status}"
+        + _running_nodes(move)
+        for move in moved
+    ]
+    lines += [f"REFUSED {id}: {sanitise(with_advice(refusal))}" for id, refusal in refused]
+    total = len(moved) + len(refused)
+    if total != 1:
+        lines.append(f"{len(moved):,} of {quantity(total, 'execution')} moved.")
+    invocation.output(value, *lines)
+
+
+def _as_move(move: Move) -> dict[str, Any]:
+    return {**as_object(move), "holders": [as_object(holder) for holder in move.holders]}
+
+
+def _running_nodes(move: Move) -> str:
+    if not move.holders:
+        return ""
+    outcome = "will count" if move.operation in (Operation.PAUSE, Operation.RESUME) else "will be refused"
+    texts = []
+    for holder in move.holders:
+        state = "was interrupted" if holder in move.interrupted else "is running"
+        texts.append(f"; a node {state} on {holder.instance}:{holder.process}, its result {outcome}")
+    return "".join(texts)

@@ -1,0 +1,312 @@
+"""`start`, `list` and `show`: executions, from their start to their end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from workflow_engine.cli.command_group import ExitStatus
+from workflow_engine.cli.drawing.execution_drawing import draw, header
+from workflow_engine.cli.invocation import Invocation, as_object, command
+from workflow_engine.cli.missing_code import MissingCode
+from workflow_engine.cli.phrases import STATUS_STYLES, age, duration
+from workflow_engine.cli.streams import standard_input
+from workflow_engine.client import NO_DATA, WorkflowClient
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.errors import CacheUnavailable
+from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.postgres.executions.queries import Execution
+from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
+
+WIDE_ENOUGH = 96
+"""Columns from which a list has all its columns; ids are never cut, so others are left to `show`."""
+
+
+class JsonValue(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4
+    """A JSON value; with `from_file`, `@name` reads it from a file and `@-` from standard input."""
+
+    name = "json"
+
+    def __init__(self, *, from_file: bool = False) -> None:
+        self._from_file = from_file
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value  # a default
+        try:
+            text = _read(value[1:]) if self._from_file and value.startswith("@") else value
+        except (OSError, UnicodeDecodeError) as error:
+            self.fail(f"cannot read {value[1:]}: {error}", param, ctx)
+        try:
+            return json.loads(text, object_pairs_hook=_object_of)
+        except _RepeatedKeyError as repeated:
+            self.fail(f"the key {repeated.args[0]!r:.60} occurs twice; remove one of the two", param, ctx)
+        except (json.JSONDecodeError, RecursionError) as error:
+            self.fail(
+                f"{value:.200} is not JSON ({error}); text needs double quotes inside single ones", param, ctx
+            )
+
+
+class _RepeatedKeyError(Exception):
+    """An object has a key twice, and it is unknown which of the values is meant."""
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise _RepeatedKeyError(key)
+        content[key] = value
+    return content
+
+
+class Variable(JsonValue):
+    """`name=JSON`."""
+
+    name = "variable"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        name, separator, text = value.partition("=")
+        if not name or not separator:
+            self.fail(f"{value} has no name and value; write name=JSON", param, ctx)
+        return name, super().convert(text, param, ctx)
+
+
+@command("start")
+@click.argument("workflow")
+@click.option(
+    "--data",
+    type=JsonValue(from_file=True),
+    default=NO_DATA,
+    metavar="JSON|@FILE",
+    help="Data of the trigger.  [default: {}]",
+)
+@click.option("--trigger", metavar="NODE", help="The trigger node to start from, if there are several.")
+@click.option(
+    "--variable",
+    "variables",
+    type=Variable(),
+    multiple=True,
+    metavar="NAME=JSON",
+    help="A variable of the execution; may be repeated.",
+)
+@click.option(
+    "--key", metavar="KEY", help="Idempotency key: a second start with it returns the first execution."
+)
+@click.option("--priority", type=click.IntRange(0, 9), help="Priority of its nodes; 0 is served first.")
+@click.option("--version", type=click.IntRange(min=1), help="Version of the workflow.  [default: current]")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Wait for its end; exit status 1 if it failed or has not ended by then.",
+)
+def start(
+    invocation: Invocation,
+    workflow: str,
+    data: Any,
+    trigger: str | None,
+    variables: Sequence[tuple[str, Any]],
+    key: str | None,
+    priority: int | None,
+    version: int | None,
+    wait: float | None,
+) -> ExitStatus:
+    """Start an execution of a deployed workflow.
+
+    \b
+    workflow-engine start order-fulfilment --data '{"orderId": 42}' --wait 30
+    workflow-engine start order-fulfilment --data @order.json --variable 'currency="CHF"'
+    """
+    names = [name for name, _ in variables]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(f"the variable {repeated!r:.60} is given twice; remove one of the two")
+    client = WorkflowClient(engine=invocation.engine())
+    missing_code = MissingCode(
+        client.workflow(workflow, version).workflow, invocation.settings, invocation.app
+    )
+    started = client.start(
+        workflow,
+        data,
+        trigger=trigger,
+        variables=dict(variables),
+        idempotency_key=key,
+        priority=priority,
+        version=version,
+    )
+    value = as_object(started)
+    news = f"{'Started' if started.is_new else 'This key had already started'} execution {started.id}"
+    if wait is None:
+        invocation.output(value, news, f"workflow-engine show {started.id}")
+        missing_code.warn()
+        return ExitStatus.YES
+    if not invocation.as_json:
+        invocation.output(None, news)
+    missing_code.warn()
+    execution = client.wait(started.id, wait)
+    invocation.output({**value, "execution": as_object(execution)}, header(execution))
+    return ExitStatus.YES if execution.status is ExecutionStatus.COMPLETED else ExitStatus.NO
+
+
+@command("list")
+@click.option("--workflow", metavar="WORKFLOW", help="Only executions of this workflow.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([status.value for status in ExecutionStatus], case_sensitive=False),
+    metavar="STATUS",
+    help=f"Only executions in this status; may be repeated. One of {', '.join(ExecutionStatus)}.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="List this many at most."
+)
+@click.option("--before", metavar="EXECUTION", help="Only executions older than this one: the next page.")
+@click.option("--children-of", metavar="EXECUTION", help="The children of this execution, in their order.")
+@click.option("--after", metavar="EXECUTION", help="With --children-of: only those that follow this one.")
+def list_executions(
+    invocation: Invocation,
+    workflow: str | None,
+    statuses: Sequence[str],
+    limit: int,
+    before: str | None,
+    children_of: str | None,
+    after: str | None,
+) -> None:
+    """List executions, the newest first.
+
+    Children of executions are left out; --children-of lists those of one, in the order of their starts.
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    wanted = [ExecutionStatus(status) for status in statuses]
+    if children_of is not None:
+        if workflow is not None or before is not None:
+            raise click.UsageError("--children-of goes with --status, --limit and --after only")
+        _list_children(invocation, client, children_of, wanted, limit, after)
+        return
+    if after is not None:
+        raise click.UsageError(
+            "--after goes with --children-of; of other executions, --before is the next page"
+        )
+    found = client.list(workflow, wanted, limit=limit, before=before)
+    counts = client.count(workflow)
+    value = {"executions": [_list_value(each) for each in found], "counts": counts}
+    if not found:
+        invocation.output(
+            value, "No executions." if not counts else f"No such executions. In all: {_summary(counts)}"
+        )
+        return
+    more = f"; older ones: --before {found[-1].id}" if len(found) == limit else ""
+    invocation.output(
+        value,
+        _table(found, invocation.console.width),
+        "",
+        f"{len(found)} shown{more}. In all: {_summary(counts)}",
+    )
+
+
+def _list_children(
+    invocation: Invocation,
+    client: WorkflowClient,
+    execution: str,
+    statuses: Sequence[ExecutionStatus],
+    limit: int,
+    after: str | None,
+) -> None:
+    found = client.children(execution, statuses=statuses, limit=limit, after=after)
+    counts: Counter[ExecutionStatus] = Counter()
+    for each in invocation.engine().queries.child_counts(execution).values():
+        counts.update(each)
+    value = {"executions": [_list_value(each) for each in found], "counts": counts}
+    more = f"; further ones: --after {found[-1].id}" if len(found) == limit else ""
+    in_all = f"In all: {_summary(counts)}" if counts else "It has no children."
+    if not found:
+        invocation.output(value, in_all)
+        return
+    invocation.output(
+        value, _table(found, invocation.console.width), "", f"{len(found)} shown{more}. {in_all}"
+    )
+
+
+@command("show")
+@click.argument("execution")
+@click.option(
+    "--context", "with_context", is_flag=True, help="Show its variables too; with --json, its whole context."
+)
+def show(invocation: Invocation, execution: str, with_context: bool) -> None:
+    """Draw an execution: its graph and what each node did.
+
+    Nodes appear in the order of the walk, branches indented under the node that chose them. A node that joins
+    several branches names the nodes that it was reached from.
+    """
+    engine = invocation.engine()
+    client = WorkflowClient(engine=engine)
+    found = client.get(execution)
+    context = client.context(execution).to_dict() if with_context else None
+    view = view_execution(
+        found,
+        engine.workflows.get(found.workflow_id, found.version).workflow,
+        engine.state.load_snapshot(found.id),
+        client.journal(found.id),
+        _runs(engine, found.id),
+        engine.queries.child_counts(found.id),
+    )
+    variables = context["variables"] if context else None
+    invocation.output(_view_value(view, context), *draw(view, variables, invocation.console.width))
+
+
+def _runs(engine: Engine, execution_id: str) -> list[Run]:
+    """Return what is running now; nothing while Redis is away."""
+    try:
+        return [
+            Run(holder, engine.running_nodes.progress(execution_id, holder))
+            for holder in engine.locks.holders(execution_id)
+        ]
+    except CacheUnavailable:
+        return []
+
+
+def _read(name: str) -> str:
+    return standard_input() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+
+
+def _list_value(execution: Execution) -> dict[str, Any]:
+    value = as_object(execution)
+    del value["result"]  # not looked up for a list, and null would be taken for a result
+    return value
+
+
+def _view_value(view: ExecutionView, context: Mapping[str, Any] | None) -> dict[str, Any]:
+    value = {"execution": as_object(view.execution), "nodes": [as_object(node) for node in view.nodes]}
+    return value if context is None else {**value, "context": context}
+
+
+def _summary(counts: Mapping[ExecutionStatus, int]) -> str:
+    return ", ".join(f"{counts[status]:,} {status}" for status in ExecutionStatus if status in counts)
+
+
+def _table(executions: Sequence[Execution], width: int) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("EXECUTION", no_wrap=True)
+    table.add_column("WORKFLOW", overflow="fold")
+    table.add_column("VER", justify="right", no_wrap=True)
+    table.add_column("STATUS", no_wrap=True)
+    table.add_column("AGE", justify="right", no_wrap=True)
+    is_wide = width >= WIDE_ENOUGH
+    if is_wide:
+        table.add_column("NODES", justify="right", no_wrap=True)
+        table.add_column("TOOK", justify="right", no_wrap=True)
+    for each in executions:
+        further = (str(each.nodes_executed), duration(each.duration_ms)) if is_wide else ()
+        status = Text(each.status, STATUS_STYLES[each.status])
+        table.add_row(each.id, each.workflow_id, str(each.version), status, age(each.created_at), *further)
+    return table

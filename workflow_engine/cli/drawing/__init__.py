@@ -1,0 +1,4 @@
+"""Executions as text.
+
+- `execution_drawing`: the graph of an execution, and what each node did
+"""

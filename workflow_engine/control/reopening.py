@@ -1,0 +1,151 @@
+"""Reopening: where an execution continues after a resume, a retry or a rerun, derived from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workflow_engine.definition.graph import Graph
+from workflow_engine.definition.workflow import Node
+from workflow_engine.errors import NodeNotFound, Problem, VersionDiffers
+from workflow_engine.execution.records import Snapshot
+from workflow_engine.execution.states import EVENT_TYPES, ExecutionStatus, Operation, SupersededFor
+from workflow_engine.execution.superseding import (
+    differences,
+    ending_failure,
+    rows_of_a_rerun,
+    rows_of_a_retry,
+    visits_after,
+)
+from workflow_engine.execution.walk import JournalEntry, Walk
+from workflow_engine.postgres.executions.moves import Change
+from workflow_engine.runner.compiled import CompiledWorkflows
+
+SUPERSEDED_FOR = {Operation.RETRY: SupersededFor.RETRY, Operation.RERUN: SupersededFor.RERUN}
+
+
+class Reopening:
+    """The changes that reopen one execution, derived from its state when it was read."""
+
+    def __init__(self, snapshot: Snapshot, workflows: CompiledWorkflows) -> None:
+        self._snapshot = snapshot
+        self._workflows = workflows
+        self._journal = [row.entry for row in snapshot.journal]
+
+    def resume(self) -> Change:
+        """Return the change that resumes it where it stopped."""
+        snapshot = self._snapshot
+        walk = self._walk(snapshot.version, self._journal, snapshot.visits)
+        return Change(
+            status=self._status(walk),
+            sources={snapshot.status},
+            event=EVENT_TYPES[Operation.RESUME],
+            fence=snapshot.fence,
+            waiting=_rows_waiting(walk, self._journal),
+            due=self._due(snapshot.version, walk),
+        )
+
+    def retry(self, version: int | None = None) -> Change:
+        """Return the change that resumes it from the node whose failure ended it.
+
+        Raises `VersionDiffers`, `WorkflowNotFound`.
+        """
+        failure = ending_failure(self._journal)
+        superseded, visits = (
+            rows_of_a_retry(self._graph(self._snapshot.version), self._journal),
+            self._snapshot.visits,
+        )
+        details = {"nodeId": failure.node_id} if failure else {}
+        return self._superseding(Operation.RETRY, superseded, visits, version, details)[0]
+
+    def rerun(self, from_node: str, version: int | None = None) -> Change:
+        """Return the change that runs a node and everything after it again.
+
+        Raises `NodeNotFound`, `VersionDiffers`, `WorkflowNotFound`.
+        """
+        snapshot = self._snapshot
+        graph = self._graph(snapshot.version)
+        if from_node not in graph.nodes:
+            raise self._unknown_node(from_node)
+        superseded = rows_of_a_rerun(graph, self._journal, from_node)
+        visits = visits_after(snapshot.visits, superseded)
+        change, walk = self._superseding(Operation.RERUN, superseded, visits, version, {"nodeId": from_node})
+        if from_node not in (*walk.due, snapshot.trigger_node_id):
+            raise self._unknown_node(from_node)
+        return change
+
+    def _superseding(
+        self,
+        operation: Operation,
+        superseded: Sequence[JournalEntry],
+        visits: Mapping[str, int],
+        version: int | None,
+        details: dict[str, Any],
+    ) -> tuple[Change, Walk]:
+        """Return the change that a retry or rerun makes, and the walk it leads to."""
+        snapshot, rows = self._snapshot, {row.seq for row in superseded}
+        left = [row for row in self._journal if row.seq not in rows]
+        if version in (None, snapshot.version):
+            version = snapshot.version
+        else:
+            self._check_version(version, left, visits)
+            details = {**details, "version": version, "versionBefore": snapshot.version}
+        walk = self._walk(version, left, visits)
+        is_paused = snapshot.status is ExecutionStatus.PAUSED
+        change = Change(
+            status=ExecutionStatus.PAUSED if is_paused else self._status(walk),
+            sources={snapshot.status},
+            event=EVENT_TYPES[operation],
+            takes_fence=True,
+            fence=snapshot.fence,
+            version=version,
+            superseded=superseded,
+            superseded_for=SUPERSEDED_FOR[operation],
+            waiting=_rows_waiting(walk, left),
+            due=self._due(version, walk),
+            details=details,
+        )
+        return change, walk
+
+    def _check_version(
+        self, version: int, journal: Sequence[JournalEntry], visits: Mapping[str, int]
+    ) -> None:
+        problems = list(differences(journal, self._graph(self._snapshot.version), self._graph(version)))
+        if not problems:
+            try:
+                self._walk(version, journal, visits)
+            except ValueError as error:
+                problems = [Problem("", f"its nodes could not have run in this order there: {error}")]
+        if problems:
+            raise VersionDiffers(self._snapshot.execution_id, version, problems)
+
+    def _status(self, walk: Walk) -> ExecutionStatus:
+        """Return the status with which it continues; if nothing is left to do, publishing completes it."""
+        if walk.waiting and not walk.due:
+            return ExecutionStatus.WAITING
+        return ExecutionStatus.RUNNING if self._snapshot.has_begun else ExecutionStatus.PENDING
+
+    def _walk(self, version: int, journal: Sequence[JournalEntry], visits: Mapping[str, int]) -> Walk:
+        return Walk.replay(self._graph(version), self._snapshot.trigger_node_id, journal, visits)
+
+    def _due(self, version: int, walk: Walk) -> Node | None:
+        return self._graph(version).nodes[walk.due[0]] if walk.due else None
+
+    def _graph(self, version: int) -> Graph:
+        return self._workflows.get(self._snapshot.workflow_id, version).graph
+
+    def _unknown_node(self, node_id: str) -> NodeNotFound:
+        execution_id = self._snapshot.execution_id
+        known = ", ".join(dict.fromkeys(row.node_id for row in self._journal))
+        return NodeNotFound(
+            execution_id,
+            node_id,
+            f"cannot rerun execution {execution_id} from {node_id!r}, which it has not reached; "
+            f"it has reached {known}",
+        )
+
+
+def _rows_waiting(walk: Walk, journal: Sequence[JournalEntry]) -> list[int]:
+    """Return the rows that opened the waits of the nodes that wait."""
+    last = {row.node_id: row.seq for row in journal}
+    return [last[node_id] for node_id in walk.waiting]

@@ -1,0 +1,110 @@
+"""The static structure of a definition: which node follows which, where an execution can start and end.
+
+It is built once per workflow version and never changes, so a hop looks everything up and searches for
+nothing. It must cost the same in a graph of ten nodes and of ten thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from workflow_engine.definition.workflow import ERROR, Edge, Node, Workflow
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes and edges by node id. Edges keep the order of the definition, which the walk relies on."""
+
+    nodes: Mapping[str, Node]
+    outgoing: Mapping[str, tuple[Edge, ...]]
+    incoming: Mapping[str, tuple[Edge, ...]]
+    positions: Mapping[str, tuple[int, ...]]
+    """Beside `outgoing`: where each of these edges stands among the incoming edges of its target."""
+    concurrency: int = 1
+    """Nodes of one execution that may run at the same time."""
+
+    @classmethod
+    def of(cls, workflow: Workflow) -> Graph:
+        """Build the structure of a valid definition, in time linear in its size.
+
+        Raises KeyError for an edge from or to a node that does not exist, which validation refuses.
+        """
+        outgoing: dict[str, list[Edge]] = {node.id: [] for node in workflow.nodes}
+        incoming: dict[str, list[Edge]] = {node.id: [] for node in workflow.nodes}
+        positions: dict[str, list[int]] = {node.id: [] for node in workflow.nodes}
+        for edge in workflow.edges:
+            positions[edge.source].append(len(incoming[edge.target]))
+            outgoing[edge.source].append(edge)
+            incoming[edge.target].append(edge)
+        return cls(
+            nodes={node.id: node for node in workflow.nodes},
+            outgoing={node_id: tuple(edges) for node_id, edges in outgoing.items()},
+            incoming={node_id: tuple(edges) for node_id, edges in incoming.items()},
+            positions={node_id: tuple(places) for node_id, places in positions.items()},
+            concurrency=workflow.settings.concurrency,
+        )
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """Ids of the trigger nodes, in the order of the definition."""
+        return tuple(node_id for node_id, node in self.nodes.items() if node.type == "trigger")
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Ids of the nodes whose outputs are the execution's result, in the order of the definition."""
+        return tuple(node_id for node_id in self.nodes if self.is_end(node_id))
+
+    def is_end(self, node_id: str) -> bool:
+        """Return whether the output of this node is part of the result.
+
+        No edge leaves it other than from `error`, and it is not there to fail.
+        """
+        if self.nodes[node_id].kind == "logic/fail":
+            return False
+        return all(edge.handle == ERROR for edge in self.outgoing[node_id])
+
+    def joins_any(self, node_id: str) -> bool:
+        """Return whether this node is a merge that goes on as soon as some of its branches have arrived."""
+        return self.enough_arrivals(node_id) is not None
+
+    def enough_arrivals(self, node_id: str) -> int | None:
+        """Return how many arrivals a merge goes on with: 1 for `join: any`; None for any other node."""
+        node = self.nodes[node_id]
+        join = node.config.get("join") if node.kind == "logic/merge" else None
+        if isinstance(join, int):
+            return join
+        return 1 if join == "any" else None
+
+    def branches(self, node_id: str) -> tuple[str, ...]:
+        """Return the sources that lead to this node otherwise than by their `error` edge, each once."""
+        sources = (edge.source for edge in self.incoming[node_id] if edge.handle != ERROR)
+        return tuple(dict.fromkeys(sources))
+
+    @cached_property
+    def any_merges(self) -> tuple[str, ...]:
+        """Ids of the merges that go on as soon as some of their branches have arrived."""
+        return tuple(node_id for node_id in self.nodes if self.joins_any(node_id))
+
+    def handles_errors(self, node_id: str) -> bool:
+        """Return whether an edge leaves this node from `error`."""
+        return any(edge.handle == ERROR for edge in self.outgoing[node_id])
+
+    def upstream(self, node_id: str) -> frozenset[str]:
+        """Return the ids of all nodes from which this one can be reached, itself left out."""
+        return _reached(node_id, lambda each: {edge.source for edge in self.incoming[each]})
+
+    def downstream(self, node_id: str) -> frozenset[str]:
+        """Return the ids of all nodes that can be reached from this one, itself left out."""
+        return _reached(node_id, lambda each: {edge.target for edge in self.outgoing[each]})
+
+
+def _reached(node_id: str, neighbours: Callable[[str], set[str]]) -> frozenset[str]:
+    found: set[str] = set()
+    pending = [node_id]
+    while pending:
+        new = neighbours(pending.pop()) - found
+        found |= new
+        pending.extend(new)
+    return frozenset(found)

@@ -1,0 +1,15 @@
+"""What moves executions: one hop, from message to message.
+
+- `executor`: the five steps: enter, run, commit, leave, enqueue
+- `admission`: entering a node: its lock and its input, or the reason why the message is dropped
+- `attempts`: running the node, or waiting for a worker that has its code
+- `joins`: merges at which too few branches have arrived
+- `children`: what a node's children are started with, and their results
+- `hop`: what follows from a node's outcome, as pure values; `hop_report`: the result for Celery
+- `inline`: continuing with the next node under the same claim
+- `siblings`: what nodes that run at the same time owe to one another
+- `publisher`: the messages for nodes that are due
+- `resumption`: what is due of an execution that has stopped moving
+- `context_cache`: contexts from Redis, or else from Postgres
+- `stores`, `assembly`: the parts, put together for one process
+"""

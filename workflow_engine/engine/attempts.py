@@ -1,0 +1,178 @@
+"""Attempts: one run of a node in this process, or a wait for a worker that has its code."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from workflow_engine.definition.body import TRIGGER_ID
+from workflow_engine.engine.admission import NotAdmitted, Overtaken
+from workflow_engine.engine.children import ChildExecutions, outer_values
+from workflow_engine.engine.hop import Hop, worker_name
+from workflow_engine.engine.joins import incomplete_join
+from workflow_engine.engine.stores import Stores
+from workflow_engine.errors import UnknownNodeType
+from workflow_engine.execution.context import ExecutionContext, LazyMapping
+from workflow_engine.execution.records import BegunRun
+from workflow_engine.execution.states import NodeStatus
+from workflow_engine.json_values import decode
+from workflow_engine.nodes.results import NodeError
+from workflow_engine.outages import retry_unavailable
+from workflow_engine.redis.running_nodes import RunningNode, RunningNodes
+from workflow_engine.runner.compiled import CompiledWorkflows
+from workflow_engine.runner.node_run import Outcome, run_node
+from workflow_engine.settings import Settings
+from workflow_engine.telemetry.log_events import LogEvent, log_fields
+
+log = logging.getLogger(__name__)
+
+CRASHED = "CRASHED"
+"""The type of the error of a node with `onCrash: fail` whose run ended without a commit."""
+
+
+class Attempts:
+    """Runs the nodes that were admitted. One instance serves a process."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        workflows: CompiledWorkflows,
+        running_nodes: RunningNodes,
+        settings: Settings,
+    ) -> None:
+        self._children = ChildExecutions(stores, workflows, settings)
+        self._state = stores.state
+        self._waits = stores.waits
+        self._cache = stores.cache
+        self._locks = stores.locks
+        self._running_nodes = running_nodes
+        self._settings = settings
+
+    def run(self, hop: Hop) -> Outcome:
+        """Evaluate the expressions of a node, call its executor, and return the outcome.
+
+        Raises `NodeInterrupted`, `NotAdmitted` for a node that already waits for its code, and `Overtaken`.
+        """
+        is_marked = hop.node.on_crash == "fail"
+        if hop.crashes.count > self._settings.max_recoveries and hop.crashes.begun is None:
+            message = (
+                f"the worker process that ran this node was lost {hop.crashes.count} times, most recently "
+                f"{hop.crashes.last}"
+            )
+            return hop.failure_outcome(NodeError("WORKER_LOST", message))
+        try:
+            compiled, graph = hop.workflow.node(hop.node.id), hop.workflow.graph
+            hop = self._with_data_of_body(hop)
+            if compiled.required is not None and (error := self._incomplete(hop, compiled.required)):
+                return hop.failure_outcome(error)
+            with self._running_nodes.running(hop.claim) as running:
+                context = self._context(hop, running)
+                begin = partial(self._begin, hop) if is_marked else None
+                limit = self._settings.output_limit
+                outcome = run_node(compiled, graph, context, limit, hop.claim.token, begin)
+            return self._children.prepared(hop, context, outcome)
+        except UnknownNodeType as error:
+            if is_marked:
+                self._state.unmark_begun(hop.execution_id, hop.node.id, hop.claim.token)
+            return self._leave_to_others(hop, error)
+
+    def _with_data_of_body(self, hop: Hop) -> Hop:
+        """Return the hop with what a body gets from around it, which every node of it may read.
+
+        An inline walk keeps no outputs from one node to the next. Raises `ContextUnavailable`.
+        """
+        if not hop.workflow.is_body or TRIGGER_ID in hop.cached.outputs:
+            return hop
+        given = self._cache.output_loader(hop.cached)(TRIGGER_ID)
+        cached = replace(hop.cached, outputs={**hop.cached.outputs, TRIGGER_ID: given})
+        return replace(hop, cached=cached)
+
+    def _begin(self, hop: Hop) -> NodeError | None:
+        """Mark that a node with `onCrash: fail` begins. Return its error if it has begun before.
+
+        Raises `Overtaken` if the execution has moved on without this worker.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        run = BegunRun(hop.claim.token, hop.walk.visit(hop.node.id), worker_name(), now)
+        begun = retry_unavailable(
+            lambda: self._state.mark_begun(hop.execution_id, hop.node.id, hop.cached.seq, run),
+            self._settings.commit_retry_timeout,  # with one token: a lost reply must not look like a crash
+            f"mark that node {hop.node.id} of execution {hop.execution_id} begins",
+        )
+        if begun == run:
+            return None
+        # The worker that has taken our lock may be running the node.
+        if begun is None or not self._locks.is_locked_by_me(hop.claim):
+            raise Overtaken("the execution has moved on without this worker")
+        lost = hop.crashes.last or f"on {begun.worker}, which began it at {begun.at}"
+        message = f"the worker process that ran this node was lost {lost}; onCrash: fail forbids another run"
+        return NodeError(CRASHED, message, {"worker": begun.worker, "startedAt": begun.at})
+
+    def _incomplete(self, hop: Hop, required: int) -> NodeError | None:
+        """Return the error of a merge at which fewer branches have arrived than required."""
+        return incomplete_join(
+            hop.workflow.graph,
+            hop.walk,
+            hop.node.id,
+            required,
+            lambda: self._state.load_snapshot(hop.execution_id),
+        )
+
+    def _leave_to_others(self, hop: Hop, lacking: UnknownNodeType) -> Outcome:
+        """Make the node wait for a worker that has its code, or fail once it has waited too long.
+
+        Raises `NotAdmitted` for a node that has waited before: its wait is still open.
+        """
+        is_given_up = hop.woken is not None and hop.woken.is_given_up
+        if is_given_up or not self._settings.unknown_type_timeout:
+            return hop.failure_outcome(NodeError("UNKNOWN_NODE_TYPE", str(lacking)))
+        _log_missing_code(lacking.name, self._settings.unknown_type_timeout, lacking.remedy)
+        if hop.woken is None:
+            return Outcome(NodeStatus.WAITING, needs=lacking.name)
+        self._waits.park(hop.execution_id, hop.node.id, lacking.name)
+        raise NotAdmitted(f"the node waits for a worker that has {lacking.name!r}")
+
+    def _context(self, hop: Hop, running: RunningNode) -> ExecutionContext:
+        cached, identity = hop.cached, hop.cached.identity
+        outputs, iteration = dict(cached.outputs), {}
+        if hop.workflow.is_body:
+            outer = outer_values(copy.deepcopy(outputs.get(TRIGGER_ID)))
+            # What the body reads is the data of its workflow's trigger.
+            outputs = {**outer.outputs, **outputs, TRIGGER_ID: outer.trigger}
+            iteration = dict(outer.iteration)
+        return ExecutionContext(
+            execution_id=hop.execution_id,
+            workflow_id=identity["workflowId"],
+            trigger_id=identity["triggerId"],
+            trigger_node_id=identity["triggerNodeId"],
+            current_node_id=hop.node.id,
+            node_outputs=LazyMapping(outputs, self._cache.output_loader(cached)),
+            variables=decode(cached.variables),
+            metadata=LazyMapping(
+                dict(identity["metadata"]), self._cache.metadata_loader(cached), announced=("executionPath",)
+            ),
+            idempotency_key=hop.idempotency_key,
+            attempt=hop.attempt,
+            wake=self._children.wake(hop),
+            arrivals=hop.walk.arrivals(hop.workflow.graph, hop.node.id),
+            failures=hop.failures,
+            iteration=iteration,
+            run=running,
+        )
+
+
+@functools.lru_cache(maxsize=1000)
+def _log_missing_code(name: str, timeout: float, remedy: str) -> None:
+    """Warn once for each name; `show` lists the executions that wait for it."""
+    log.warning(
+        "This worker does not have %r. Nodes that need it wait for a worker that does, and fail after %g s "
+        "without one. To have it here, %s.",
+        name,
+        timeout,
+        remedy,
+        extra=log_fields(LogEvent.CODE_MISSING, needs=name),
+    )

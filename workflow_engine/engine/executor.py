@@ -1,0 +1,356 @@
+"""WorkflowExecutor: one hop of an execution, from a message to the next message.
+
+A hop is five steps: enter (lock and read), run, commit, leave (write and unlock), enqueue. Postgres
+decides in the third; the others can fail or be repeated at any point without losing or doubling a result.
+
+In a workflow with `hops: inline` the worker runs and commits further nodes before it leaves, for a slice of
+time. Each has its own journal row and its own check of the fence; the slice saves everything else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
+from workflow_engine.engine.attempts import Attempts
+from workflow_engine.engine.children import REFUSED
+from workflow_engine.engine.hop import Committed, Hop, worker_name
+from workflow_engine.engine.hop_report import INTERRUPTED, HopReport, dropped
+from workflow_engine.engine.inline import Slice
+from workflow_engine.engine.publisher import PUBLISH_TIMEOUT, Publisher
+from workflow_engine.engine.resumption import Resumption
+from workflow_engine.engine.siblings import Siblings
+from workflow_engine.engine.stores import Stores
+from workflow_engine.errors import (
+    BackingServiceUnavailable,
+    CacheUnavailable,
+    ChildrenRefused,
+    DatabaseOutdated,
+    ExecutionNotFound,
+    InvalidValue,
+    Requeue,
+)
+from workflow_engine.execution.messages import HopMessage, QueuedMessage
+from workflow_engine.execution.records import CommitResult, Crashes, NewExecution, StartedExecution
+from workflow_engine.execution.states import ExecutionStatus, HistoryLine
+from workflow_engine.execution.walk import Walk
+from workflow_engine.nodes.results import NodeError, failure_of
+from workflow_engine.outages import retry_unavailable
+from workflow_engine.postgres.caller_transaction import CallersTransaction
+from workflow_engine.redis.results import LeaveResult
+from workflow_engine.redis.running_nodes import RunningNodes
+from workflow_engine.runner.compiled import CompiledWorkflows
+from workflow_engine.runner.interruption import NodeInterrupted
+from workflow_engine.runner.node_run import Outcome
+from workflow_engine.settings import Settings
+from workflow_engine.telemetry.log_events import LogEvent, log_fields
+
+log = logging.getLogger(__name__)
+
+
+class WorkflowExecutor:
+    """Runs executions node by node. One instance serves a process and holds no state of an execution."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        workflows: CompiledWorkflows,
+        attempts: Attempts,
+        running_nodes: RunningNodes,
+        publisher: Publisher,
+        settings: Settings,
+    ) -> None:
+        self._state = stores.state
+        self._cache = stores.cache
+        self._locks = stores.locks
+        self._workflows = workflows
+        self._resumption = Resumption(stores, workflows, publisher, settings)
+        self._admission = Admission(stores, workflows, self._resumption)
+        self._siblings = Siblings(stores, running_nodes, publisher, self._resumption, settings)
+        self._attempts = attempts
+        self._publisher = publisher
+        self._settings = settings
+
+    def execute_workflow(
+        self, new: NewExecution, transaction: CallersTransaction | None = None
+    ) -> StartedExecution:
+        """Create an execution and send its first node to the workers.
+
+        In a transaction of the caller, the message waits for its commit. If the broker accepts no message,
+        the execution exists all the same, and recovery finds it.
+        """
+        if transaction is not None:
+            return self._execute_in(transaction, new)
+        started = self._state.create_execution(new)
+        if started.is_new:
+            self._publisher.begin(new, started)
+        else:
+            # The start that used this key before may have ended between its commit and its message.
+            self._begin_if_pending(new, started)
+        return started
+
+    def continue_execution(self, message: HopMessage, task_id: str = "") -> HopReport:
+        """Run one node of an execution, enqueue the next, and report how the node ended.
+
+        A message for a node that is not due is dropped. Raises `LeftToOthers` for an execution that a newer
+        worker has written. Raises `Requeue` if the message has to be delivered again later: a server cannot
+        be reached, migrations have to be applied first, or the node needs a newer worker.
+        """
+        with message.log_context():
+            return self._hop(message, task_id, self._attempts.run)
+
+    def fail_node(self, message: HopMessage, error: NodeError) -> None:
+        """Fail the current attempt of a node whose process could not do so itself.
+
+        Takes the same steps as running the node, and raises the same errors.
+        """
+        with message.log_context():
+            self._hop(message, "", lambda hop: hop.attempt_failure_outcome(error))
+
+    def count_crash(self, message: HopMessage, seq: int, what: str) -> Crashes:
+        """Count the crash of the process that ran the node of a message on top of `seq`; `what` says how.
+
+        Return the crashes of that node since its last commit; none if the run had committed.
+        """
+        workflow = self._workflows.get(message.workflow, message.version)
+        crashes = self._resumption.count_crash(message.execution_id, workflow, message.node_id, seq, what)
+        self._cache.remove_from_cache(message.execution_id)  # it lacks this crash
+        return crashes
+
+    def resume_execution(self, execution_id: str) -> bool:
+        """Enqueue what the journal shows as due of an execution that may have stopped moving.
+
+        A second call, or one for an execution that is moving, is harmless: workers admit these messages like
+        any other. Return False if there was nothing to do: the lock is held, or the execution does not exist,
+        is paused or has ended.
+        """
+        return self._resumption.resume(execution_id)
+
+    # -- an execution begins -----------------------------------------------------------------------------
+
+    def _execute_in(self, transaction: CallersTransaction, new: NewExecution) -> StartedExecution:
+        started = self._state.create_execution(new, transaction.connection)
+        if started.is_new:
+            transaction.after_commit(started.id, partial(self._publisher.begin, new, started))
+        return replace(started, _publish=partial(self._begin_if_pending, new, started))
+
+    def _begin_if_pending(self, new: NewExecution, started: StartedExecution) -> None:
+        if self._state.status_of(started.id) is not ExecutionStatus.PENDING:
+            return
+        if started.is_new:
+            self._publisher.begin(new, started)
+        else:
+            self.resume_execution(started.id)  # with what it was started with, which may be another version
+
+    # -- one hop: 1 enter (`Admission`), 2 run (`Attempts`), and the three steps below ---------------------
+
+    def _hop(self, message: HopMessage, task_id: str, run: Callable[[Hop], Outcome]) -> HopReport:
+        slice_ = Slice(self._locks)
+        try:
+            hop = self._admission.admit(message, task_id)
+            with self._resumption.release_on_error(hop.claim):
+                done = self._run_and_commit(hop, run)
+            report = done.report if done is not None else INTERRUPTED
+            while done is not None and (following := slice_.following(done)) is not None:
+                self._publisher.follow_up(done.result.follow_ups)
+                with following.log_context():
+                    done = self._walk_on(done, following)
+                report = report.followed_by(done.report) if done is not None else report
+            if done is not None:
+                self._leave_and_enqueue(done)
+            return report
+        except (NotAdmitted, ExecutionNotFound) as reason:
+            _log_dropped(message, reason)
+            return dropped(reason)
+        except (BackingServiceUnavailable, DatabaseOutdated) as error:
+            raise Requeue(str(error)) from error
+
+    def _run_and_commit(self, hop: Hop, run: Callable[[Hop], Outcome]) -> Committed | None:
+        """Run a node and commit its outcome. Return None if it was interrupted, and its execution left.
+
+        Any other end without a commit is counted, unless the message is requeued or the whole process exits,
+        which its parent counts.
+        """
+        try:
+            return self._commit(hop, run(hop))
+        except NodeInterrupted:
+            self._abandon(hop)
+            return None
+        except Overtaken:
+            _ = self._cache.discard(hop.claim)  # the execution is resumed in any case
+            self.resume_execution(hop.execution_id)
+            raise
+        except (NotAdmitted, Requeue, BackingServiceUnavailable, DatabaseOutdated, SystemExit):
+            raise
+        except BaseException as error:
+            self._count_crash(hop, error)
+            raise
+
+    def _leave_and_enqueue(self, done: Committed) -> None:
+        with done.hop.log_context():
+            left = self._leave(done)
+            self._enqueue(done, left)
+
+    def _walk_on(self, done: Committed, following: Hop) -> Committed | None:
+        """Run and commit the next node; any error ends the slice where it is."""
+        try:
+            return self._run_and_commit(following, self._attempts.run)
+        except BaseException as error:
+            # The next node gets a message of its own. The one that began the slice must not come again.
+            with suppress(CacheUnavailable):
+                self._leave_and_enqueue(done)
+            if not isinstance(error, Requeue | BackingServiceUnavailable | DatabaseOutdated):
+                raise
+            log.warning(
+                "Stopped walking execution %s inline; its next node is enqueued: %s",
+                following.execution_id,
+                error,
+                extra=log_fields(LogEvent.INLINE_RUN_CUT_SHORT, error=error),
+            )
+            return None
+
+    # -- 3 commit: the journal decides --------------------------------------------------------------------
+
+    def _commit(self, hop: Hop, outcome: Outcome) -> Committed:
+        """Commit the outcome, retrying while Postgres is away; the node fails for content that it refuses."""
+        try:
+            return self._offer(hop, outcome)
+        except InvalidValue as refusal:
+            name = REFUSED if isinstance(refusal, ChildrenRefused) else type(refusal).__name__
+            return self._offer(hop, hop.failure_outcome(NodeError(name, str(refusal))))
+
+    def _offer(self, hop: Hop, outcome: Outcome) -> Committed:
+        """Offer the outcome, again on top of what siblings have committed if it depends on that."""
+        while True:
+            walk, step = hop.walk_after(outcome)
+            commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
+            result = retry_unavailable(
+                partial(self._state.update_execution, commit),
+                self._settings.commit_retry_timeout,
+                f"commit node {hop.node.id} of execution {hop.execution_id}",
+            )
+            if not hop.is_shared:
+                return Committed(hop, outcome, walk, result, step.cancelled)
+            hop = hop.caught_up(result) if result.missed else hop
+            if result.accepted:
+                walk, step = hop.walk_after(outcome)
+                return Committed(hop, outcome, walk, self._settle(hop, walk, result), step.cancelled)
+            if not result.is_behind or not hop.is_due:
+                return Committed(hop, outcome, walk, result)
+
+    def _settle(self, hop: Hop, walk: Walk, result: CommitResult) -> CommitResult:
+        """Bring an execution to rest if nothing is due, which its last commit did not know."""
+        if result.status is not ExecutionStatus.RUNNING or walk.due:
+            return result
+        status = ExecutionStatus.COMPLETED if walk.is_finished else ExecutionStatus.WAITING
+        settled = retry_unavailable(
+            lambda: self._state.settle(hop.execution_id, status, result.fence),
+            self._settings.commit_retry_timeout,
+            f"settle execution {hop.execution_id}",
+        )
+        if settled is None:
+            return result
+        return replace(result, status=settled.status, follow_ups=settled.follow_ups or result.follow_ups)
+
+    # -- 4 leave: write and unlock, and send what is due if one call can do both ---------------------------
+
+    def _leave(self, done: Committed) -> LeaveResult:
+        hop = done.hop
+        try:
+            # Until the lock has expired by itself: a message that meets it held would be dropped.
+            return retry_unavailable(
+                lambda: self._leave_cache(done),
+                self._settings.lock_expiry,
+                f"unlock execution {hop.execution_id}",
+            )
+        except CacheUnavailable as error:
+            log.warning(
+                "Execution %s was committed, but its context was not cached; its lock will expire: %s",
+                hop.execution_id,
+                error,
+                extra=log_fields(LogEvent.CONTEXT_NOT_CACHED, error=error),
+            )
+            return LeaveResult(was_updated=False, was_contended=True)
+
+    def _leave_cache(self, done: Committed) -> LeaveResult:
+        hop, result = done.hop, done.result
+        if done.cancelled and hop.is_shared:
+            self._siblings.interrupt(hop.execution_id, done.cancelled)
+        if result.accepted and result.status.is_finished:
+            unlocked = self._cache.finish(hop.claim, result.status.value)
+            return LeaveResult(was_updated=False, was_contended=unlocked.was_contended)
+        if result.accepted and result.status is not ExecutionStatus.PAUSED:
+            changed = hop.changed_fields(done.outcome, done.walk, result)
+            messages = self._messages_sent_on_leaving(done)
+            if hop.is_shared:
+                return self._siblings.leave(done, changed, messages)
+            message = messages[0] if messages else None
+            return self._cache.update_context(hop.claim, hop.cached.stored_seq, result.seq, changed, message)
+        unlocked = self._cache.discard(hop.claim)
+        return LeaveResult(was_updated=False, was_contended=unlocked.was_contended)
+
+    def _messages_sent_on_leaving(self, done: Committed) -> list[QueuedMessage]:
+        """Return the messages that the call which leaves can send; none if it cannot send all of them."""
+        messages = [self._publisher.queued(done.envelope, node_id) for node_id in done.to_send]
+        sendable = [message for message in messages if message is not None]
+        return sendable if len(sendable) == len(messages) else []
+
+    # -- 5 enqueue: what is due next and was not sent on leaving -------------------------------------------
+
+    def _enqueue(self, done: Committed, left: LeaveResult) -> None:
+        hop, result = done.hop, done.result
+        execution_id = hop.execution_id
+        if not result.accepted:
+            log.warning(
+                "The result of node %s of execution %s was refused: the execution has moved on without it.",
+                hop.node.id,
+                execution_id,
+                extra=log_fields(LogEvent.COMMIT_REFUSED),
+            )
+            self.resume_execution(execution_id)
+            return
+        if result.follow_ups is not None:
+            self._publisher.follow_up(result.follow_ups)
+        if result.status in (ExecutionStatus.RUNNING, ExecutionStatus.WAITING):
+            due = [] if left.has_sent else done.to_send
+            woken = self._publisher.woken(execution_id) if done.has_to_wake(left) else []
+            self._publisher.publish(done.envelope, [*due, *woken], PUBLISH_TIMEOUT)
+            if hop.is_shared:
+                self._siblings.enqueue(done, left)
+        elif result.status is ExecutionStatus.PAUSED and left.was_contended:
+            self.resume_execution(execution_id)  # it may have been resumed while we held the lock
+
+    # -- a run that ends without a commit ------------------------------------------------------------------
+
+    def _abandon(self, hop: Hop) -> None:
+        """Leave a node that was interrupted. If it is still due it runs again, which is not counted."""
+        _ = self._cache.discard(hop.claim)  # it is resumed below in any case
+        self._state.record(HistoryLine.INTERRUPTED, hop.execution_id, hop.node.id, worker_name())
+        log.warning(
+            "Node %s of execution %s was interrupted.",
+            hop.node.id,
+            hop.execution_id,
+            extra=log_fields(LogEvent.NODE_INTERRUPTED),
+        )
+        self.resume_execution(hop.execution_id)
+
+    def _count_crash(self, hop: Hop, error: BaseException) -> None:
+        told = failure_of(error).error
+        what = f"with {told.type}: {told.message}" if told is not None else ""
+        with suppress(BackingServiceUnavailable):
+            self._state.count_crash(hop.execution_id, hop.node.id, hop.cached.seq, what)
+            self._cache.remove_from_cache(hop.execution_id)  # it lacks this crash
+
+
+def _log_dropped(message: HopMessage, reason: Exception) -> None:
+    log.info(
+        "Dropped the message for node %s of execution %s: %s.",
+        message.node_id,
+        message.execution_id,
+        reason,
+        extra=log_fields(LogEvent.MESSAGE_DROPPED),
+    )

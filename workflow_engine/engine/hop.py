@@ -1,0 +1,335 @@
+"""A hop between entering and leaving a node: what was read, and what follows from the node's outcome.
+
+Pure values and functions: they decide what is committed, and the executor commits it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workflow_engine.definition.body import TRIGGER_ID
+from workflow_engine.definition.workflow import Node
+from workflow_engine.engine.hop_report import HopReport
+from workflow_engine.engine.publisher import Envelope
+from workflow_engine.execution.context import Wake
+from workflow_engine.execution.records import (
+    CommitResult,
+    Crashes,
+    JournalRow,
+    NewWait,
+    NodeCommit,
+    WokenWait,
+)
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitType
+from workflow_engine.execution.walk import Step, Walk
+from workflow_engine.json_values import decode, encode
+from workflow_engine.nodes.results import NodeError
+from workflow_engine.postgres.waits import FIRST_TRY
+from workflow_engine.redis.cached_context import CachedContext, encoded_crashes, step_fields
+from workflow_engine.redis.lock import Claim
+from workflow_engine.redis.results import LeaveResult
+from workflow_engine.runner.compiled import CompiledWorkflow
+from workflow_engine.runner.node_run import Outcome, attempt_failure_outcome, failure_outcome
+from workflow_engine.telemetry.log_events import log_context
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A node that was entered, and everything known about it until it is left."""
+
+    claim: Claim
+    workflow: CompiledWorkflow
+    node: Node
+    cached: CachedContext
+    walk: Walk
+    woken: WokenWait | None = None
+    """The wait that is over, if the node resumes from one."""
+    missed: tuple[JournalRow, ...] = ()
+    """The rows that siblings have committed since it was entered; the walk has seen them."""
+
+    @property
+    def is_shared(self) -> bool:
+        """True if other nodes of the execution may run at the same time."""
+        return self.claim.places > 1
+
+    @property
+    def is_due(self) -> bool:
+        """False once a sibling's commit has ended the node for good."""
+        return self.node.id in self.walk.due or self.node.id in self.walk.waiting
+
+    @property
+    def execution_id(self) -> str:
+        return self.claim.execution_id
+
+    @property
+    def crashes(self) -> Crashes:
+        """Runs of this node that have ended without a commit."""
+        return self.cached.crashes.get(self.node.id, Crashes())
+
+    @property
+    def attempt(self) -> int:
+        return self.walk.attempt(self.node.id)
+
+    @property
+    def failures(self) -> tuple[int, ...]:
+        """The failed attempts of this visit by each rule of `retry`, if it has several."""
+        return tuple(self.walk.failures.get(self.node.id, ()))
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same over retries and crashes of one visit."""
+        return f"{self.execution_id}:{self.node.id}:{self.walk.visit(self.node.id)}"
+
+    def log_context(self) -> AbstractContextManager[None]:
+        """Add the fields of this node and execution to the log lines of a block."""
+        return log_context(self.execution_id, self.workflow.workflow.id, self.node.id, self.cached.seq)
+
+    def attempt_failure_outcome(self, error: NodeError) -> Outcome:
+        """Return the outcome of an attempt that failed without a result; `retry` may allow another."""
+        return attempt_failure_outcome(self.node, self.workflow.graph, error, self.attempt, self.failures)
+
+    def failure_outcome(self, error: NodeError) -> Outcome:
+        """Return the outcome of a node that fails without having run to its end."""
+        return failure_outcome(self.node, self.workflow.graph, error, self.attempt)
+
+    @property
+    def wake(self) -> Wake | None:
+        """What the node learns of its wait; None for one that begins only now, such as a retry."""
+        if self.woken is None or self.woken.type in (WaitType.RETRY, WaitType.CODE):
+            return None
+        return Wake(self.woken.reason, self.woken.received_events, self.woken.waited)
+
+    @property
+    def begins_visit(self) -> bool:
+        """True for the visit's first journal row."""
+        return self.woken is None and self.attempt == 1
+
+    def walk_after(self, outcome: Outcome) -> tuple[Walk, Step]:
+        """Return the walk after the outcome, and its step; the hop's own walk stays unchanged."""
+        walk, node_id = Walk.from_json(self.cached.walk), self.node.id
+        if outcome.status is NodeStatus.WAITING:
+            return walk, walk.wait(node_id)
+        if outcome.status is NodeStatus.RETRYING and outcome.is_waiting:
+            return walk, walk.wait(node_id, self.attempt + 1, outcome.retry_rule)
+        if outcome.status is NodeStatus.RETRYING:
+            return walk, walk.retry(self.workflow.graph, node_id, self.attempt + 1, outcome.retry_rule)
+        if outcome.ends_execution:
+            return walk, walk.end(node_id)
+        return walk, walk.advance(self.workflow.graph, node_id, outcome.handles)
+
+    def variables_after(self, outcome: Outcome) -> Mapping[str, Any]:
+        """Return the execution's variables after the outcome."""
+        return {**decode(self.cached.variables), **outcome.variables}
+
+    def changed_fields(self, outcome: Outcome, walk: Walk, result: CommitResult) -> dict[bytes, Any]:
+        """Return the fields of the context in Redis that an accepted commit changes."""
+        # Those of siblings come with the latest commit.
+        variables = encode(self.variables_after(outcome)) if outcome.variables or self.missed else None
+        changed = step_fields(
+            result.seq,
+            self.node.id,
+            result.fence,
+            walk.to_json(),
+            outcome.output,
+            variables,
+            begins_visit=self.begins_visit,
+        )
+        if self.node.id in self.cached.crashes:
+            changed[b"crashes"] = encoded_crashes(self._other_crashes)
+        return {**self.cached.unstored, **changed}
+
+    @property
+    def _other_crashes(self) -> Mapping[str, Crashes]:
+        """The crashes of other nodes, which the commit of this one keeps."""
+        return {node_id: each for node_id, each in self.cached.crashes.items() if node_id != self.node.id}
+
+    def caught_up(self, result: CommitResult) -> Hop:
+        """Return this hop as if it had been entered after the rows that it missed.
+
+        Raises ValueError for rows that do not fit the walk.
+        """
+        walk, variables = Walk.from_json(self.cached.walk), decode(self.cached.variables)
+        for row in result.missed:
+            walk.apply(self.workflow.graph, row.entry)
+            variables.update(row.variables or {})
+        cached = replace(
+            self.cached,
+            seq=result.missed[-1].entry.seq,
+            fence=result.fence,  # that of the last row, if the outcome is to be offered again
+            walk=walk.to_json(),
+            variables=encode(variables),
+        )
+        return replace(self, cached=cached, walk=walk, missed=(*self.missed, *result.missed))
+
+    def following(self, node: Node, outcome: Outcome, walk: Walk, result: CommitResult) -> Hop:
+        """Return the hop into the next node under the same claim; this hop's changes are not yet in Redis."""
+        unstored = self.changed_fields(outcome, walk, result)
+        cached = replace(
+            self.cached,
+            seq=result.seq,
+            fence=result.fence,
+            walk=unstored[b"walk"],
+            variables=unstored.get(b"variables", self.cached.variables),
+            # Read again, so that a node's changes to its inputs are not kept. What a body gets from around it
+            # is copied where it is used.
+            outputs={key: value for key, value in self.cached.outputs.items() if key == TRIGGER_ID},
+            absent=frozenset(),
+            abandoned=None,
+            crashes=self._other_crashes,
+            unstored=unstored,
+        )
+        return Hop(self.claim, self.workflow, node, cached, walk)
+
+    def commit_of(self, outcome: Outcome, walk: Walk, step: Step, timeout: float) -> NodeCommit:
+        """Return the journal row of the outcome, the waits it opens and closes, and the status after it.
+
+        `timeout` is the number of seconds that a node waits for a worker that has its code.
+        """
+        node, error, status = self.node, outcome.error, _status_after(walk, outcome)
+        due = self.workflow.graph.nodes[walk.due[0]] if walk.due else None
+        return NodeCommit(
+            execution_id=self.execution_id,
+            fence=self.cached.fence,
+            token=str(uuid.uuid4()),
+            execution_status=status,
+            node_id=node.id,
+            type=node.type,
+            sub_type=node.sub_type,
+            label=node.label,
+            visit=self.walk.visit(node.id),
+            attempt=self.attempt,
+            status=outcome.status,
+            handles=outcome.handles,
+            variables=encode(dict(outcome.variables)) if outcome.variables else None,
+            input_data=outcome.input_data,
+            output=outcome.output,
+            error=error.message if error else None,
+            error_details=error.as_stored() if error else None,
+            worker=worker_name(),
+            duration_ms=outcome.duration_ms,
+            context=self._resting_context(outcome) if status is not ExecutionStatus.RUNNING else None,
+            due_queue=due.queue if due else None,
+            due_priority=due.priority if due else None,
+            retry_details=self._retry_details(outcome),
+            opens=_new_wait(outcome, self.attempt, timeout, self._seconds_left),
+            closes=(*step.cancelled, *((node.id,) if self.woken else ())),
+            woken_status=self.woken.status_when_resumed if self.woken else None,
+            shared_since=self.cached.seq if self.is_shared else None,
+            ordered=self.workflow.graph.any_merges if self.is_shared else (),
+        )
+
+    @property
+    def _seconds_left(self) -> float | None:
+        """The seconds that the node may still wait for its children; None without a `timeout`."""
+        if (timeout := self.node.timeout) is None:
+            return None
+        waited = self.woken.waited if self.woken and self.woken.type is WaitType.CHILDREN else 0.0
+        return max(0.0, timeout - waited)
+
+    def _retry_details(self, outcome: Outcome) -> Mapping[str, Any] | None:
+        if outcome.status is not NodeStatus.RETRYING:
+            return None
+        rule = {} if outcome.retry_rule is None else {"rule": outcome.retry_rule}
+        return {"nextAttempt": self.attempt + 1, "waitMs": outcome.retry_in_ms, **rule}
+
+    def _resting_context(self, outcome: Outcome) -> Mapping[str, Any]:
+        """Return the context to persist when the execution comes to rest, without outputs and path."""
+        identity = self.cached.identity
+        return {
+            "executionId": self.execution_id,
+            "workflowId": identity["workflowId"],
+            "triggerId": identity["triggerId"],
+            "triggerNodeId": identity["triggerNodeId"],
+            "currentNodeId": self.node.id,
+            "variables": self.variables_after(outcome),
+            "metadata": identity["metadata"],
+        }
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A hop whose outcome was offered to Postgres, and the result."""
+
+    hop: Hop
+    outcome: Outcome
+    walk: Walk
+    """The walk if the outcome was accepted."""
+    result: CommitResult
+    cancelled: tuple[str, ...] = ()
+    """Nodes that were due or waiting, and will not go on after it."""
+
+    def has_to_wake(self, left: LeaveResult) -> bool:
+        """Return whether woken nodes have to be enqueued: their messages may have met the lock.
+
+        Siblings take places of their own. So only this node can have met it, if it has begun to wait.
+        """
+        is_met = self.result.wake_requested or left.was_contended
+        return is_met and (not self.hop.is_shared or self.hop.node.id in self.walk.waiting)
+
+    @property
+    def to_send(self) -> list[str]:
+        """The due nodes for which messages follow from this commit.
+
+        Of nodes that may run at the same time, these are the ones that were not in hand before.
+        """
+        graph = self.hop.workflow.graph
+        in_hand = self.walk.in_hand(graph)
+        if not self.hop.is_shared:
+            return in_hand
+        siblings = set(self.hop.walk.in_hand(graph)) - {self.hop.node.id}
+        return [node_id for node_id in in_hand if node_id not in siblings]
+
+    @property
+    def envelope(self) -> Envelope:
+        """What the messages for the nodes that are due now have in common."""
+        hop, result = self.hop, self.result
+        queue, priority = (hop.cached.identity[name] for name in ("queue", "priority"))
+        return Envelope(hop.execution_id, hop.workflow, result.seq, queue, priority, result.committed_at)
+
+    @property
+    def report(self) -> HopReport:
+        return HopReport.of(self.hop.node.id, self.outcome, is_accepted=self.result.accepted)
+
+
+def worker_name() -> str:
+    """Return the name of this process in the journal."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _new_wait(outcome: Outcome, attempt: int, timeout: float, seconds_left: float | None) -> NewWait | None:
+    details: dict[str, Any] = {"attempt": attempt}
+    if outcome.needs is not None:
+        details = {**details, "tries": 1}
+        return NewWait(
+            WaitType.CODE, needs=outcome.needs, needed_for=timeout, again_in=FIRST_TRY, details=details
+        )
+    if outcome.retry_in_ms:
+        return NewWait(WaitType.RETRY, resume_in=outcome.retry_in_ms / 1000, details=details)
+    if (wait := outcome.wait) is None:
+        return None
+    if (children := outcome.children) is not None:
+        counts = {"next": 0, "running": 0, "completed": 0, "failed": 0}
+        details |= {**counts, **({"expiresIn": seconds_left} if seconds_left is not None else {})}
+        return NewWait(WaitType.CHILDREN, expires_in=seconds_left, details=details, children=children)
+    if not wait.events:
+        return NewWait(WaitType.DELAY, resume_at=wait.until, resume_in=wait.seconds, details=details)
+    return NewWait(
+        WaitType.EVENTS,
+        expires_in=wait.timeout,
+        correlation_id=wait.correlation_id,
+        details={**details, "events": wait.events, "required": wait.required},
+    )
+
+
+def _status_after(walk: Walk, outcome: Outcome) -> ExecutionStatus:
+    if outcome.ends_execution:
+        return ExecutionStatus.FAILED
+    if walk.due:
+        return ExecutionStatus.RUNNING
+    return ExecutionStatus.COMPLETED if walk.is_finished else ExecutionStatus.WAITING

@@ -1,0 +1,242 @@
+"""Enqueueing: which nodes of an execution are due, and the messages that ask workers to run them.
+
+This is the last step of every hop, and of every recovery. A message may be lost afterwards without harm, and
+one that cannot be sent only delays its execution: the journal shows what is due.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from workflow_engine.broker.dispatcher import Backlog, Dispatcher
+from workflow_engine.engine.stores import Stores
+from workflow_engine.errors import (
+    BackingServiceUnavailable,
+    BrokerUnavailable,
+    CacheUnavailable,
+    DatabaseUnavailable,
+    WorkflowNotFound,
+)
+from workflow_engine.execution.messages import Dispatch, HopMessage, QueuedMessage
+from workflow_engine.execution.records import (
+    FIRST_SEQ,
+    OUT_OF_ORDER,
+    DueWait,
+    FollowUps,
+    NewExecution,
+    StartedChild,
+    StartedExecution,
+)
+from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.execution.walk import Walk
+from workflow_engine.outages import retry_unavailable
+from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
+from workflow_engine.settings import Settings
+from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
+
+log = logging.getLogger(__name__)
+
+AHEAD_OF_THE_QUEUE = 0
+"""Priority of messages for executions that had stopped moving."""
+
+PUBLISH_TIMEOUT = 30.0
+"""Seconds a worker tries to enqueue the next node, after the commit and with the lock released."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What the messages for all due nodes of an execution have in common."""
+
+    execution_id: str
+    workflow: CompiledWorkflow
+    seq: int
+    queue: str | None
+    """The execution's queue, for nodes that name none; None: that of the settings."""
+    priority: int | None
+    committed_at: datetime | None
+    """The database's time when `seq` was committed, or when its message was found to be lost."""
+
+
+class Publisher:
+    """Publishes messages for the nodes that are due. One instance serves a process."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        workflows: CompiledWorkflows,
+        dispatcher: Dispatcher,
+        settings: Settings,
+    ) -> None:
+        self._state = stores.state
+        self._waits = stores.waits
+        self._cache = stores.cache
+        self._workflows = workflows
+        self._dispatcher = dispatcher
+        self._settings = settings
+
+    def begin(self, new: NewExecution, started: StartedExecution) -> None:
+        """Publish the first node of an execution whose creation has committed."""
+        first = StartedChild(
+            started.id,
+            new.workflow_id,
+            new.version,
+            new.trigger_node_id,
+            new.queue,
+            new.priority,
+            started.created_at,
+        )
+        self.follow_up(self._begin(first))
+
+    def follow_up(self, follow_ups: FollowUps | None) -> None:
+        """Publish the first nodes of children that have started, and the nodes of parents that were woken.
+
+        Children of which nothing is due end at once, which may start further ones. While a server is away,
+        the messages are left to recovery.
+        """
+        left = [follow_ups]
+        while left:
+            if (each := left.pop()) is None:
+                continue
+            self.wake_if_possible(each.woken)
+            for child in each.started:
+                try:
+                    left.append(self._begin(child))
+                except (BackingServiceUnavailable, WorkflowNotFound, ValueError) as error:
+                    log.warning(
+                        "Cannot publish the first node of execution %s; it will be rescued as stalled: %s",
+                        child.execution_id,
+                        error,
+                        extra=log_fields(
+                            LogEvent.EXECUTION_LEFT, execution_id=child.execution_id, error=error
+                        ),
+                    )
+
+    def _begin(self, first: StartedChild) -> FollowUps | None:
+        workflow = self._workflows.get(first.workflow_id, first.version)
+        walk = Walk.start(workflow.graph, first.trigger_node_id)
+        envelope = Envelope(
+            first.execution_id, workflow, FIRST_SEQ, first.queue, first.priority, first.created_at
+        )
+        with log_context(first.execution_id, first.workflow_id):
+            return self._go_on(envelope, walk)
+
+    def go_on(self, envelope: Envelope, walk: Walk) -> None:
+        """Publish the nodes in hand and those that were woken, or complete a finished execution."""
+        self.follow_up(self._go_on(envelope, walk))
+
+    def _go_on(self, envelope: Envelope, walk: Walk) -> FollowUps | None:
+        execution_id = envelope.execution_id
+        if walk.is_finished:
+            follow_ups = self._state.update_execution_status(execution_id, ExecutionStatus.COMPLETED)
+            with suppress(CacheUnavailable):
+                self._cache.announce_finished(execution_id, ExecutionStatus.COMPLETED.value)
+            return follow_ups
+        woken = self.woken(execution_id) if walk.waiting else []
+        self.publish(envelope, [*walk.in_hand(envelope.workflow.graph), *woken])
+        return None
+
+    def wake(self, due: Sequence[DueWait]) -> None:
+        """Enqueue nodes whose waits are over and claimed. Raises `BrokerUnavailable`."""
+        self._dispatcher.publish([dispatch for _, dispatch in self._dispatches(due)])
+
+    def wake_unless_queued(self, due: Sequence[DueWait]) -> list[DueWait]:
+        """Enqueue these nodes, except those whose earlier message is still queued, and return the latter.
+
+        Raises `BrokerUnavailable`.
+        """
+        oldest = functools.cache(self._dispatcher.oldest)
+
+        def is_queued(wait: DueWait, dispatch: Dispatch) -> bool:
+            if wait.woken_before is None:
+                return False
+            first = oldest(dispatch.queue, dispatch.priority)
+            return isinstance(first, datetime) and first <= wait.woken_before + OUT_OF_ORDER
+
+        dispatches = list(self._dispatches(due))
+        queued = [wait for wait, dispatch in dispatches if is_queued(wait, dispatch)]
+        self._dispatcher.publish([dispatch for wait, dispatch in dispatches if wait not in queued])
+        return queued
+
+    def _dispatches(self, due: Sequence[DueWait]) -> Iterator[tuple[DueWait, Dispatch]]:
+        for wait in due:
+            try:
+                workflow = self._workflows.get(wait.workflow_id, wait.version)
+            except (WorkflowNotFound, ValueError) as error:
+                # A definition that only a newer worker can read must not hold up all others.
+                log.warning(
+                    "Cannot wake a node of execution %s; leaving it to another worker: %s",
+                    wait.execution_id,
+                    error,
+                    extra=log_fields(
+                        LogEvent.EXECUTION_LEFT,
+                        execution_id=wait.execution_id,
+                        workflow=wait.workflow_id,
+                        node_id=wait.node_id,
+                        seq=wait.seq,
+                        error=error,
+                    ),
+                )
+                continue
+            envelope = Envelope(
+                wait.execution_id, workflow, wait.seq, wait.queue, wait.priority, wait.woken_at
+            )
+            yield wait, self._dispatch(envelope, wait.node_id)
+
+    def wake_if_possible(self, due: Sequence[DueWait]) -> None:
+        """Enqueue nodes whose waits are over; while a server is away, leave them to the timekeepers."""
+        if due:
+            with suppress(BackingServiceUnavailable):  # logged as an outage; the claim ends with its lease
+                retry_unavailable(lambda: self.wake(due), 0.0, "enqueue the nodes that an event woke")
+
+    def woken(self, execution_id: str) -> list[str]:
+        """Return the nodes that were woken; none while Postgres is away: timekeepers claim them again."""
+        try:
+            return self._waits.take_wake_request(execution_id)
+        except DatabaseUnavailable as error:
+            log.warning(
+                "Cannot read the woken nodes of execution %s; a timekeeper will enqueue them: %s",
+                execution_id,
+                error,
+                extra=log_fields(LogEvent.WAKE_DELAYED, execution_id=execution_id, error=error),
+            )
+            return []
+
+    def publish(self, envelope: Envelope, node_ids: Sequence[str], timeout: float = 0.0) -> None:
+        """Publish messages for these nodes, retrying for `timeout` seconds while the broker is away."""
+        dispatches = [self._dispatch(envelope, node_id) for node_id in node_ids]
+        if not dispatches:
+            return
+        with suppress(BrokerUnavailable):  # logged as an outage; recovery sends what is due
+            retry_unavailable(
+                lambda: self._dispatcher.publish(dispatches),
+                timeout,
+                f"enqueue {', '.join(node_ids)} of execution {envelope.execution_id}",
+            )
+
+    def queued(self, envelope: Envelope, node_id: str) -> QueuedMessage | None:
+        """Return the message for a node, which the script that leaves it can send; None to publish it."""
+        try:
+            return self._dispatcher.queued(self._dispatch(envelope, node_id))
+        except BrokerUnavailable:
+            return None
+
+    def oldest_in_queue_of(self, envelope: Envelope, node_id: str) -> datetime | Backlog:
+        """Return when the commit was made that led to the oldest message in the queue of this node."""
+        dispatch = self._dispatch(envelope, node_id)
+        return self._dispatcher.oldest(dispatch.queue, dispatch.priority)
+
+    def _dispatch(self, envelope: Envelope, node_id: str) -> Dispatch:
+        workflow = envelope.workflow
+        node, settings = workflow.graph.nodes[node_id], self._settings
+        priorities = (node.priority, envelope.priority, settings.node_priority)
+        return Dispatch(
+            HopMessage(envelope.execution_id, workflow.workflow.id, workflow.version, node_id, envelope.seq),
+            queue=node.queue or envelope.queue or settings.queue,
+            priority=next(number for number in priorities if number is not None),
+            committed_at=envelope.committed_at,
+        )

@@ -1,0 +1,34 @@
+"""Ids of executions: they sort by time, and are checked before they reach a statement."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+
+from workflow_engine.errors import ExecutionNotFound
+
+
+def new_execution_id() -> str:
+    """Return a UUID of version 7: ids sort by creation time, so new rows share pages and lists are in order.
+
+    The 12 bits after the milliseconds are their fraction (RFC 9562, section 6.2, method 3, as in Postgres
+    18's `uuidv7()`): steps of 244 ns, less than the time that making an id takes.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = (
+        (milliseconds << 80)
+        | (0x7 << 76)
+        | ((rest * 4096 // 1_000_000) << 64)
+        | (0b10 << 62)
+        | secrets.randbits(62)
+    )
+    return str(uuid.UUID(int=value))
+
+
+def checked_id(execution_id: str) -> str:
+    """Return the id in its usual spelling. Raises `ExecutionNotFound` if no execution can have it."""
+    try:
+        return str(uuid.UUID(execution_id))
+    except (ValueError, AttributeError, TypeError):
+        raise ExecutionNotFound(str(execution_id)) from None

@@ -1,0 +1,6 @@
+"""What moves executions when no hop does.
+
+- `timekeeper`: waits, schedules and timeouts, in rounds in every worker
+- `schedules`: scheduled triggers, each due time fired once
+- `recovery`: the rescue of executions that lost their process or their message
+"""

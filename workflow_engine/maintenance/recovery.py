@@ -1,0 +1,241 @@
+"""Recovery: executions that should be moving, and are not, continue from their journal.
+
+Either a parent reports a process that died with a node, or an execution is found that has not moved for a
+while. In both cases what is due is published again and admitted like any other message. So two rescuers, or
+a rescuer and the worker that it believed dead, cannot both run the same node to a commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from workflow_engine.broker.dispatcher import Backlog
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.resumption import LOOK_FOR_A_CRASH
+from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
+from workflow_engine.execution.messages import HopMessage
+from workflow_engine.execution.records import FORMAT
+from workflow_engine.nodes.results import NodeError
+from workflow_engine.outages import retry_unavailable
+from workflow_engine.postgres.executions.stalled import Front, StalledExecution
+from workflow_engine.redis.lock import Claim, Holder
+from workflow_engine.runner.node_run import TIMEOUT
+from workflow_engine.runner.time_limit import GRACE, timeout_message
+from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
+
+log = logging.getLogger(__name__)
+
+LOOKS_PER_STALL = 12
+"""How often the fleet looks for stalled executions within `stall_after`."""
+
+AGAIN = 1 / 6
+"""Fraction of `stall_after` after which a rescued execution that has not moved counts as stalled again."""
+
+RENEWING = 2.0
+"""Seconds that the renewal of a process's locks may take, besides the time between two renewals."""
+
+SLICE = 0.25
+"""Seconds after which a look at many executions is cut short for the timekeeper's other work."""
+
+TURN = f"recovery:{FORMAT}"
+"""The lease of a look. Workers of a newer release share one of their own: older ones cannot rescue theirs."""
+
+
+@dataclass(frozen=True)
+class LostNode:
+    """A node whose process died while it ran."""
+
+    message: HopMessage
+    task_id: str
+    reason: str
+    """How the process ended, as far as its parent knows."""
+    advice: str = LOOK_FOR_A_CRASH
+    """What to do about it."""
+
+
+class Recovery:
+    """Rescues executions that lost their worker or their message."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._next_look = 0.0
+        self._look: Iterator[StalledExecution | None] | None = None
+
+    def process_lost(self, lost: LostNode) -> None:
+        """Release the lock of the dead process, and resume its execution.
+
+        A node that exceeded its timeout fails. Otherwise the crash is counted and what is due is published.
+        After `max_recoveries` crashes, the worker that enters the node fails it with `WORKER_LOST`.
+        """
+        retry_unavailable(
+            lambda: self._recover(lost),
+            self._engine.settings.commit_retry_timeout,
+            f"recover execution {lost.message.execution_id}",
+        )
+
+    @property
+    def is_looking(self) -> bool:
+        """True while a look was cut short and continues with the next call."""
+        return self._look is not None
+
+    def rescue_stalled(self) -> int:
+        """Rescue stalled executions, and return their number.
+
+        The workers of the fleet take turns to look. An execution is left alone while its lock is held, and
+        while its message may still be queued. The oldest message of its queue and priority decides that. A
+        look takes `SLICE` seconds at most before it is cut short.
+        """
+        if self._look is None:
+            if not self._is_our_turn():
+                return 0
+            self._look = self._stalled()
+        ends, rescued = time.monotonic() + SLICE, 0
+        try:
+            for execution in self._look:
+                rescued += execution is not None and self._try_to_rescue(execution)
+                if time.monotonic() > ends:
+                    return rescued
+        except BaseException:
+            self._look = None
+            raise
+        self._look = None
+        return rescued
+
+    def _is_our_turn(self) -> bool:
+        interval = self._engine.settings.stall_after / LOOKS_PER_STALL
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + interval
+        # A little shorter, so that a single worker does not miss every other turn of its own.
+        return self._engine.leases.take(TURN, interval * 0.9)
+
+    def _stalled(self) -> Iterator[StalledExecution | None]:
+        """Yield stalled executions, and None after every page of those that were looked at."""
+        again = self._engine.settings.stall_after * AGAIN
+        for page in self._engine.stalled.pages(self._suspicious_after(), again, self._front_of):
+            yield from page
+            yield None
+
+    def _front_of(self, queue: str, priority: int) -> Front:
+        oldest = self._engine.dispatcher.oldest(queue, priority)
+        if isinstance(oldest, Backlog):
+            return Front(None, is_hidden=oldest is Backlog.UNKNOWN)
+        return Front(oldest)
+
+    def _suspicious_after(self) -> float:
+        """Return the seconds without a move after which an execution counts as stalled.
+
+        If Redis has lost its data, all messages in it are lost too. An execution that has not moved since
+        then has no message, but workers that run a node need time to take their locks again.
+        """
+        settings = self._engine.settings
+        data_age = self._engine.data_age.seconds()
+        has_been_locked_again = data_age > settings.lock_expiry / 3 + RENEWING
+        return min(data_age, settings.stall_after) if has_been_locked_again else settings.stall_after
+
+    def _try_to_rescue(self, execution: StalledExecution) -> bool:
+        with log_context(execution.id, execution.workflow_id):
+            try:
+                return self._rescue(execution)
+            except BackingServiceUnavailable:
+                raise
+            except (WorkflowEngineError, ValueError) as error:
+                _warn_once(
+                    f"Cannot rescue stalled execution {execution.id}; leaving it to other workers: {error}"
+                )
+                return False
+
+    def _rescue(self, execution: StalledExecution) -> bool:
+        # First: a claim puts others off.
+        workflow = self._engine.workflows.get(execution.workflow_id, execution.version)
+        if workflow.concurrency > 1:
+            return self._engine.stalled.claim(execution) and self._rescue_siblings(execution)
+        if self._engine.locks.is_locked(execution.id):
+            return False
+        if not self._engine.stalled.claim(execution):
+            return False
+        log.warning(
+            "Rescuing execution %s: it has not moved for %.0f s, no worker runs it and its message is not "
+            "queued",
+            execution.id,
+            execution.seconds,
+            extra=log_fields(LogEvent.EXECUTION_RESCUED, idle_seconds=round(execution.seconds)),
+        )
+        return self._engine.executor.resume_execution(execution.id)
+
+    def _rescue_siblings(self, execution: StalledExecution) -> bool:
+        """Resume an execution of which some nodes may be running: the others may have lost their messages."""
+        if not self._engine.executor.resume_execution(execution.id):
+            return False
+        log.warning(
+            "Rescued execution %s: it has not moved for %.0f s, and due nodes neither ran nor were queued",
+            execution.id,
+            execution.seconds,
+            extra=log_fields(LogEvent.EXECUTION_RESCUED, idle_seconds=round(execution.seconds)),
+        )
+        return True
+
+    def _recover(self, lost: LostNode) -> None:
+        message = lost.message
+        claim, holder, seq = self._claim_of(lost)
+        if claim is not None and holder is not None:
+            timeout = self._outrun_timeout(message, holder)
+            if timeout is not None:
+                unlocked = self._engine.locks.release_abandoned(claim)
+                self._engine.executor.fail_node(message, NodeError(TIMEOUT, timeout_message(timeout)))
+                if unlocked.was_contended:
+                    self._engine.executor.resume_execution(message.execution_id)
+                return
+        # Count first, then release: if we are interrupted in between, the lock still keeps others out.
+        place = f"on {holder.instance}:{holder.process} " if holder is not None else ""
+        crashes = self._engine.executor.count_crash(message, seq, f"{place}({lost.reason}); {lost.advice}")
+        if crashes.count:
+            log.warning(
+                "The process of task %s was lost with a node of execution %s (crash %d of this node): %s",
+                lost.task_id,
+                message.execution_id,
+                crashes.count,
+                lost.reason,
+                extra=log_fields(LogEvent.PROCESS_LOST, task_id=lost.task_id, times_lost=crashes.count),
+            )
+        if claim is not None:
+            _ = self._engine.locks.release_abandoned(claim)
+        self._engine.executor.resume_execution(message.execution_id)
+
+    def _claim_of(self, lost: LostNode) -> tuple[Claim | None, Holder | None, int]:
+        """Return the claim under which the dead process ran the node, its holder, and the seq it ran on.
+
+        The lock may have expired, if the node kept even the renewal from running; the mark has not. Without
+        either, the seq is that of the message.
+        """
+        message = lost.message
+        execution_id = message.execution_id
+        places = self._engine.workflows.get(message.workflow, message.version).concurrency
+        place = message.node_id if places > 1 else ""
+        run = self._engine.cache.abandoned_run(execution_id, place)
+        mark, seq = (run.mark, run.seq) if run is not None else (None, message.seq)
+        for value in (mark, self._engine.locks.value_of(execution_id, place)):
+            holder = Holder.from_value(value) if value is not None else None
+            if value is not None and holder is not None and holder.task_id == lost.task_id:
+                claim = Claim(execution_id, holder.token, value, place, places)
+                return claim, holder, seq if value == mark else message.seq
+        return None, None, message.seq
+
+    def _outrun_timeout(self, message: HopMessage, holder: Holder) -> float | None:
+        """Return the node's timeout if its process lived long enough for the watchdog to have ended it."""
+        workflow = self._engine.workflows.get(message.workflow, message.version)
+        timeout = workflow.graph.nodes[message.node_id].timeout
+        if timeout is None:
+            return None
+        lived = (datetime.now(UTC) - datetime.fromisoformat(holder.since)).total_seconds()
+        return timeout if lived >= timeout + GRACE else None
+
+
+@functools.lru_cache(maxsize=1000)
+def _warn_once(line: str) -> None:
+    log.warning("%s", line, extra=log_fields(LogEvent.EXECUTION_LEFT))

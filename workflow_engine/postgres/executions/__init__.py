@@ -1,0 +1,11 @@
+"""Executions and their journal.
+
+- `state`: commits nodes, loads snapshots, counts crashes; `commits` encodes a commit
+- `children`: the results of child executions, and what has to be done for them
+- `follow_ups`: what a commit or an end has started or woken elsewhere
+- `creation`: new executions, one per idempotency key
+- `moves`: each operator's move as one guarded call
+- `timeouts`: fails executions that take too long
+- `stalled`: executions that have not moved for a while
+- `queries`: reads executions for operators
+"""

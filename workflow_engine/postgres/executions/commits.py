@@ -1,0 +1,152 @@
+"""Encodes a commit for `commit_node`, and decodes its result and rows of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from workflow_engine.errors import ExecutionNotFound
+from workflow_engine.execution.records import (
+    CommitResult,
+    JournalRow,
+    NewChildren,
+    NewWait,
+    NodeCommit,
+)
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitStatus
+from workflow_engine.execution.walk import JournalEntry
+from workflow_engine.json_values import decode_jsonb, encode_jsonb
+from workflow_engine.postgres.database import Row
+from workflow_engine.postgres.executions.creation import start_document
+from workflow_engine.postgres.executions.follow_ups import follow_ups_of
+from workflow_engine.postgres.values import instant
+
+
+def commit_document(commit: NodeCommit, claim_lease: float) -> str:
+    """Return the document for `commit_node`, without empty fields."""
+    is_failed = commit.execution_status is ExecutionStatus.FAILED
+    document = {
+        "execution_id": commit.execution_id,
+        "fence": commit.fence,
+        "token": commit.token,
+        "execution_status": commit.execution_status,
+        "ends": commit.execution_status.is_finished or None,
+        "node_id": commit.node_id,
+        "label": commit.label,
+        "type": commit.type,
+        "sub_type": commit.sub_type,
+        "visit": commit.visit,
+        "attempt": commit.attempt,
+        "status": commit.status,
+        "is_final": commit.status.is_final or None,
+        "handles": _text_array(commit.handles),
+        "variables": _fragment(commit.variables),
+        "input_data": _fragment(commit.input_data),
+        "output": _fragment(commit.output),
+        "error": commit.error,
+        "error_details": commit.error_details,
+        "execution_error": {"nodeId": commit.node_id, **(commit.error_details or {})} if is_failed else None,
+        "retry_details": commit.retry_details,
+        "worker": commit.worker,
+        "duration_ms": commit.duration_ms,
+        "context": commit.context,
+        "due_queue": commit.due_queue,
+        "due_priority": commit.due_priority,
+        "opens": _wait_document(commit.opens, claim_lease) if commit.opens else None,
+        "closes": commit.closes or None,
+        "woken_status": commit.woken_status or WaitStatus.CANCELLED if commit.closes else None,
+        "shared_since": commit.shared_since,
+        "ordered": commit.ordered or None,
+    }
+    return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
+
+
+def _fragment(value: bytes | None) -> orjson.Fragment | None:
+    return None if value is None else orjson.Fragment(value)
+
+
+def _text_array(texts: Sequence[str]) -> str:
+    """Write texts as Postgres writes an array of them, which it reads faster than one in JSON."""
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
+
+
+def _wait_document(wait: NewWait, claim_lease: float) -> dict[str, Any]:
+    return {
+        "lease": claim_lease,
+        "type": wait.type,
+        "correlation_id": wait.correlation_id,
+        "resume_at": wait.resume_at.isoformat() if wait.resume_at else None,
+        "resume_in": wait.resume_in,
+        "expires_in": wait.expires_in,
+        "details": wait.details,
+        **_code_fields(wait),
+        **(_children_fields(wait.children, claim_lease) if wait.children is not None else {}),
+    }
+
+
+def _code_fields(wait: NewWait) -> dict[str, Any]:
+    if wait.needs is None:
+        return {}
+    return {"needs": wait.needs, "needed_for": wait.needed_for, "again_in": wait.again_in}
+
+
+def _children_fields(children: NewChildren, claim_lease: float) -> dict[str, Any]:
+    plan = {
+        "lease": claim_lease,
+        "start": start_document(children.start),
+        "total": children.total,
+        "first": children.first,
+        "concurrency": children.concurrency,
+        "tolerated": children.tolerated,
+        "items": children.has_items or None,
+        "batch": children.batch,
+        "item_variable": children.item_variable,
+        "index_variable": children.index_variable,
+        "outlives": children.outlives_parent or None,
+    }
+    return {
+        "children": {name: value for name, value in plan.items() if value is not None},
+        "deepest": children.deepest,
+        "most": children.most,
+        **({"children_in": children.starts_in} if children.starts_in is not None else {}),
+    }
+
+
+def commit_result(commit: NodeCommit, row: Row) -> CommitResult:
+    """Decode the result of `commit_node`. Raises `ExecutionNotFound`."""
+    if row[0] is None:
+        raise ExecutionNotFound(commit.execution_id)
+    accepted, seq, status, fence, wake_requested, committed_at, follow_ups, *since = row[0]
+    verdict, missed = since or (None, None)
+    return CommitResult(
+        accepted == "true",
+        int(seq),
+        ExecutionStatus(status),
+        fence,
+        wake_requested == "true",
+        instant(int(committed_at)),
+        follow_ups_of(follow_ups),
+        missed=tuple(map(journal_row, orjson.loads(missed or "[]"))),
+        is_behind=verdict == "behind",
+    )
+
+
+def journal_row(columns: Sequence[Any]) -> JournalRow:
+    """Decode a row of the journal from its columns in `load_snapshot`."""
+    seq, node_id, visit, attempt, status, handles, output, variables, waits, rule = columns
+    entry = JournalEntry(
+        seq=seq,
+        node_id=node_id,
+        visit=visit,
+        attempt=attempt,
+        status=NodeStatus(status),
+        handles=tuple(handles),
+        waits=waits,
+        rule=rule,
+    )
+    return JournalRow(
+        entry, None if output is None else encode_jsonb(output), variables and decode_jsonb(variables)
+    )

@@ -1,0 +1,113 @@
+"""Creates executions, only once per idempotency key.
+
+The call uses a connection of the engine's or one of the caller's, inside the caller's transaction and over
+the caller's driver. Therefore every parameter is cast: drivers that leave its type to Postgres fail where the
+type is ambiguous.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from workflow_engine.errors import IdempotencyConflict
+from workflow_engine.execution.records import FIRST_SEQ, FORMAT, NewExecution, StartedExecution
+from workflow_engine.postgres.database import Database, Statements
+from workflow_engine.postgres.values import instant
+
+START = "SELECT {s}.start_execution_v1(CAST(%(execution)s AS jsonb))"
+
+FIND_KEY = """
+SELECT CAST(k.execution_id AS text), k.fingerprint, e.trigger_node_id,
+    CAST(extract(epoch FROM k.created_at) * 1000000 AS bigint)
+FROM {s}.idempotency_keys k LEFT JOIN {s}.executions e ON e.id = k.execution_id
+WHERE k.workflow_id = CAST(%(workflow_id)s AS text) AND k.key = CAST(%(key)s AS text)
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An idempotency key, with the content by which two starts that use it are compared."""
+
+    workflow_id: str
+    key: str
+    fingerprint: str
+    trigger: str | None = None
+    """The trigger node that the caller named, if it named one."""
+
+
+class ExecutionCreation:
+    """Writes new executions to Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, new: NewExecution, connection: Connection | None = None) -> StartedExecution:
+        """Write an execution and its trigger's journal row; return the earlier execution for a used key.
+
+        Without a `connection` of the caller's it is committed on return; with one it is part of the caller's
+        transaction, whose errors are raised as they are. Raises `IdempotencyConflict` if the start that used
+        the key had other data. That comes from no error of Postgres, so the caller's transaction goes on.
+        """
+        document = orjson.dumps(start_document(new)).decode()
+        while True:
+            ((created_at,),) = self._statements(connection).rows(START, execution=document)
+            if created_at is not None:
+                return StartedExecution(new.execution_id, True, instant(created_at))
+            key = Key(
+                new.workflow_id,
+                new.idempotency_key or "",
+                new.fingerprint,
+                new.trigger_node_id if new.names_trigger else None,
+            )
+            if (before := self.started_before(key, connection)) is not None:
+                return before
+            # The key was removed in between, with the execution it had started; the next try uses it.
+
+    def started_before(self, key: Key, connection: Connection | None = None) -> StartedExecution | None:
+        """Return the execution that an equal start with this key began; None if the key was not used.
+
+        Raises `IdempotencyConflict` if the start that used the key had other data.
+        """
+        used = self._statements(connection).first(FIND_KEY, workflow_id=key.workflow_id, key=key.key)
+        if used is None:
+            return None
+        execution_id, fingerprint, trigger_node_id, created_at = used
+        if fingerprint != key.fingerprint or key.trigger not in (None, trigger_node_id):
+            raise IdempotencyConflict(key.workflow_id, key.key, execution_id)
+        return StartedExecution(execution_id, False, instant(created_at))
+
+    def _statements(self, connection: Connection | None) -> Statements:
+        return self._database if connection is None else self._database.on(connection)
+
+
+def start_document(new: NewExecution) -> dict[str, Any]:
+    """Return the document for `start_execution`, without empty fields."""
+    document = {
+        "execution_id": new.execution_id,
+        "workflow_id": new.workflow_id,
+        "version": new.version,
+        "trigger_id": new.trigger_id,
+        "trigger_node_id": new.trigger_node_id,
+        "trigger_sub_type": new.trigger_sub_type,
+        "trigger_label": new.trigger_label,
+        "data": orjson.Fragment(new.data),
+        "variables": orjson.Fragment(new.variables),
+        "metadata": dict(new.metadata),
+        "queue": new.queue,
+        "priority": new.priority,
+        "due_queue": new.due_queue,
+        "due_priority": new.due_priority,
+        "idempotency_key": new.idempotency_key,
+        "fingerprint": new.fingerprint,
+        "body": new.body,
+        "timeout": new.timeout,
+        "token": str(uuid.uuid4()),
+        "seq": FIRST_SEQ,
+        "format": FORMAT,
+    }
+    return {name: value for name, value in document.items() if value is not None}

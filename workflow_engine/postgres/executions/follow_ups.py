@@ -1,0 +1,44 @@
+"""Decodes what a statement reports of children: which have started, and which parents were woken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from workflow_engine.execution.records import DueWait, FollowUps, StartedChild
+from workflow_engine.postgres.values import instant
+
+
+def follow_ups_of(returned: str | Mapping[str, Any] | None) -> FollowUps | None:
+    """Return the follow-ups in the JSON that a function in Postgres returned; None if there are none."""
+    if returned is None:
+        return None
+    found = orjson.loads(returned) if isinstance(returned, str) else returned
+    started = tuple(
+        StartedChild(
+            each["id"],
+            each["workflow_id"],
+            each["version"],
+            each["trigger_node_id"],
+            each["queue"],
+            each["priority"],
+            instant(each["created_at"]),
+        )
+        for each in found.get("started", ())
+    )
+    woken = tuple(
+        DueWait(
+            each["execution_id"],
+            each["workflow_id"],
+            each["version"],
+            each["node_id"],
+            each["seq"],
+            each["priority"],
+            instant(each["woken_at"]),
+            each["queue"],
+        )
+        for each in found.get("woken", ())
+    )
+    return FollowUps(started, woken) if started or woken else None

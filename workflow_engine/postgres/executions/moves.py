@@ -1,0 +1,183 @@
+"""The moves of operators: one guarded call each, which changes all or nothing.
+
+The guards are the statuses from which the move is possible and, where the journal was consulted, the fence.
+The call moves the execution, supersedes journal rows, closes and reopens waits, releases the events that
+superseded waits consumed, and leaves a row in `execution_events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from workflow_engine.definition.workflow import Node
+from workflow_engine.execution.ids import checked_id
+from workflow_engine.execution.records import FollowUps
+from workflow_engine.execution.states import ExecutionStatus, SupersededFor
+from workflow_engine.execution.walk import JournalEntry
+from workflow_engine.postgres.database import Database, Row
+from workflow_engine.postgres.events import lock_events, take_kept
+from workflow_engine.postgres.executions.follow_ups import follow_ups_of
+from workflow_engine.postgres.values import to_jsonb
+
+MOVE = """
+SELECT status_before, moved_seq, follow_ups FROM {s}.move_execution_v1(
+    given_execution => %(execution_id)s,
+    given_sources => %(sources)s,
+    given_status => %(status)s,
+    ends => %(ends)s,
+    takes_fence => %(takes_fence)s,
+    given_fence => %(fence)s,
+    given_version => %(version)s,
+    given_superseded_for => %(superseded_for)s,
+    given_superseded => %(superseded)s,
+    given_waiting => %(waiting)s,
+    sets_due => %(sets_due)s,
+    given_due_queue => %(due_queue)s,
+    given_due_priority => %(due_priority)s,
+    given_event => %(event)s,
+    given_details => %(details)s,
+    given_actor => %(actor)s,
+    given_reason => %(reason)s)
+"""
+
+REOPENED_FOR_EVENTS = """
+SELECT node_id, correlation_id FROM {s}.execution_wait_states
+WHERE execution_id = %(execution_id)s AND status = 'CANCELLED' AND wait_type = 'EVENTS'
+    AND seq = ANY(%(waiting)s::int[])
+"""
+
+EVENTS = """
+SELECT id::text, type, name, correlation_id, payload, seq, actor, reason, created_at
+FROM {s}.execution_events WHERE execution_id = %(execution_id)s ORDER BY created_at, seq
+"""
+
+SELECT = """
+SELECT e.id::text FROM {s}.executions e
+WHERE status = ANY(%(statuses)s) AND e.parent_execution_id IS NULL
+    AND (%(workflow_id)s::text IS NULL OR workflow_id = %(workflow_id)s)
+    AND (%(older_than)s::float IS NULL OR created_at < now() - %(older_than)s * interval '1 second')
+ORDER BY e.id
+"""
+
+
+@dataclass(frozen=True)
+class ExecutionEvent:
+    """A row of `execution_events`: a move of an operator, or an event sent to the execution."""
+
+    id: str
+    type: str
+    name: str | None
+    correlation_id: str | None
+    payload: Any
+    seq: int | None
+    actor: str | None
+    reason: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Change:
+    """The changes of a move."""
+
+    status: ExecutionStatus
+    sources: Collection[ExecutionStatus]
+    """The statuses from which the move is possible."""
+    event: str
+    """The type of its row in `execution_events`."""
+    takes_fence: bool = False
+    """Replace the fence, so that a running node is refused when it commits. An end always does."""
+    fence: str | None = None
+    """The fence that must still hold, where the change was worked out from the journal."""
+    version: int | None = None
+    """The version of the workflow to continue with; None keeps the present one."""
+    superseded: Sequence[JournalEntry] = ()
+    superseded_for: SupersededFor | None = None
+    waiting: Sequence[int] = ()
+    """Journal rows whose waits are open from now on."""
+    due: Node | None = None
+    """The node that is due next, if the execution goes on."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The result of a move."""
+
+    status_before: ExecutionStatus
+    seq: int
+    """The execution's, after the move."""
+    follow_ups: FollowUps | None = None
+    """Of a child's end, or of a parent that goes on."""
+
+
+class OperatorMoves:
+    """Moves executions in Postgres. Methods may raise `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database, *, claim_lease: float, event_retention: float) -> None:
+        self._database = database
+        self._claim_lease = claim_lease
+        self._event_retention = event_retention
+
+    def write(
+        self, execution_id: str, change: Change, *, actor: str | None = None, reason: str | None = None
+    ) -> Moved | None:
+        """Move an execution; return None if its status or fence is not what the change requires."""
+        given = {
+            "execution_id": execution_id,
+            "sources": sorted(change.sources),
+            "fence": change.fence,
+            "status": change.status.value,
+            "ends": change.status.is_finished,
+            "takes_fence": change.takes_fence,
+            "version": change.version,
+            "superseded": [row.seq for row in change.superseded],
+            "superseded_for": change.superseded_for and change.superseded_for.value,
+            "waiting": list(change.waiting),
+            "sets_due": change.due is not None,
+            "due_queue": change.due and change.due.queue,
+            "due_priority": change.due and change.due.priority,
+            "event": change.event,
+            "details": to_jsonb(dict(change.details) or None),
+            "actor": actor,
+            "reason": reason,
+        }
+        reopened = self._database.rows(REOPENED_FOR_EVENTS, **given) if change.waiting else ()
+        if reopened:
+            status_before, seq, returned = self._move_and_reopen(given, reopened)
+        else:
+            ((status_before, seq, returned),) = self._database.rows(MOVE, **given)
+        if status_before is None:
+            return None
+        return Moved(ExecutionStatus(status_before), seq, follow_ups_of(returned))
+
+    def _move_and_reopen(self, given: Mapping[str, Any], waits: Sequence[Row]) -> Row:
+        """Move an execution, and give its reopened waits the events sent while they were closed."""
+        execution_id: str = given["execution_id"]
+        with self._database.transaction() as transaction:
+            lock_events(transaction, execution_id, *(correlation_id or "" for _, correlation_id in waits))
+            (moved,) = transaction.rows(MOVE, **given)
+            for node_id, _ in waits if moved[0] is not None else ():
+                take_kept(
+                    transaction,
+                    execution_id,
+                    node_id,
+                    lease=self._claim_lease,
+                    retention=self._event_retention,
+                )
+        return moved
+
+    def events(self, execution_id: str) -> list[ExecutionEvent]:
+        """Return the events of an execution, oldest first; none for one that does not exist."""
+        rows = self._database.rows(EVENTS, execution_id=checked_id(execution_id))
+        return [ExecutionEvent(*row) for row in rows]
+
+    def select(
+        self, statuses: Sequence[ExecutionStatus], workflow_id: str | None, older_than: float | None
+    ) -> list[str]:
+        """Return the ids of the executions in one of these statuses, the oldest first, without children."""
+        wanted = [status.value for status in statuses]
+        rows = self._database.rows(SELECT, statuses=wanted, workflow_id=workflow_id, older_than=older_than)
+        return [row[0] for row in rows]

@@ -1,0 +1,37 @@
+"""The functions in Postgres that move executions, a file each, named with their version.
+
+A function of a release is never changed. A change is written as its next version, in a file of its own, and a
+new migration installs it beside the old one. So in a rolling deploy workers of the older
+release go on calling the body that they were written for. A later release drops what no supported one calls.
+
+- `start_execution`: write a new execution
+- `load_snapshot`: read an execution and its journal, from which a context is rebuilt
+- `commit_node`: append a node's journal row and move its execution on; every hop calls it
+- `missed_commits`: decide whether a row may follow those of siblings, which its node has not seen
+- `move_execution`: move an execution for an operator
+- `end_execution`: end an execution; commits, operators and timeouts have no other way
+- `open_children`, `go_on_with_children`, `child_reopened`: the children of a wait, in the transaction of the
+  commit that opens it, or of a child's end
+- `outstanding_follow_ups`: read what a commit had started or woken whose reply was lost
+- `tend_children`: start, name for a restart or cancel children, in batches, outside of any hop
+- `context_at_rest`: read the context from the journal, where a commit did not bring it along
+- `request_wake`, `take_wake`: the only writers of `wake_requested`
+
+They are functions because Postgres keeps the plans of their statements with the connection. Planning takes as
+long as executing them, or longer. They need no session of their own: behind a pooler in transaction mode
+each of the pooler's connections has its plans.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+
+def definition(name: str, schema: str) -> str:
+    """Return the statement that creates a function, as `commit_node_v1`, in a schema."""
+    return (
+        resources.files(__name__)
+        .joinpath(f"{name}.sql")
+        .read_text(encoding="utf-8")
+        .replace("{s}", f'"{schema}"')
+    )

@@ -1,0 +1,33 @@
+-- Counts a child that an operator reopens after its end as running again. Returns false, with nothing changed, if
+-- its parent no longer waits for it. The caller holds the lock of the child's row, which still has its old status.
+CREATE FUNCTION {s}.child_reopened_v1(given_child uuid, OUT is_awaited boolean) LANGUAGE plpgsql AS $$
+DECLARE
+    child record;
+BEGIN
+    SELECT e.parent_execution_id AS parent, e.parent_node_id, e.parent_visit, e.parent_seq, e.status,
+        e.completed_at
+    INTO child FROM {s}.executions e WHERE e.id = given_child;
+    PERFORM FROM {s}.executions e WHERE e.id = child.parent FOR NO KEY UPDATE;
+
+    UPDATE {s}.execution_wait_states w SET details = w.details || jsonb_build_object(
+        'running', (w.details->>'running')::integer + 1,
+        'completed', (w.details->>'completed')::integer - (child.status = 'COMPLETED')::integer,
+        -- One that had failed before the parent was retried is not counted as failed, but to be restarted.
+        'failed', (w.details->>'failed')::integer - (child.status <> 'COMPLETED' AND coalesce(
+            child.completed_at > (w.details->>'restarting')::timestamptz, true))::integer,
+        'restarts', coalesce((w.details->>'restarts')::integer, 0) - (child.status <> 'COMPLETED' AND coalesce(
+            child.completed_at <= (w.details->>'restarting')::timestamptz, false))::integer)
+    WHERE w.execution_id = child.parent AND w.node_id = child.parent_node_id
+        AND w.visit = child.parent_visit AND w.wait_type = 'CHILDREN' AND w.seq = child.parent_seq
+        AND w.status = 'WAITING';
+    is_awaited := FOUND;
+    IF NOT is_awaited THEN
+        -- One that its parent's end has left alone belongs to no wait any more.
+        SELECT w.children ? 'outlives' INTO is_awaited
+        FROM {s}.execution_wait_states w
+        WHERE w.execution_id = child.parent AND w.node_id = child.parent_node_id
+            AND w.visit = child.parent_visit AND w.wait_type = 'CHILDREN' AND w.seq = child.parent_seq
+            AND w.status NOT IN ('WAITING', 'RESUMING');
+        is_awaited := coalesce(is_awaited, false);
+    END IF;
+END $$

@@ -1,0 +1,70 @@
+-- Ends an execution; nothing else does. Returns its `seq`, or NULL, with nothing changed, if it had ended before
+-- or the expected fence does not hold. It replaces the fence: a worker that still runs a node of it is refused.
+--
+-- A commit that ends it gives its own document. Operators and timeouts give `execution_id`, `execution_status`,
+-- `error`, `execution_error`, and for the history `event`, `actor`, `reason`.
+--
+-- Its duration begins with its first node: without one, `started_at` and `duration_ms` stay NULL.
+--
+-- The end of a child lets its parent go on, or another child start: `follow_ups` is what is to be published then.
+CREATE FUNCTION {s}.end_execution_v1(given jsonb, OUT ended_seq integer, OUT follow_ups jsonb)
+LANGUAGE plpgsql AS $$
+DECLARE
+    given_execution uuid := given->>'execution_id';
+    given_status text := given->>'execution_status';
+    given_actor text := coalesce(given->>'actor', given->>'worker');
+    -- When the node began, if a commit ends it.
+    began timestamptz := now() - (given->>'duration_ms')::float8 * interval '1 millisecond';
+    parent uuid;
+    child record;
+BEGIN
+    UPDATE {s}.executions e SET
+        status = given_status,
+        fence = coalesce((given->>'token')::uuid, gen_random_uuid()),
+        seq = e.seq + (given ? 'node_id')::int,
+        nodes_executed = e.nodes_executed + (given ? 'is_final')::int,
+        started_at = coalesce(e.started_at, began),
+        completed_at = now(),
+        duration_ms = (extract(epoch FROM now() - coalesce(e.started_at, began)) * 1000)::bigint,
+        error = CASE WHEN given_status = 'FAILED' THEN given->>'error' END,
+        error_details = given->'execution_error',
+        context = coalesce(given->'context', {s}.context_at_rest_v1(e.id)),
+        crashes = NULL,
+        due_queue = NULL,
+        due_priority = NULL,
+        expires_at = NULL,
+        timeout_left = NULL,
+        updated_at = now()
+    WHERE e.id = given_execution AND e.fence = coalesce((given->>'fence')::uuid, e.fence)
+        AND e.completed_at IS NULL
+    RETURNING e.seq, e.parent_execution_id INTO ended_seq, parent;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+
+    UPDATE {s}.execution_wait_states w SET
+        -- The node of the commit may have been woken from its wait, which is over with it.
+        status = coalesce(CASE WHEN w.node_id = given->>'node_id' THEN given->>'woken_status' END, 'CANCELLED'),
+        children_due = CASE WHEN w.wait_type = 'CHILDREN' AND (w.details->>'running')::integer > 0
+            AND NOT w.children ? 'outlives' THEN now() END,
+        resumed_at = now(),
+        resumed_by = given_actor
+    WHERE w.execution_id = given_execution AND w.status IN ('WAITING', 'RESUMING');
+
+    IF given ? 'event' THEN
+        -- By the clock, since this transaction may have waited: the history then has the order of the moves.
+        INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, created_at)
+        VALUES (
+            given_execution, given->>'event', ended_seq, given_actor, given->>'reason', clock_timestamp());
+    END IF;
+
+    IF parent IS NOT NULL THEN
+        SELECT e.parent_node_id, e.parent_visit, e.parent_seq INTO child
+        FROM {s}.executions e WHERE e.id = given_execution;
+        -- Locks are taken upwards, from child to parent, and of each the execution's row before its waits.
+        PERFORM FROM {s}.executions e WHERE e.id = parent FOR NO KEY UPDATE;
+        -- A statement of its own: it sees what the holder of that lock has committed.
+        follow_ups := {s}.go_on_with_children_v1(
+            parent, child.parent_node_id, child.parent_visit, child.parent_seq, ended => given_status);
+    END IF;
+END $$

@@ -1,0 +1,1 @@
+"""The migrations, from the first to the last."""

@@ -1,0 +1,388 @@
+"""The tables, as `migrations` makes them; a test compares the two.
+
+`executions` has the present state of an execution, `node_executions` its journal: what it did, in the order
+of the commits. A hop appends one row to the journal and changes one row of `executions`. No index covers a
+column that every hop changes, so that the change stays within the page.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql.elements import TextClause
+
+from workflow_engine.execution.states import (
+    ACTIVE,
+    FINAL,
+    FINISHED,
+    ExecutionStatus,
+    NodeStatus,
+    SupersededFor,
+    WaitStatus,
+    WaitType,
+)
+
+NOW = text("now()")
+
+
+def one_of(column: str, values: object) -> TextClause:
+    """Return a condition that a text column holds one of an enumeration's values."""
+    names = ", ".join(f"'{value}'" for value in sorted(values))  # type: ignore[call-overload]
+    return text(f"{column} IN ({names})")
+
+
+def _keep_room_for_updates(table: Table, connection: Connection, **_: object) -> None:
+    connection.execute(text(f'ALTER TABLE "{table.schema}".{table.name} SET (fillfactor = 70)'))
+
+
+def tables(schema: str) -> MetaData:
+    """Return the tables in the given schema."""
+    metadata = MetaData(schema=schema)
+    timestamp = DateTime(timezone=True)
+
+    Table(
+        "workflows",
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("name", Text),
+        Column("current_version", Integer, nullable=False),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        Column("updated_at", timestamp, nullable=False, server_default=NOW),
+    )
+    Table(
+        "workflow_versions",
+        metadata,
+        Column("workflow_id", Text, ForeignKey(f"{schema}.workflows.id"), primary_key=True),
+        Column("version", Integer, primary_key=True),
+        Column("definition", JSONB, nullable=False),
+        Column("content_hash", Text, nullable=False),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        UniqueConstraint("workflow_id", "content_hash", name="workflow_versions_content"),
+        CheckConstraint("version > 0", name="workflow_versions_version"),
+    )
+    Table(
+        "triggers",
+        metadata,
+        Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+        Column("workflow_id", Text, ForeignKey(f"{schema}.workflows.id"), nullable=False),
+        Column("node_id", Text, nullable=False),
+        Column("sub_type", Text, nullable=False),
+        Column("config", JSONB, nullable=False),
+        # The queue of executions that its schedule starts: that of the app that deployed the workflow.
+        Column("queue", Text, nullable=False),
+        # False once the current version of the workflow has no such trigger any more.
+        Column("active", Boolean, nullable=False, server_default=text("true")),
+        # Of a schedule: its first due time that has not been fired, and until when a worker has claimed it.
+        Column("next_due", timestamp),
+        Column("claimed_until", timestamp),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        Column("updated_at", timestamp, nullable=False, server_default=NOW),
+        UniqueConstraint("workflow_id", "node_id", name="triggers_node"),
+        Index("triggers_due", "next_due", postgresql_where=text("active AND next_due IS NOT NULL")),
+    )
+    Table(
+        "idempotency_keys",
+        metadata,
+        Column("workflow_id", Text, primary_key=True),
+        Column("key", Text, primary_key=True),
+        Column("execution_id", Uuid, nullable=False),
+        Column("fingerprint", Text, nullable=False),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+    )
+    Table(
+        "executions",
+        metadata,
+        Column("id", Uuid, primary_key=True),
+        Column("workflow_id", Text, nullable=False),
+        Column("workflow_version", Integer, nullable=False),
+        Column("trigger_id", Uuid, ForeignKey(f"{schema}.triggers.id"), nullable=False),
+        Column("trigger_node_id", Text, nullable=False),
+        Column("status", Text, nullable=False, server_default=text("'PENDING'")),
+        Column("fence", Uuid, nullable=False),
+        Column("epoch_fence", Uuid),
+        Column("seq", Integer, nullable=False),
+        Column("context", JSONB, nullable=False),
+        Column("trigger_data", JSONB, nullable=False),
+        Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+        # For the messages of nodes that name no queue or priority of their own.
+        Column("queue", Text, nullable=False),
+        Column("priority", SmallInteger),
+        # Of the node that is due next, if it names any.
+        Column("due_queue", Text),
+        Column("due_priority", SmallInteger),
+        # Waits are over; the holder of the lock is to enqueue their nodes. Only `request_wake` sets it.
+        Column("wake_requested", Boolean, nullable=False, server_default=text("false")),
+        Column("nodes_executed", Integer, nullable=False, server_default=text("0")),
+        # Runs of nodes that ended without a commit, by node id; a node's commit removes its own.
+        Column("crashes", JSONB),
+        # When it was last rescued as stalled, and how often since its last commit.
+        Column("recovered_at", timestamp),
+        Column("recoveries", Integer, nullable=False, server_default=text("0")),
+        Column("recoveries_seq", Integer),
+        Column("error", Text),
+        Column("error_details", JSONB),
+        Column("idempotency_key", Text),
+        # Of a child: the wait of its parent that it was started for, and which of its children it is.
+        # `parent_seq` is the journal row that opened the wait. The root is an execution without a parent.
+        Column("parent_execution_id", Uuid),
+        Column("parent_node_id", Text),
+        Column("parent_visit", Integer),
+        Column("parent_seq", Integer),
+        Column("parent_index", Integer),
+        Column("root_execution_id", Uuid),
+        Column("depth", SmallInteger),
+        # The node of its workflow whose body it runs, if it runs one: a path of node ids, joined by "#".
+        Column("body", Text),
+        Column("format", SmallInteger, nullable=False),
+        # When its timeout ends. While it is paused there are only the seconds left of it.
+        Column("expires_at", timestamp),
+        Column("timeout_left", Double),
+        Column("started_at", timestamp),
+        Column("completed_at", timestamp),
+        Column("duration_ms", BigInteger),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        Column("updated_at", timestamp, nullable=False, server_default=NOW),
+        ForeignKeyConstraint(
+            ["workflow_id", "workflow_version"],
+            [f"{schema}.workflow_versions.workflow_id", f"{schema}.workflow_versions.version"],
+            name="executions_version",
+        ),
+        CheckConstraint(one_of("status", ExecutionStatus), name="executions_status"),
+        CheckConstraint("seq > 0 AND nodes_executed >= 0", name="executions_counts"),
+        CheckConstraint(
+            text(f"({one_of('status', FINISHED).text}) = (completed_at IS NOT NULL)"),
+            name="executions_finished",
+        ),
+        CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="executions_error"),
+        CheckConstraint("status <> 'RUNNING' OR started_at IS NOT NULL", name="executions_started"),
+        # Lists show roots: a child is found by its parent.
+        Index(
+            "executions_by_workflow",
+            "workflow_id",
+            "status",
+            "id",
+            postgresql_where=text("parent_execution_id IS NULL"),
+        ),
+        Index("executions_by_status", "status", "id", postgresql_where=text("parent_execution_id IS NULL")),
+        # Not unique, which it could not be in a table divided by time: the lock of the parent's row keeps an
+        # item of a loop from being started twice.
+        Index(
+            "executions_children",
+            "parent_execution_id",
+            "parent_seq",
+            "parent_index",
+            postgresql_where=text("parent_execution_id IS NOT NULL"),
+        ),
+        Index(
+            "executions_descendants",
+            "root_execution_id",
+            postgresql_where=text("root_execution_id IS NOT NULL"),
+        ),
+        Index("executions_ended", "completed_at", "id", postgresql_where=text("completed_at IS NOT NULL")),
+        Index(
+            "executions_expiring",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
+        Index("executions_active", "id", postgresql_where=one_of("status", ACTIVE)),
+        # `postgresql_with` would do, but SQLAlchemy takes it for a table only since 2.1.
+        listeners=[("after_create", _keep_room_for_updates)],
+    )
+    Table(
+        "node_executions",
+        metadata,
+        Column(
+            "execution_id", Uuid, ForeignKey(f"{schema}.executions.id", ondelete="CASCADE"), primary_key=True
+        ),
+        Column("seq", Integer, primary_key=True),
+        Column("node_id", Text, nullable=False),
+        Column("label", Text),
+        Column("type", Text, nullable=False),
+        Column("sub_type", Text, nullable=False),
+        Column("visit", Integer, nullable=False, server_default=text("1")),
+        Column("attempt", Integer, nullable=False, server_default=text("1")),
+        Column("status", Text, nullable=False),
+        Column("handles", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+        Column("variables", JSONB),
+        Column("token", Uuid, nullable=False),
+        Column("superseded_by", Integer),
+        Column("superseded_for", Text),
+        Column("input_data", JSONB),
+        Column("output_data", JSONB),
+        Column("error", Text),
+        Column("error_details", JSONB),
+        Column("retry_details", JSONB),
+        Column("worker", Text),
+        Column("started_at", timestamp, nullable=False),
+        Column("completed_at", timestamp),
+        Column("duration_ms", BigInteger),
+        CheckConstraint(
+            one_of("status", set(NodeStatus) - {"RUNNING", "SKIPPED"}), name="node_executions_status"
+        ),
+        CheckConstraint("seq > 0 AND visit > 0 AND attempt > 0", name="node_executions_counts"),
+        CheckConstraint("superseded_by IS NULL OR superseded_by > seq", name="node_executions_superseded"),
+        CheckConstraint(
+            text(
+                "(superseded_by IS NULL) = (superseded_for IS NULL) AND "
+                f"({one_of('superseded_for', SupersededFor).text})"
+            ),
+            name="node_executions_superseded_for",
+        ),
+        CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="node_executions_error"),
+        CheckConstraint(
+            "status NOT IN ('COMPLETED', 'FAILED') OR completed_at IS NOT NULL",
+            name="node_executions_completed",
+        ),
+        Index(
+            "node_executions_final",
+            "execution_id",
+            "node_id",
+            "visit",
+            unique=True,
+            postgresql_where=text(f"{one_of('status', FINAL).text} AND superseded_by IS NULL"),
+        ),
+    )
+    Table(
+        "execution_wait_states",
+        metadata,
+        Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+        Column(
+            "execution_id", Uuid, ForeignKey(f"{schema}.executions.id", ondelete="CASCADE"), nullable=False
+        ),
+        Column("node_id", Text, nullable=False),
+        Column("seq", Integer, nullable=False),
+        Column("visit", Integer, nullable=False, server_default=text("1")),
+        Column("wait_type", Text, nullable=False),
+        Column("status", Text, nullable=False, server_default=text("'WAITING'")),
+        Column("correlation_id", Text),
+        Column("resume_at", timestamp),
+        Column("expires_at", timestamp),
+        Column("received_events", JSONB, nullable=False, server_default=text("'{}'")),
+        Column("details", JSONB, nullable=False, server_default=text("'{}'")),
+        # Seconds that the attempt of the node had waited before this wait.
+        Column("waited_before", Double, nullable=False, server_default=text("0")),
+        Column("claimed_until", timestamp),
+        # The node type or function that a worker lacked. No worker tries again before `claimed_until`; then
+        # workers that know it do. At `needed_until` any worker takes it, and fails the node.
+        Column("needs", Text),
+        Column("needed_until", timestamp),
+        # Of a wait for children: what they are started with, and when the timekeeper has to see to them.
+        Column("children", JSONB),
+        Column("children_due", timestamp),
+        Column("resumed_at", timestamp),
+        Column("resumed_by", Text),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        CheckConstraint(one_of("wait_type", WaitType), name="execution_wait_states_type"),
+        CheckConstraint(one_of("status", WaitStatus), name="execution_wait_states_status"),
+        CheckConstraint(
+            "wait_type NOT IN ('DELAY', 'RETRY') OR resume_at IS NOT NULL", name="execution_wait_states_time"
+        ),
+        Index("execution_wait_states_by_execution", "execution_id", "node_id", "visit", "wait_type", "seq"),
+        Index(
+            "execution_wait_states_open",
+            "execution_id",
+            "node_id",
+            "visit",
+            unique=True,
+            postgresql_where=one_of("status", {"WAITING", "RESUMING"}),
+        ),
+        Index(
+            "execution_wait_states_due",
+            text("LEAST(resume_at, expires_at)"),
+            postgresql_where=text("status = 'WAITING'"),
+        ),
+        Index(
+            "execution_wait_states_claimed",
+            "claimed_until",
+            postgresql_where=text("status = 'RESUMING' AND needs IS NULL"),
+        ),
+        Index(
+            "execution_wait_states_needing",
+            "needs",
+            "claimed_until",
+            postgresql_where=text("status = 'RESUMING' AND needs IS NOT NULL"),
+        ),
+        Index(
+            "execution_wait_states_needed",
+            "needed_until",
+            postgresql_where=text("status = 'RESUMING' AND needs IS NOT NULL"),
+        ),
+        Index(
+            "execution_wait_states_correlation",
+            "correlation_id",
+            postgresql_where=text("status IN ('WAITING', 'RESUMING') AND correlation_id IS NOT NULL"),
+        ),
+        Index(
+            "execution_wait_states_children",
+            "children_due",
+            postgresql_where=text("children_due IS NOT NULL"),
+        ),
+    )
+    Table(
+        "execution_events",
+        metadata,
+        Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+        # An event that was sent by correlation id belongs to no execution until it is consumed.
+        Column("execution_id", Uuid, ForeignKey(f"{schema}.executions.id", ondelete="CASCADE")),
+        Column("type", Text, nullable=False),
+        Column("name", Text),
+        Column("correlation_id", Text),
+        Column("payload", JSONB),
+        # Given by the sender: the same id twice is one event.
+        Column("event_id", Text),
+        # When a wait took it; seq is that of the wait. An EVENT without it is kept for a later wait.
+        Column("consumed_at", timestamp),
+        # When a retry or rerun took it back from the wait that had consumed it.
+        Column("released_at", timestamp),
+        Column("seq", Integer),
+        Column("actor", Text),
+        Column("reason", Text),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        CheckConstraint(
+            "execution_id IS NOT NULL OR correlation_id IS NOT NULL", name="execution_events_belongs"
+        ),
+        Index(
+            "execution_events_by_execution", "execution_id", postgresql_where=text("execution_id IS NOT NULL")
+        ),
+        Index("execution_events_id", "event_id", unique=True, postgresql_where=text("event_id IS NOT NULL")),
+        Index(
+            "execution_events_kept",
+            "correlation_id",
+            "name",
+            "created_at",
+            postgresql_where=text("type = 'EVENT' AND consumed_at IS NULL"),
+        ),
+        Index(
+            "execution_events_kept_for",
+            "execution_id",
+            "name",
+            "created_at",
+            postgresql_where=text("type = 'EVENT' AND consumed_at IS NULL AND execution_id IS NOT NULL"),
+        ),
+        Index(
+            "execution_events_kept_since",
+            text("GREATEST(created_at, released_at)"),
+            "id",
+            postgresql_where=text("type = 'EVENT' AND consumed_at IS NULL"),
+        ),
+    )
+    return metadata

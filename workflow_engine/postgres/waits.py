@@ -1,0 +1,219 @@
+"""Wait states: which of them are over, and which nodes they wake.
+
+A wait is over when its time has come or its events have arrived. It is then claimed, `RESUMING`, and its
+node is enqueued; only the commit of the resumed node closes it. A claim is a lease: if the claimer died or
+the message was lost, the wait is claimed again, later each time. Waits of paused executions are claimed too,
+to be out of the way of others, but wake no node before the execution is resumed.
+
+A node whose code a worker lacks is such a claimed wait too: it `needs` a node type or function. Only
+timekeepers of workers that know it claim it, at growing intervals, so that no message circulates. If none has
+claimed it by `needed_until`, any timekeeper does, and the node fails where its code is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from workflow_engine.execution.records import DueWait, WokenWait
+from workflow_engine.execution.states import WaitType
+from workflow_engine.postgres.database import Database
+
+FIRST_TRY, LONGEST_TRY = 1.0, 10.0
+"""Seconds between two tries to find a worker that knows a node's code; they double. Messages are not
+addressed to workers: while there are both kinds, some tries meet one that lacks the code."""
+
+DOUBLINGS = 4
+"""How often the lease of a claim doubles at most: a node that runs for hours is sent few messages, and one
+that is lost with all of Redis is missed within minutes."""
+
+CLAIM_DUE = """
+WITH over AS (
+    SELECT w.id, e.status = 'PAUSED' AS is_paused, NULL::timestamptz AS woken_before
+    FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
+    WHERE w.status = 'WAITING' AND LEAST(w.resume_at, w.expires_at) <= now()
+    ORDER BY LEAST(w.resume_at, w.expires_at)
+    LIMIT %(limit)s
+    -- Both, and without waiting for either: a commit takes the execution first and its waits after it.
+    FOR NO KEY UPDATE OF e, w SKIP LOCKED
+), abandoned AS (
+    SELECT w.id, e.status = 'PAUSED' AS is_paused,
+        -- When the message was sent that may still be queued; an event wakes a wait without a claim.
+        coalesce((w.details->>'wokenAt')::timestamptz,
+            w.claimed_until - %(lease)s * interval '1 second') AS woken_before
+    FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
+    WHERE w.status = 'RESUMING' AND w.needs IS NULL AND w.claimed_until <= now()
+    ORDER BY w.claimed_until
+    LIMIT %(limit)s - (SELECT count(*) FROM over)
+    FOR NO KEY UPDATE OF e, w SKIP LOCKED
+), known AS (
+    SELECT w.id, e.status = 'PAUSED' AS is_paused, NULL::timestamptz AS woken_before
+    FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
+    WHERE w.status = 'RESUMING' AND w.needs = ANY(%(known)s::text[]) AND w.claimed_until <= now()
+    LIMIT %(limit)s - (SELECT count(*) FROM over) - (SELECT count(*) FROM abandoned)
+    FOR NO KEY UPDATE OF e, w SKIP LOCKED
+), given_up AS (
+    SELECT w.id, e.status = 'PAUSED' AS is_paused, NULL::timestamptz AS woken_before
+    FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
+    WHERE w.status = 'RESUMING' AND w.needs IS NOT NULL AND w.needed_until <= now()
+        AND w.needs <> ALL(%(known)s::text[])
+    ORDER BY w.needed_until
+    LIMIT %(limit)s - (SELECT count(*) FROM over) - (SELECT count(*) FROM abandoned)
+        - (SELECT count(*) FROM known)
+    FOR NO KEY UPDATE OF e, w SKIP LOCKED
+), due AS (
+    SELECT id, CASE WHEN is_paused THEN 'timesSetAside' ELSE 'claims' END AS counter, is_paused, woken_before
+    FROM (
+        SELECT * FROM over UNION ALL SELECT * FROM abandoned
+        UNION ALL SELECT * FROM known UNION ALL SELECT * FROM given_up) AS all_kinds
+), claimed AS (
+    UPDATE {s}.execution_wait_states w SET
+        status = 'RESUMING',
+        claimed_until = now() + %(lease)s * interval '1 second'
+            * power(2, least(coalesce((w.details->>due.counter)::int, 0),
+                CASE WHEN due.is_paused THEN 10 ELSE %(doublings)s END)),
+        needs = CASE WHEN due.is_paused THEN w.needs END,
+        -- A worker that knows the code restarts the timeout. The next worker reads here that it has ended.
+        needed_until = CASE
+            WHEN due.is_paused THEN w.needed_until + %(lease)s * interval '1 second'
+            WHEN w.needs = ANY(%(known)s::text[]) THEN NULL
+            ELSE w.needed_until END,
+        details = w.details || jsonb_build_object(
+            due.counter, coalesce((w.details->>due.counter)::int, 0) + 1,
+            'wokenAt', now(),
+            'timedOut', coalesce(
+                (w.details->>'timedOut')::boolean, w.wait_type IN ('EVENTS', 'CHILDREN')
+                    AND w.status = 'WAITING'))
+    FROM due WHERE w.id = due.id
+    RETURNING w.execution_id, w.node_id, due.is_paused, due.woken_before
+), requested AS (
+    SELECT * FROM {s}.request_wake_v1(ARRAY(SELECT execution_id FROM claimed WHERE NOT is_paused))
+)
+SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq, a.priority, now(), a.queue,
+    c.woken_before
+FROM claimed c JOIN requested a ON a.id = c.execution_id
+"""
+
+# The claim no longer counts: its message was not lost.
+RENEW = """
+UPDATE {s}.execution_wait_states w SET
+    claimed_until = now() + %(lease)s * interval '1 second',
+    details = w.details || jsonb_build_object(
+        'claims', (w.details->>'claims')::int - 1, 'wokenAt', given.woken_before)
+FROM unnest(%(executions)s::uuid[], %(nodes)s::text[], %(woken_before)s::timestamptz[])
+    AS given (execution_id, node_id, woken_before)
+WHERE w.execution_id = given.execution_id AND w.node_id = given.node_id AND w.status = 'RESUMING'
+    AND w.details ? 'claims'
+"""
+
+NEXT_DUE = """
+SELECT least(
+    (SELECT LEAST(resume_at, expires_at) FROM {s}.execution_wait_states w
+        WHERE status = 'WAITING' AND LEAST(resume_at, expires_at) IS NOT NULL
+        ORDER BY LEAST(resume_at, expires_at) LIMIT 1),
+    (SELECT claimed_until FROM {s}.execution_wait_states w
+        WHERE status = 'RESUMING' AND needs IS NULL AND claimed_until IS NOT NULL
+        ORDER BY claimed_until LIMIT 1),
+    (SELECT min(needed_until) FROM {s}.execution_wait_states w
+        WHERE status = 'RESUMING' AND needs IS NOT NULL),
+    -- Where no code is missing, which is nearly always, the names are not looked up one by one.
+    CASE WHEN EXISTS (SELECT FROM {s}.execution_wait_states WHERE status = 'RESUMING' AND needs IS NOT NULL)
+        THEN (SELECT min(first.claimed_until) FROM unnest(%(known)s::text[]) AS name CROSS JOIN LATERAL (
+            SELECT claimed_until FROM {s}.execution_wait_states w
+            WHERE status = 'RESUMING' AND needs = name ORDER BY claimed_until LIMIT 1) AS first) END)
+"""
+
+WOKEN = """
+SELECT w.wait_type, coalesce((w.details->>'timedOut')::boolean, false), w.received_events,
+    w.waited_before + extract(epoch FROM now() - w.created_at)::float,
+    coalesce(w.needed_until <= now(), false), w.seq,
+    CASE WHEN w.wait_type = 'CHILDREN' THEN jsonb_build_object(
+        'workflow', concat_ws('#', w.children->'start'->>'workflow_id', w.children->'start'->>'body'),
+        'version', w.children->'start'->'version', 'first', w.children->'first',
+        'total', w.children->'total', 'tolerated', w.children->'tolerated',
+        'completed', w.details->'completed', 'failed', w.details->'failed') END
+FROM {s}.execution_wait_states w
+WHERE w.execution_id = %(execution_id)s AND w.node_id = %(node_id)s AND w.status = 'RESUMING'
+"""
+
+TAKE_WAKE = "SELECT {s}.take_wake_v1(%(execution_id)s)"
+
+# A wait that a timekeeper with the code has claimed may be served by a worker without it. The lease does not
+# grow for that: `claims` counts messages that may have been lost.
+PARK = """
+UPDATE {s}.execution_wait_states SET
+    needs = %(needs)s,
+    needed_until = coalesce(needed_until, now() + %(timeout)s * interval '1 second'),
+    claimed_until = now() + interval '1 second' * least(
+        %(longest)s, %(first)s * power(2, least(coalesce((details->>'tries')::int, 0), 10))),
+    details = details - 'claims' - 'wokenAt'
+        || jsonb_build_object('tries', coalesce((details->>'tries')::int, 0) + 1)
+WHERE execution_id = %(execution_id)s AND node_id = %(node_id)s AND status = 'RESUMING'
+"""
+
+
+class Waits:
+    """Wait states in Postgres. Methods may raise `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database, *, claim_lease: float, unknown_type_timeout: float) -> None:
+        self._database = database
+        self._lease = claim_lease
+        self._unknown_type_timeout = unknown_type_timeout
+
+    def claim_due(self, limit: int = 200, known: Collection[str] = ()) -> list[DueWait]:
+        """Claim waits that are over, and request their wake; leave out those of paused executions.
+
+        Concurrent claimers get different waits. `known` are the node types and functions of the claiming
+        worker: of the nodes whose code other workers lack, it gets those.
+        """
+        rows = self._database.rows(
+            CLAIM_DUE, limit=limit, lease=self._lease, doublings=DOUBLINGS, known=list(known)
+        )
+        return [DueWait(*row) for row in rows]
+
+    def renew(self, due: Sequence[DueWait], *, lease: float | None = None) -> None:
+        """Extend these claims by a lease that does not count: their messages are still queued.
+
+        With a `lease` of 0 they can be claimed again at once.
+        """
+        if due:
+            self._database.rows(
+                RENEW,
+                executions=[wait.execution_id for wait in due],
+                nodes=[wait.node_id for wait in due],
+                woken_before=[wait.woken_before for wait in due],
+                lease=self._lease if lease is None else lease,
+            )
+
+    def woken(self, execution_id: str, node_id: str) -> WokenWait | None:
+        """Return the wait of a node if it is over, else None."""
+        row = self._database.first(WOKEN, execution_id=execution_id, node_id=node_id)
+        if row is None:
+            return None
+        wait_type, timed_out, received, waited, is_given_up, seq, children = row
+        if wait_type == WaitType.CHILDREN:
+            woken_by: Literal["timeout", "children"] = "timeout" if timed_out else "children"
+            return WokenWait(WaitType.CHILDREN, woken_by, {}, waited, is_given_up, seq, children)
+        if wait_type != WaitType.EVENTS:
+            return WokenWait(WaitType(wait_type), "time", {}, waited, is_given_up)
+        reason: Literal["timeout", "events"] = "timeout" if timed_out else "events"
+        return WokenWait(WaitType.EVENTS, reason, received, waited, is_given_up)
+
+    def park(self, execution_id: str, node_id: str, needs: str) -> None:
+        """Leave a woken node to workers that know the node type or function `needs`.
+
+        The events that its wait has received are kept for them.
+        """
+        self._database.rows(
+            PARK,
+            execution_id=execution_id,
+            node_id=node_id,
+            needs=needs,
+            timeout=self._unknown_type_timeout,
+            first=FIRST_TRY,
+            longest=LONGEST_TRY,
+        )
+
+    def take_wake_request(self, execution_id: str) -> list[str]:
+        """Return the nodes of this execution that were woken, and clear the request for their wake."""
+        return [row[0] for row in self._database.rows(TAKE_WAKE, execution_id=execution_id)]

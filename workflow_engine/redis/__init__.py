@@ -1,0 +1,14 @@
+"""What Redis keeps for speed: contexts, locks, running nodes. All of it may be lost.
+
+- `contexts`: cached contexts, and the scripts that enter and leave a node; `cached_context`: the form of one
+- `results`: the results of entering and leaving a node
+- `lock`: the lock of an execution, its renewal and its waiters
+- `lock_servers`: where locks are kept: beside the contexts, or by `redlock` on several servers
+- `running_nodes`: a node while it runs: its progress, and the request to stop it
+- `periodic_call`: calls that a process repeats while nodes run, and what a forked child resets
+- `periodic_lease`: work that one worker of the fleet does at a time
+- `data_age`: for how long Redis has kept its data
+- `keys`: the names of all keys and channels
+- `client`: connections, scripts, errors
+- `scripts/`: the Lua scripts, each one step
+"""

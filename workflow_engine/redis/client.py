@@ -1,0 +1,171 @@
+"""How this process reaches Redis: one client, scripts from files, errors of the engine's own types.
+
+A script file's header lists its keys, arguments and results, and exactly one function runs it. Every script
+is safe to run twice, because the client repeats a call whose reply was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from importlib import resources
+from types import TracebackType
+from typing import Any
+
+import redis
+from hiredis import pack_command
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.commands.core import Script
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from workflow_engine.addresses.redis import RedisAddress
+from workflow_engine.errors import CacheUnavailable
+from workflow_engine.outages import outages
+from workflow_engine.settings import Settings
+
+RETRIES = 1
+"""How often a call is repeated on connections of the pool; longer outages requeue the message."""
+
+REPEATED = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
+"""The errors after which a call is repeated. After a failover, a connection may lead to a former primary."""
+
+EVALSHA = "EVALSHA"
+
+
+Redis = redis.Redis
+"""The type of a client, for other packages."""
+
+
+class Client(redis.Redis):
+    """A client that keeps one connection for each thread, except for pipelines and subscriptions.
+
+    A connection from redis-py's pool has to be taken, checked and returned, which costs more time than a
+    command and its reply. A call that fails on a kept connection is repeated on one of the pool.
+    """
+
+    def __init__(self, *args: Any, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self._kept = threading.local()
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        connection = getattr(self._kept, "connection", None)
+        if connection is None or connection.pid != os.getpid():
+            pool = self.connection_pool
+            connection = self._kept.connection = pool.connection_class(**pool.connection_kwargs)
+        try:
+            # No script needs what redis-py checks: names of two words, and memory views.
+            packed = [pack_command(args)] if args[0] == EVALSHA else connection.pack_command(*args)
+            connection.send_packed_command(packed)
+            return self.parse_response(connection, args[0], **options)
+        except REPEATED:
+            connection.disconnect()
+            return super().execute_command(*args, **options)
+        except ResponseError:
+            raise
+        except BaseException:
+            # The unread reply would be taken for that of the next command.
+            connection.disconnect()
+            raise
+
+    def register_script(self, script: Any) -> Script:
+        return _Script(self, script)
+
+    def close(self) -> None:
+        self._kept = threading.local()
+        super().close()
+
+
+class _Script(Script):
+    """A script that calls its client directly, unless it is part of a pipeline."""
+
+    def __call__(self, keys: Any = (), args: Any = (), client: Any = None) -> Any:
+        if client is None:
+            with suppress(NoScriptError):  # then it is loaded first
+                run: Callable[..., Any] = self.registered_client.execute_command
+                return run(EVALSHA, self.sha, len(keys), *keys, *args)
+        return super().__call__(keys, args, client)
+
+
+def connect_redis(settings: Settings, address: RedisAddress | None = None) -> redis.Redis:
+    """Return a client that connects at the first use and again after a fork; by default, to the contexts."""
+    return Client.from_pool(
+        _pool(
+            address or settings.redis_address,
+            settings.redis_timeout,
+            Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
+            retry_on_error=list(REPEATED),
+        )
+    )
+
+
+def connect_without_retries(address: RedisAddress, timeout: float) -> redis.Redis:
+    """Return a client that repeats no call, for one of several servers; `timeout` is in seconds."""
+    return redis.Redis.from_pool(_pool(address, timeout, Retry(NoBackoff(), 0)))
+
+
+def _pool(address: RedisAddress, timeout: float, retry: Retry, **others: Any) -> redis.ConnectionPool:
+    arguments: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "socket_keepalive": True,
+        "retry": retry,
+        **others,
+        **address.connection_arguments(),
+    }
+    if address.path:
+        del arguments["socket_keepalive"]
+        return redis.ConnectionPool(redis.UnixDomainSocketConnection, **arguments)
+    return redis.ConnectionPool(redis.SSLConnection if address.tls else redis.Connection, **arguments)
+
+
+def script_text(name: str) -> str:
+    """Return the source of `scripts/{name}.lua`."""
+    return (
+        resources.files("workflow_engine.redis")
+        .joinpath("scripts", f"{name}.lua")
+        .read_text(encoding="utf-8")
+    )
+
+
+def load_script(client: redis.Redis, name: str) -> Script:
+    """Return the script `scripts/{name}.lua`, which is sent by its hash."""
+    return client.register_script(script_text(name))
+
+
+def unless_refused(call: Callable[[], Any]) -> Any:
+    """Return the result of `call`; None if its command is forbidden to this user or unknown to the server."""
+    try:
+        return call()
+    except NoPermissionError:
+        return None
+    except ResponseError as error:
+        if str(error).lower().startswith("unknown command"):
+            return None
+        raise
+
+
+class _RedisErrors:
+    # Not a generator, which costs more: every hop runs this several times.
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, RedisError):
+            raise CacheUnavailable(f"Redis is unavailable: {type(error).__name__}: {error}") from error
+        if error is None:
+            outages.record_reply(CacheUnavailable)
+
+
+def redis_errors() -> AbstractContextManager[None]:
+    """Raise `CacheUnavailable` for any error of Redis in the block: it is away, full or read-only."""
+    return _redis_errors
+
+
+_redis_errors = _RedisErrors()

@@ -1,0 +1,362 @@
+"""CachedContexts: the contexts of active executions in Redis, and the scripts that enter and leave a node.
+
+`cached_context` defines what a context looks like there. Besides its fields, `size` is their number, so that
+a partial context counts as missing. `mark` is the claim under which a node is running.
+
+Where several nodes of an execution may run at the same time, `places` has the scripts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import orjson
+import redis
+
+from workflow_engine.errors import BrokerUnavailable, CacheUnavailable
+from workflow_engine.execution.messages import QueuedMessage
+from workflow_engine.execution.records import Snapshot
+from workflow_engine.outages import outages
+from workflow_engine.redis.cached_context import OUTPUT, PATH, CachedContext, context_fields, read_context
+from workflow_engine.redis.client import load_script, redis_errors
+from workflow_engine.redis.keys import Keys
+from workflow_engine.redis.lock import Claim, DistributedLockService, Unlocked
+from workflow_engine.redis.lock_servers import LockServers
+from workflow_engine.redis.results import Abandoned, Full, Held, Late, LeaveResult, Missing
+from workflow_engine.settings import Settings
+from workflow_engine.telemetry.log_events import LogEvent, log_fields
+
+log = logging.getLogger(__name__)
+
+GAP_PAUSES = (0.001, 0.002, 0.004)
+"""Seconds to wait for a sibling between its commit and its leaving, before the context is rebuilt."""
+
+
+class CachedContexts:
+    """Contexts in Redis. Every method raises `CacheUnavailable` while it is away."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        servers: LockServers,
+        locks: DistributedLockService,
+        settings: Settings,
+    ) -> None:
+        self._client = client
+        self._servers = servers
+        self._locks = locks
+        self._keys = Keys.of(settings)
+        self._lock_ms = round(settings.lock_expiry * 1000)
+        self._context_ms = round(settings.context_expiry * 1000)
+        self._overdue_ms = round(settings.stall_after * 1000)
+        self._enter = load_script(client, "enter")
+        self._store = load_script(client, "store_context")
+        self._leave = load_script(client, "leave")
+        self._drop = load_script(client, "drop_context")
+        self._read = load_script(client, "read_outputs")
+        # Where several nodes of an execution may run at the same time.
+        self._enter_place = load_script(client, "enter_place")
+        self._store_shared = load_script(client, "store_shared_context")
+        self._leave_place = load_script(client, "leave_place")
+        self._free_place = load_script(client, "free_place")
+
+    def enter(
+        self, claim: Claim, node_id: str, seq: int, needs: Sequence[str]
+    ) -> Late | Held | Full | Missing | CachedContext:
+        """Take the lock, read the context and the outputs of `needs`, and leave our mark; one call.
+
+        `node_id` and `seq` are those of the message. A lock that is held is marked as contended and tried
+        once more, since its holder may have unlocked before it could see the flag.
+        """
+        entered = self._try_to_enter(claim, node_id, seq, needs)
+        if isinstance(entered, Held):
+            self._locks.mark_contended(claim.execution_id, claim.place)
+            entered = self._try_to_enter(claim, node_id, seq, needs)
+            if isinstance(entered, Late):
+                return Late(self._locks.clear_contended(claim.execution_id, claim.place))
+        if isinstance(entered, Missing | CachedContext):
+            self._locks.keep_renewed(claim)
+        return entered
+
+    def _try_to_enter(
+        self, claim: Claim, node_id: str, seq: int, needs: Sequence[str]
+    ) -> Late | Held | Full | Missing | CachedContext:
+        """Enter, or change nothing.
+
+        A lock that is kept on other servers is taken by a call of its own, and only if the message is not
+        late.
+        """
+        if self._servers.keeps_contexts:
+            return self._enter_context(claim, node_id, seq, needs)
+        if self._call_enter(claim, b"", node_id, seq, ())[0] == b"late":
+            return Late()
+        holder = self._servers.acquire(self._keys.lock(claim.execution_id, claim.place), claim.value)
+        if holder != claim.value:
+            return Held(holder)
+        entered = self._enter_context(claim, node_id, seq, needs)
+        if isinstance(entered, Full):
+            self._servers.release(self._keys.lock(claim.execution_id, claim.place), claim.value)
+        # Late only now: the message for the node that is due may have met our lock and been dropped.
+        # Rebuilding the context publishes it again.
+        return Missing() if isinstance(entered, Late) else entered
+
+    def _enter_context(
+        self, claim: Claim, node_id: str, seq: int, needs: Sequence[str]
+    ) -> Late | Held | Full | Missing | CachedContext:
+        result = self._call_enter(claim, claim.value, node_id, seq, needs)
+        if result[0] == b"late":
+            return Late()
+        if result[0] == b"held":
+            return Held(result[1])
+        if result[0] == b"full":
+            return Full()
+        if result[0] == b"missing":
+            return Missing(_abandoned(claim, *result[1:]))
+        _, mark, fixed, values, *seq_of_mark = result
+        outputs = {name: value for name, value in zip(needs, values, strict=True) if value is not None}
+        try:
+            abandoned = _abandoned(claim, mark, *(seq_of_mark or fixed[:1]))
+            return read_context(claim.execution_id, fixed, needs, outputs, abandoned)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning(
+                "Cannot read the cached context of execution %s; rebuilding it from Postgres: %s",
+                claim.execution_id,
+                error,
+                extra=log_fields(
+                    LogEvent.CONTEXT_DISCARDED,
+                    execution_id=claim.execution_id,
+                    node_id=node_id,
+                    seq=seq,
+                    error=error,
+                ),
+            )
+            return Missing()
+
+    def _call_enter(self, claim: Claim, value: bytes, node_id: str, seq: int, needs: Sequence[str]) -> Any:
+        """Call the script with the claim's value, or with b"" to ask only whether the message is late."""
+        fields = [OUTPUT + needed.encode() for needed in needs]
+        keys, expiries = self._locks.script_keys(claim), (self._lock_ms, self._context_ms)
+        if not claim.place:
+            with redis_errors():
+                return self._enter(keys=keys, args=[value, *expiries, seq, node_id, *fields])
+        runs = self._keys.run(claim.execution_id, claim.place)[: -len(claim.place)]
+        place: tuple[Any, ...] = (value, *expiries, seq, node_id, claim.places, runs)
+        for pause in GAP_PAUSES:
+            with redis_errors():
+                result = self._enter_place(keys=keys, args=[*place, 1, *fields])
+            if result[0] != b"gap":
+                return result
+            time.sleep(pause)
+        with redis_errors():
+            return self._enter_place(keys=keys, args=[*place, 0, *fields])
+
+    def cache_context(
+        self, claim: Claim, snapshot: Snapshot, walk: bytes, *, replaces_newer: bool = True
+    ) -> bool:
+        """Write a context rebuilt from Postgres, whole. Return False if the lock is no longer ours.
+
+        With several places in the lock, siblings may have brought the cached one further meanwhile:
+        `replaces_newer` says whether it is replaced all the same.
+        """
+        fields = itertools.chain.from_iterable(context_fields(snapshot, walk).items())
+        if not self._servers.keeps_contexts and not self._locks.is_locked_by_me(claim):
+            return False
+        keys = self._locks.script_keys(claim)
+        with redis_errors():
+            if not claim.place:
+                return bool(self._store(keys=keys, args=[claim.value, self._context_ms, *fields]))
+            newest = "" if replaces_newer else snapshot.seq
+            args = [claim.value, self._context_ms, newest, *fields]
+            return bool(self._store_shared(keys=keys, args=args))
+
+    def update_context(
+        self,
+        claim: Claim,
+        entered: int,
+        committed: int,
+        changed: Mapping[bytes, Any],
+        message: QueuedMessage | None = None,
+    ) -> LeaveResult:
+        """Update the cached context from the `seq` entered to the `seq` committed, and unlock; one call.
+
+        The same call sends a message whose queue is in this Redis, unless the lock is elsewhere: the message
+        must not arrive while the lock is held.
+        """
+        self._locks.stop_renewing(claim)
+        sent = message if message is not None and self._servers.keeps_contexts else None
+        unlocked, (was_updated,) = self._locks.unlock(
+            self._leave,
+            claim,
+            entered,
+            committed,
+            sent.content if sent is not None else b"",
+            *itertools.chain.from_iterable(changed.items()),
+            queues=[sent.key] if sent is not None else [],
+        )
+        if sent is not None:
+            outages.record_reply(BrokerUnavailable)
+        return LeaveResult(bool(was_updated), unlocked.was_contended, sent is not None)
+
+    def add_to_context(
+        self,
+        claim: Claim,
+        entered: int,
+        committed: int,
+        changed: Mapping[bytes, Any],
+        in_hand: Sequence[str],
+        between: Mapping[int, str],
+        messages: Sequence[QueuedMessage] = (),
+    ) -> LeaveResult:
+        """Add what a commit has changed to a context that siblings share, and free its place; one call.
+
+        `in_hand` are the nodes in hand after the commit, and `between` the nodes of the commits between the
+        `seq` entered and the `seq` committed. The messages are sent as by `update_context`.
+        """
+        self._locks.stop_renewing(claim)
+        sent = messages if self._servers.keeps_contexts else ()
+        own = [(name, value) for name, value in changed.items() if name.startswith((OUTPUT, PATH))]
+        state = [(name, value) for name, value in changed.items() if not name.startswith((OUTPUT, PATH))]
+        given = {"hand": in_hand, "between": between, "state": 2 * len(state)}
+        unlocked, (was_updated, turned_away, overdue) = self._locks.unlock(
+            self._leave_place,
+            claim,
+            claim.place,
+            entered,
+            committed,
+            self._context_ms,
+            self._overdue_ms,
+            self._keys.lock(claim.execution_id, claim.place)[: -len(claim.place)],
+            orjson.dumps(given, option=orjson.OPT_NON_STR_KEYS),
+            *(message.content for message in sent),
+            *itertools.chain.from_iterable([*state, *own]),
+            queues=[message.key for message in sent],
+        )
+        if sent:
+            outages.record_reply(BrokerUnavailable)
+        return LeaveResult(
+            bool(was_updated),
+            unlocked.was_contended,
+            bool(sent),
+            turned_away=[node_id.decode() for node_id in turned_away],
+            overdue=[node_id.decode() for node_id in overdue],
+        )
+
+    def finish(self, claim: Claim, status: str) -> Unlocked:
+        """Remove a finished execution from the cache, notify waiting callers, and unlock; one call."""
+        return self._drop_context(claim, self._keys.finished(claim.execution_id), status)
+
+    def discard(self, claim: Claim) -> Unlocked:
+        """Remove a context that may be wrong, or is no longer needed, and unlock; one call."""
+        return self._drop_context(claim, "", "")
+
+    def _drop_context(self, claim: Claim, channel: str, message: str) -> Unlocked:
+        self._locks.stop_renewing(claim)
+        if not claim.place:
+            return self._locks.unlock(self._drop, claim, channel, message)[0]
+        what = "all" if channel else "context"
+        return self._locks.unlock(self._free_place, claim, claim.place, what, channel, message)[0]
+
+    def abandoned_run(self, execution_id: str, place: str = "") -> Abandoned | None:
+        """Return the run whose process vanished, of the execution or of the node of this place.
+
+        Only a caller that knows the lock or the place to be free, or holds it, may call this.
+        """
+        with redis_errors():
+            seq, mark = self._client.hmget(self._keys.run(execution_id, place), "seq", "mark")
+        if isinstance(seq, bytes) and seq.isdigit() and isinstance(mark, bytes):
+            return Abandoned(mark, int(seq))
+        return None
+
+    def in_hand_since(self, execution_id: str) -> Mapping[str, float]:
+        """Return the nodes in hand, each with the seconds since it was sent or entered."""
+        with redis_errors():
+            seconds, microseconds = self._client.time()
+            entries: Any = self._client.zrange(self._keys.in_hand(execution_id), 0, -1, withscores=True)
+        now = seconds + microseconds / 1e6
+        return {node_id.decode(): now - at / 1000 for node_id, at in entries}
+
+    def take_turned_away(self, execution_id: str) -> list[str]:
+        """Return the nodes that found all places taken; only one caller gets each."""
+        with redis_errors():
+            pipeline = self._client.pipeline()
+            pipeline.smembers(self._keys.turned_away(execution_id))
+            pipeline.delete(self._keys.turned_away(execution_id))
+            node_ids, _ = pipeline.execute()
+        return [node_id.decode() for node_id in node_ids]
+
+    def remove_from_cache(self, execution_id: str) -> None:
+        """Delete the cached context; the next node rebuilds it from Postgres."""
+        with redis_errors():
+            self._client.delete(self._keys.context(execution_id))
+
+    def read_output(self, cached: CachedContext, node_id: str) -> bytes | Missing | None:
+        """Return an output of the context that was entered; None if the node has none.
+
+        Return `Missing` if the context is no longer there as it was entered.
+        """
+        with redis_errors():
+            values: Any = self._read(
+                keys=[self._keys.context(cached.execution_id)],
+                args=[cached.stored_seq, OUTPUT + node_id.encode()],
+            )
+        if values is None:
+            return Missing()
+        output: bytes | None = values[0]
+        return output
+
+    def read_whole(self, execution_id: str, seq: int | None = None) -> Mapping[bytes, bytes] | None:
+        """Return all fields of a context; None if it is absent or partial, or is not at `seq`.
+
+        One that siblings share may be at a later `seq`.
+        """
+        with redis_errors():
+            fields: Any = self._client.hgetall(self._keys.context(execution_id))
+        with suppress(ValueError, TypeError, KeyError):  # an unreadable context counts as absent
+            is_whole = int(fields[b"size"]) == len(fields) - (b"mark" in fields)
+            gaps, found_seq = fields.get(b"gaps"), int(fields[b"seq"])
+            is_at_seq = seq is None or found_seq == seq or (gaps is not None and found_seq > seq)
+            if is_whole and is_at_seq and gaps in (None, b"{}"):
+                found: Mapping[bytes, bytes] = fields
+                return found
+        return None
+
+    def announce_finished(self, execution_id: str, status: str) -> None:
+        """Notify waiting callers that an execution ended outside of a hop."""
+        with redis_errors():
+            self._client.publish(self._keys.finished(execution_id), status)
+
+    @contextmanager
+    def finished_signal(self, execution_id: str) -> Iterator[Callable[[float], None]]:
+        """Subscribe to the end of an execution, and yield a function that waits for it, some seconds at most.
+
+        A caller asks Postgres after subscribing and after every wait: the signal only saves time. While Redis
+        is away nothing is raised; the wait then takes its full time.
+        """
+        pubsub = self._client.pubsub(ignore_subscribe_messages=True)
+        try:
+            with suppress(CacheUnavailable), redis_errors():
+                pubsub.subscribe(self._keys.finished(execution_id))
+            yield lambda seconds: _wait_for_message(pubsub, seconds)
+        finally:
+            pubsub.close()
+
+
+def _abandoned(claim: Claim, mark: Any = None, seq: Any = None) -> Abandoned | None:
+    """Return the run that left a mark; None if the mark is this claim's, whose call was repeated."""
+    return Abandoned(mark, int(seq)) if isinstance(mark, bytes) and mark != claim.value else None
+
+
+def _wait_for_message(pubsub: redis.client.PubSub, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    try:
+        with redis_errors():
+            while (left := deadline - time.monotonic()) > 0:
+                if pubsub.get_message(timeout=left) is not None:
+                    return
+    except CacheUnavailable:
+        time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))

@@ -1,0 +1,23 @@
+"""DataAge: for how long Redis has kept its data, as far as this fleet has been asking."""
+
+from __future__ import annotations
+
+import redis
+
+from workflow_engine.redis.client import load_script, redis_errors
+from workflow_engine.redis.keys import Keys
+from workflow_engine.settings import Settings
+
+
+class DataAge:
+    """The age of the data in Redis; it begins at zero after a restart that lost the data."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._key = Keys.of(settings).data_age
+        self._expiry_ms = round(settings.context_expiry * 1000)
+        self._script = load_script(client, "data_age")
+
+    def seconds(self) -> float:
+        """Return the age in whole seconds. Raises `CacheUnavailable`."""
+        with redis_errors():
+            return float(self._script(keys=[self._key], args=[self._expiry_ms]))

@@ -1,0 +1,62 @@
+"""The names of everything that the engine keeps in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workflow_engine.settings import Settings
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys and channels of one installation, which all begin with its `key_prefix`."""
+
+    prefix: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Keys:
+        return cls(settings.key_prefix)
+
+    def context(self, execution_id: str) -> str:
+        return f"{self.prefix}execution:context:{execution_id}"
+
+    def lock(self, execution_id: str, place: str = "") -> str:
+        """Return the key of an execution's lock, or of the place in it that one node takes."""
+        return f"{self.prefix}lock:execution:{execution_id}{_of(place)}"
+
+    def contended(self, execution_id: str, place: str = "") -> str:
+        """Return the key of the flag of waiters that met the lock; its holder then resumes the execution."""
+        return f"{self.prefix}lock:contended:{execution_id}{_of(place)}"
+
+    def in_hand(self, execution_id: str) -> str:
+        """Return the key of the nodes that were sent or are running, where several may run at once."""
+        return f"{self.prefix}execution:in-hand:{execution_id}"
+
+    def turned_away(self, execution_id: str) -> str:
+        """Return the key of the nodes that found all places taken."""
+        return f"{self.prefix}execution:turned-away:{execution_id}"
+
+    def run(self, execution_id: str, place: str = "") -> str:
+        """Return the key of a running node's mark, progress and interruption.
+
+        That is the context, unless other nodes may run at the same time.
+        """
+        if not place:
+            return self.context(execution_id)
+        return f"{self.prefix}execution:node:{execution_id}{_of(place)}"
+
+    def lease(self, work: str) -> str:
+        return f"{self.prefix}lease:{work}"
+
+    @property
+    def data_age(self) -> str:
+        """The key that holds the time since which Redis has kept its data."""
+        return f"{self.prefix}data-age"
+
+    def finished(self, execution_id: str) -> str:
+        """Return the pub/sub channel for the end of an execution; not a key, so it holds nothing."""
+        return f"{self.prefix}execution:finished:{execution_id}"
+
+
+def _of(place: str) -> str:
+    return f":{place}" if place else ""

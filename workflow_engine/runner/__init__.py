@@ -1,0 +1,8 @@
+"""One node in this process, without a store, a lock or a queue: compile, evaluate, call, bound, interrupt.
+
+- `compiled`: a workflow version ready to run, built once per process
+- `node_run`: evaluate the config, call the executor, make its result storable
+- `retry_policy`: whether and when a failed node is retried
+- `time_limit`: how long an attempt may run
+- `interruption`: how a node is ended from outside
+"""

@@ -1,0 +1,192 @@
+"""A definition made ready to run: its graph, the code behind its nodes, and their compiled expressions.
+
+Each process compiles a definition once. A compiled node also lists the outputs of other nodes that it reads,
+so that its hop fetches those and no others.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from workflow_engine.definition.body import SEPARATOR, TRIGGER_ID, body_of, workflow_of
+from workflow_engine.definition.graph import Graph
+from workflow_engine.definition.workflow import Node, Workflow
+from workflow_engine.errors import ExpressionError, UnknownNodeType, WorkflowNotFound
+from workflow_engine.expressions import Scope, Template, compile_template
+from workflow_engine.nodes.contract import NodeType
+from workflow_engine.nodes.registry import NodeRegistry
+
+WORKFLOWS_KEPT = 500
+"""Workflow versions that stay compiled, the most recently used; any other is compiled again when needed."""
+
+
+@dataclass(frozen=True)
+class CompiledNode:
+    """One node, ready to run."""
+
+    node: Node
+    node_type: NodeType
+    config: dict[str, Any]
+    template: Template
+    needs: tuple[str, ...]
+    """Ids of the nodes whose outputs are fetched for this one."""
+    output: Template | None = None
+    """What becomes of the executor's result, if the node has an `output`."""
+    required: int | None = None
+    """How many branches have to arrive, for a merge with `require`."""
+
+    def evaluate(self, scope: Scope) -> Any:
+        """Return the config for the executor: expressions evaluated, verbatim keys as written."""
+        evaluated = self.template.evaluate(scope)
+        verbatim = self.node_type.verbatim
+        return {**evaluated, **{key: self.config[key] for key in self.config if key in verbatim}}
+
+
+@dataclass(frozen=True)
+class CompiledWorkflow:
+    """One workflow version, ready to run."""
+
+    workflow: Workflow
+    version: int
+    graph: Graph
+    registry: NodeRegistry
+    is_body: bool = False
+    """Whether it is the body of a node, whose values come from outside with the data of its trigger."""
+    _nodes: dict[str, CompiledNode] = field(default_factory=dict)
+    _bodies: dict[str, CompiledWorkflow] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, workflow: Workflow, version: int, registry: NodeRegistry) -> CompiledWorkflow:
+        return cls(workflow, version, Graph.of(workflow), registry)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the worker that has run a node goes on with the next one itself."""
+        return self.workflow.settings.hops == "inline"
+
+    @property
+    def concurrency(self) -> int:
+        """The number of nodes of one execution that may run at the same time."""
+        return self.workflow.settings.concurrency
+
+    def node(self, node_id: str) -> CompiledNode:
+        """Return one node, compiled at the first use.
+
+        Raises `UnknownNodeType` if its code is not loaded, KeyError for an unknown id.
+        """
+        if (compiled := self._nodes.get(node_id)) is None:
+            compiled = self._nodes[node_id] = self._compile(self.graph.nodes[node_id])
+        return compiled
+
+    def trigger(self, wanted: str | None = None) -> str:
+        """Return the trigger node of this id, or the only one. Raises `WorkflowNotFound`."""
+        triggers, workflow_id = self.graph.triggers, self.workflow.id
+        names = ", ".join(triggers)
+        if wanted is not None and wanted not in triggers:
+            raise WorkflowNotFound(
+                f"workflow {workflow_id!r} has no trigger {wanted!r}; its triggers are {names}"
+            )
+        if wanted is None and len(triggers) > 1:
+            raise WorkflowNotFound(
+                f"workflow {workflow_id!r} has several triggers, name one of them: {names}"
+            )
+        return wanted or triggers[0]
+
+    def body(self, node_id: str) -> CompiledWorkflow:
+        """Return the body of a node, compiled at the first use. Raises KeyError for a node without one."""
+        if (compiled := self._bodies.get(node_id)) is None:
+            workflow = workflow_of(self.workflow, self.graph.nodes[node_id])
+            compiled = CompiledWorkflow(
+                workflow, self.version, Graph.of(workflow), self.registry, is_body=True
+            )
+            self._bodies[node_id] = compiled
+        return compiled
+
+    @functools.cached_property
+    def names_read(self) -> frozenset[str]:
+        """The names that its expressions read, those of bodies inside it included: what a body needs."""
+        read: set[str] = set()
+        for node in self.graph.nodes.values():
+            config = {key: value for key, value in node.config.items() if key != "body"}
+            with suppress(ExpressionError):  # of a value that is no expression
+                template = compile_template(config)
+                read |= template.names | template.node_outputs
+            if body_of(node) is not None:
+                read |= self.body(node.id).names_read
+        return frozenset(read)
+
+    def needs(self, node_id: str) -> tuple[str, ...]:
+        """Return the nodes whose outputs are fetched for this one; none if its type is not registered."""
+        try:
+            return self.node(node_id).needs
+        except UnknownNodeType:
+            return ()
+
+    def _compile(self, node: Node) -> CompiledNode:
+        node_type = self.registry.get(node.kind)
+        node_type.check_runnable()
+        config = node_type.prepare(node.config)
+        template = compile_template({k: v for k, v in config.items() if k not in node_type.verbatim})
+        output = None if node.output is None else compile_template(node.output)
+        needs = self._outputs_read(node, template, *([] if output is None else [output]))
+        return CompiledNode(node, node_type, config, template, needs, output, self._required(node))
+
+    def _required(self, node: Node) -> int | None:
+        require = node.config.get("require") if node.kind == "logic/merge" else None
+        return len(self.graph.branches(node.id)) if require == "all" else require
+
+    def _outputs_read(self, node: Node, *templates: Template) -> tuple[str, ...]:
+        read = {name for each in templates for name in each.names | each.node_outputs}
+        if "_trigger" in read:
+            read.update(self.graph.triggers)
+        if node.kind == "logic/merge":
+            read.update(edge.source for edge in self.graph.incoming[node.id])
+        if body_of(node) is not None:
+            inner = self.body(node.id).names_read
+            read |= inner
+            if "_trigger" in inner:
+                read.update(self.graph.triggers)
+        if self.is_body:
+            read.add(TRIGGER_ID)
+        return tuple(sorted(read & self.graph.nodes.keys()))
+
+
+class CompiledWorkflows:
+    """The compiled workflows of one process, loaded from the stored definitions when needed."""
+
+    def __init__(
+        self, load_definition: Callable[[str, int], dict[str, Any] | None], registry: NodeRegistry
+    ) -> None:
+        self._load_definition = load_definition
+        self._registry = registry
+        self._kept: OrderedDict[tuple[str, int], CompiledWorkflow] = OrderedDict()
+
+    def get(self, workflow_id: str, version: int) -> CompiledWorkflow:
+        """Return a deployed version, or for `workflow#node` the body of one of its nodes.
+
+        Raises `WorkflowNotFound`.
+        """
+        owner, is_body, node_id = workflow_id.rpartition(SEPARATOR)
+        if is_body:
+            try:
+                return self.get(owner, version).body(node_id)
+            except KeyError:
+                raise WorkflowNotFound(
+                    f"no node {node_id!r} of version {version} of workflow {owner!r} has a body"
+                ) from None
+        key = (workflow_id, version)
+        if (compiled := self._kept.get(key)) is None:
+            content = self._load_definition(workflow_id, version)
+            if content is None:
+                raise WorkflowNotFound(f"version {version} of workflow {workflow_id!r} is not deployed")
+            compiled = CompiledWorkflow.of(Workflow.from_stored(content), version, self._registry)
+            self._kept[key] = compiled
+            if len(self._kept) > WORKFLOWS_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return compiled

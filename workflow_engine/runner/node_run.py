@@ -1,0 +1,415 @@
+"""Running one node: evaluate its config, call its executor, and make a storable outcome of the result.
+
+Any mistake of a node becomes that node's failure, in words its author can act on. Only errors that are not
+the node's own are raised: an order to stop, a type or function that this process lacks, and a server of the
+engine that is unavailable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workflow_engine.definition.graph import Graph
+from workflow_engine.definition.workflow import ERROR, ORDINARY, Node
+from workflow_engine.errors import (
+    ContextUnavailable,
+    ExpressionError,
+    InvalidValue,
+    UnknownNodeType,
+)
+from workflow_engine.execution.bounded_texts import LONGEST_LABEL, readable_part, shorten, shorten_details
+from workflow_engine.execution.context import ExecutionContext, Run
+from workflow_engine.execution.records import NewChildren
+from workflow_engine.execution.states import NodeStatus
+from workflow_engine.expressions import Scope, Template
+from workflow_engine.expressions.secrets import Secrets
+from workflow_engine.json_values import check_size, encode, normalise, storable_text
+from workflow_engine.nodes.children import Children
+from workflow_engine.nodes.contract import ResumableExecutor
+from workflow_engine.nodes.raised import Raised
+from workflow_engine.nodes.results import (
+    NodeError,
+    NodeExecutionResult,
+    Wait,
+    failure,
+    failure_of,
+    is_http_status,
+    is_retry_after,
+)
+from workflow_engine.paths import at
+from workflow_engine.runner.compiled import CompiledNode
+from workflow_engine.runner.interruption import call_interruptibly, causes, order_behind
+from workflow_engine.runner.retry_policy import next_attempt
+from workflow_engine.runner.time_limit import NodeTimedOut, with_time_limit
+
+TIMEOUT = "TIMEOUT"
+"""The type of the error of a node that ran too long."""
+
+RESULTS = "a JSON value, success(…), failure(…) or waiting(…)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a node's run, in the form in which it is committed."""
+
+    status: NodeStatus
+    handles: tuple[str, ...] = ()
+    """The ways out taken; none after a failure that nothing handles."""
+    output: bytes | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    input_data: bytes | None = None
+    error: NodeError | None = None
+    wait: Wait | None = None
+    """What a waiting node waits for."""
+    children: NewChildren | None = None
+    """The children of that wait, made ready to start."""
+    needs: str | None = None
+    """The node type or function that this worker lacks, for which the node waits."""
+    retry_in_ms: int | None = None
+    """After a failed attempt that is followed by another: milliseconds until that one."""
+    retry_rule: int | None = None
+    """The position of the rule that allows it, if `retry` is a list of rules."""
+    duration_ms: float = 0.0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the node stays in the walk, to go on when a wait is over."""
+        return self.wait is not None or self.needs is not None or bool(self.retry_in_ms)
+
+    @property
+    def ends_execution(self) -> bool:
+        """True for a failure that neither an edge from `error` nor `onError: continue` handles."""
+        return self.status is NodeStatus.FAILED and not self.handles
+
+
+def run_node(
+    compiled: CompiledNode,
+    graph: Graph,
+    context: ExecutionContext,
+    output_limit: int,
+    token: str = "",
+    begin: Callable[[], NodeError | None] | None = None,
+) -> Outcome:
+    """Run a node and return the outcome of its result.
+
+    `begin` is called right before the executor. If it returns an error, the node fails with that instead.
+
+    Raises `UnknownNodeType`, `ContextUnavailable` if an output that it reads cannot be fetched,
+    `NodeInterrupted` if another thread interrupts the run of this `token`, and any order to the worker.
+
+    `output_limit` is in bytes of JSON and bounds the output, the variables and the stored input.
+    """
+    started = time.perf_counter()
+    secrets = Secrets()
+    input_data: bytes | None = None
+    try:
+        node_data = compiled.evaluate(_scope(context, secrets))
+        # Before the node runs, since it may change its arguments.
+        input_data = _input_data(_recorded(compiled, node_data), secrets, output_limit)
+        if begin is not None and (error := begin()) is not None:
+            outcome = failure_outcome(compiled.node, graph, error, context.attempt)
+            return dataclasses.replace(outcome, input_data=input_data)
+        result = _execute(compiled, node_data, _with_masked_reports(context, secrets), token)
+        outcome = _guarded_outcome(compiled, graph, context, result, secrets, output_limit)
+        if outcome.wait is not None and outcome.wait.children is not None:
+            _check_children(outcome.wait.children, input_data, secrets, output_limit)
+    except (ExpressionError, InvalidValue) as refusal:
+        error = _error_of_refusal(refusal, secrets)
+        outcome = failure_outcome(compiled.node, graph, error, context.attempt)
+    return dataclasses.replace(
+        outcome,
+        input_data=input_data,
+        duration_ms=(time.perf_counter() - started) * 1000,
+    )
+
+
+def failure_outcome(node: Node, graph: Graph, error: NodeError, attempt: int) -> Outcome:
+    """Return the outcome of a failure: along the error edge, on with `onError: continue`, or the end.
+
+    A long message, traceback or details are stored and passed on only in part.
+    """
+    error = _bounded(error)
+    handles: tuple[str, ...] = ()
+    if graph.handles_errors(node.id):
+        handles = (ERROR,)
+    elif node.on_error == "continue":
+        handles = (ORDINARY,)
+    output = {"error": error.as_output(attempt)}
+    return Outcome(NodeStatus.FAILED, handles, encode(output) if handles else None, error=error)
+
+
+def attempt_failure_outcome(
+    node: Node, graph: Graph, error: NodeError, attempt: int, failures: Sequence[int] = ()
+) -> Outcome:
+    """Return the outcome of a failure of the node itself: another attempt, if its `retry` has one left.
+
+    `failures` counts the failed attempts before this one by each rule of `retry`, if it has several.
+    """
+    if node.retry is not None and (following := next_attempt(node.retry, error, attempt, failures)):
+        return Outcome(
+            NodeStatus.RETRYING,
+            error=_bounded(error),
+            retry_in_ms=following.wait_ms,
+            retry_rule=following.rule,
+        )
+    return failure_outcome(node, graph, error, attempt)
+
+
+def _execute(
+    compiled: CompiledNode, node_data: Any, context: ExecutionContext, token: str
+) -> NodeExecutionResult:
+    def call() -> NodeExecutionResult:
+        return call_interruptibly(token, lambda: _call(compiled, node_data, context))
+
+    try:
+        result = with_time_limit(compiled.node.timeout, call)
+    except (UnknownNodeType, ContextUnavailable):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
+        if (order := order_behind(error)) is not None:
+            raise order from None
+        return _failure_of(error)
+    if not isinstance(result, NodeExecutionResult):
+        return failure(
+            "INVALID_RESULT", f"the executor returned {type(result).__name__}; it may return {RESULTS}"
+        )
+    if (problem := _problem_with(result)) is not None:
+        return failure("INVALID_RESULT", problem)
+    return result
+
+
+def _failure_of(error: BaseException) -> NodeExecutionResult:
+    """Return a node's error as a failure.
+
+    If a time limit caused it, the failure names that limit, even if the node raised another error from it.
+    Celery's limit is recognised by its name, because nodes run without Celery, too.
+    """
+    for each in causes(error):
+        if isinstance(each, NodeTimedOut):
+            return _with_error(failure_of(each), type=TIMEOUT)
+        if type(each).__name__ == "SoftTimeLimitExceeded":
+            soft = "the node ran for longer than Celery's soft time limit (`task_soft_time_limit`)"
+            return _with_error(failure_of(each), message=soft)
+    return failure_of(error)
+
+
+def _with_error(result: NodeExecutionResult, **changes: Any) -> NodeExecutionResult:
+    """Return a failure with parts of its error replaced, its traceback kept."""
+    return dataclasses.replace(result, error=result.error and dataclasses.replace(result.error, **changes))
+
+
+def _call(compiled: CompiledNode, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+    executor = compiled.node_type.executor
+    if context.wake is not None and isinstance(executor, ResumableExecutor):
+        return executor.resume(compiled.node.id, node_data, context, context.wake)
+    return executor.execute(compiled.node.id, node_data, context)
+
+
+def _problem_with(result: NodeExecutionResult) -> str | None:
+    """Return what is wrong with the parts of a result; a node's code may not be type-checked."""
+    if not isinstance(result.variables, Mapping):
+        return f"variables must be an object of names and values, not {type(result.variables).__name__}"
+    if result.kind == "failure" and not isinstance(result.error, NodeError):
+        return "a failure needs an error; return failure(type, message)"
+    if result.kind == "waiting" and not isinstance(result.wait, Wait):
+        return "a waiting node needs a wait; return waiting(…)"
+    return None if result.error is None else _problem_with_error(result.error)
+
+
+def _problem_with_error(error: NodeError) -> str | None:
+    if not isinstance(error.details, Mapping):
+        return f"the details of a failure must be an object, not {type(error.details).__name__}"
+    if error.status is not None and not is_http_status(error.status):
+        return f"the status of a failure must be an HTTP status from 100 to 599, not {error.status!r:.60}"
+    if error.retry_after is not None and not is_retry_after(error.retry_after):
+        return f"retry_after must be a number of seconds from 0 on, not {error.retry_after!r:.60}"
+    return None
+
+
+def _guarded_outcome(
+    compiled: CompiledNode,
+    graph: Graph,
+    context: ExecutionContext,
+    result: NodeExecutionResult,
+    secrets: Secrets,
+    output_limit: int,
+) -> Outcome:
+    """Return the outcome of a result, which may contain the node's own objects, whose methods may raise."""
+    try:
+        return _outcome(compiled, graph, context, result, secrets, output_limit)
+    except (InvalidValue, ExpressionError, ContextUnavailable):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
+        if (order := order_behind(error)) is not None:
+            raise order from None
+        return _outcome(compiled, graph, context, failure_of(error), secrets, output_limit)
+
+
+def _outcome(
+    compiled: CompiledNode,
+    graph: Graph,
+    context: ExecutionContext,
+    result: NodeExecutionResult,
+    secrets: Secrets,
+    output_limit: int,
+) -> Outcome:
+    if result.error is not None:
+        error = _storable_error(result.error, secrets)
+        return attempt_failure_outcome(compiled.node, graph, error, context.attempt, context.failures)
+    if result.wait is not None:
+        _check_no_secrets(result.wait, secrets)
+        return Outcome(NodeStatus.WAITING, wait=result.wait)
+    handles = () if result.handle is None else (result.handle,)
+    known = compiled.node_type.handles(compiled.config)
+    if any(handle not in known for handle in handles):
+        ways = ", ".join(repr(way) for way in known)
+        error = NodeError("INVALID_RESULT", f"the node left by {result.handle!r}; its ways out are {ways}")
+        return failure_outcome(compiled.node, graph, _storable_error(error, secrets), context.attempt)
+    produced = result.output
+    if compiled.output is not None:
+        produced = _mapped(compiled.output, produced, _scope(context, secrets))
+    output = encode(secrets.mask_data(normalise(produced, "output"), "output"))
+    check_size(output, output_limit, "output")
+    variables = _checked_variables(result.variables, graph, secrets, output_limit) if result.variables else {}
+    return Outcome(NodeStatus.COMPLETED, handles, output, variables)
+
+
+def _mapped(output: Template, produced: Any, scope: Scope) -> Any:
+    """Return what a node's `output` makes of its executor's result, which may be of any size."""
+    scope = dataclasses.replace(scope, response=normalise(produced, "_response"))
+    try:
+        return output.evaluate(scope)
+    except ExpressionError as refusal:
+        raise ExpressionError(refusal.expression, f"output: {refusal}") from None
+
+
+def _checked_variables(
+    given: Mapping[str, Any], graph: Graph, secrets: Secrets, limit: int
+) -> dict[str, Any]:
+    variables: dict[str, Any] = secrets.mask_data(normalise(dict(given), "variables"), "variables")
+    for name in variables:
+        if name.startswith("_") or name in graph.nodes:
+            raise InvalidValue(
+                f"variables.{name}", "a variable may not start with _ nor have the name of a node; rename it"
+            )
+    check_size(encode(variables), limit, "variables")
+    return variables
+
+
+def _recorded(compiled: CompiledNode, node_data: Any) -> Any:
+    """Return the evaluated config without the parts that the journal leaves out."""
+    unrecorded = compiled.node_type.unrecorded
+    return {k: v for k, v in node_data.items() if k not in unrecorded} if unrecorded else node_data
+
+
+def _check_children(children: Children, input_data: bytes | None, secrets: Secrets, limit: int) -> None:
+    """Raise `InvalidValue` for data of children that is too large or contains a secret.
+
+    The items of a loop are read from the stored input, so that has to hold them as they are.
+    """
+    given = {"data": children.data, "variables": dict(children.variables), "previous": children.previous}
+    normal = normalise(given, "children")
+    check_size(encode(normal), limit, "data")
+    items = normalise(list(children.items or ()), "items")
+    if secrets.mask_texts(normal) != normal or secrets.mask_texts(items) != items:
+        raise InvalidValue(
+            "data", "a secret is in it, and children store their data; let them read the secret themselves"
+        )
+    if children.items is not None and (input_data is None or input_data.startswith(b'{"_omitted"')):
+        raise InvalidValue(
+            "items",
+            f"with the rest of the config they are larger than {limit} bytes; pass references instead",
+        )
+
+
+def _input_data(node_data: Any, secrets: Secrets, limit: int) -> bytes | None:
+    """Return the evaluated config for the journal, or its size if it is too large."""
+    if not node_data:
+        return None
+    try:
+        encoded = encode(normalise(secrets.mask_texts(node_data), "config"))
+    except InvalidValue as refusal:
+        return encode({"_omitted": str(refusal)})
+    return encoded if len(encoded) <= limit else encode({"_omitted": f"{len(encoded)} bytes"})
+
+
+def _error_of_refusal(refusal: ExpressionError | InvalidValue, secrets: Secrets) -> NodeError:
+    """Return the error for a refusal by the engine, without its traceback, which shows only the engine."""
+    refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None
+    return _storable_error(NodeError(type(refusal).__name__, str(refusal), raised=Raised(refusal)), secrets)
+
+
+def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:
+    """Return the error without secrets or text that Postgres cannot hold.
+
+    Raises `InvalidValue` for its details.
+    """
+    masked = _bounded(
+        dataclasses.replace(
+            error,
+            type=secrets.mask_text(storable_text(readable_part(str(error.type)))),
+            message=secrets.mask_text(storable_text(readable_part(str(error.message)))),
+            details=secrets.mask_texts(normalise(dict(error.details), "error details")),
+        )
+    )
+    raised = error.raised and Raised(error.raised.error, masked.message, secrets.mask_text)
+    return dataclasses.replace(masked, raised=raised)
+
+
+def _bounded(error: NodeError) -> NodeError:
+    """Return the error in a size that can be stored.
+
+    Secrets must be masked before: parts of them would show.
+    """
+    return dataclasses.replace(
+        error,
+        type=error.type[:LONGEST_LABEL],
+        message=shorten(error.message),
+        details=shorten_details(error.details),
+    )
+
+
+def _check_no_secrets(wait: Wait, secrets: Secrets) -> None:
+    """Raise `InvalidValue` for a secret in a text that matches events with waits."""
+    required = () if isinstance(wait.required, str) else wait.required
+    texts = {"correlation_id": wait.correlation_id or ""}
+    texts |= {at("events", index): name for index, name in enumerate(wait.events)}
+    texts |= {at("required", index): name for index, name in enumerate(required)}
+    for path, text in texts.items():
+        secrets.check_absence(text, path)
+
+
+@dataclass(frozen=True)
+class _MaskedRun:
+    """The run of a node that may read secrets: it masks the node's reports."""
+
+    run: Run
+    secrets: Secrets
+
+    @property
+    def is_unwanted(self) -> bool:
+        return self.run.is_unwanted
+
+    def report_progress(self, fraction: float | None, message: str) -> None:
+        self.run.report_progress(fraction, self.secrets.mask_text(readable_part(str(message))))
+
+
+def _with_masked_reports(context: ExecutionContext, secrets: Secrets) -> ExecutionContext:
+    if context.run is None or not secrets:
+        return context
+    return dataclasses.replace(context, run=_MaskedRun(context.run, secrets))
+
+
+def _scope(context: ExecutionContext, secrets: Secrets) -> Scope:
+    return Scope(
+        variables=context.variables,
+        node_outputs=context.node_outputs,
+        trigger_node_id=context.trigger_node_id,
+        metadata=context.metadata,
+        secrets=secrets,
+        iteration=context.iteration,
+    )

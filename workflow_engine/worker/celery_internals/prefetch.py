@@ -1,0 +1,118 @@
+"""Prefetches out of a backlog: one message per process, so that a process that ends a node has the next.
+
+Celery's own prefetching does that too, but its messages wait behind a long node while other workers are
+idle. So a message is taken early only out of a backlog, where it would wait anyway, and only while the
+processes of this worker run short nodes one after another. It is written to a process at once, behind the
+node that the process runs. If that node turns out to be long, a copy goes back to the front of the queue. The
+later of the two is dropped, like any message for a node that is running or has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from celery import bootsteps, uuid
+from celery.signals import worker_shutting_down
+from celery.worker import state
+
+from workflow_engine.broker.redis_transport import Channel
+from workflow_engine.broker.wire_format import TASK_NAME
+from workflow_engine.worker.celery_internals.compatibility import changes_for_prefetch, is_wanted, warn
+from workflow_engine.worker.celery_internals.pool_writes import DirectPoolWrites, Pipes, Waiting
+
+LOOK = 0.1
+"""Seconds between two checks of what the processes have begun; a message is held for two at most."""
+
+FAST = 5
+"""Nodes that each process must begin between two checks for messages to be prefetched. With longer ones there
+is little to gain, and messages would come and go unserved."""
+
+
+class BacklogPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
+    """Part of the consumer; needs our transport, direct writes to the pool, and no prefetching by Celery."""
+
+    requires = {  # noqa: RUF012 - celery's way to order steps
+        "celery.worker.consumer.tasks:Tasks",
+        DirectPoolWrites,
+    }
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self._consumer = consumer
+        self._is_known = False
+        self._has_room = False
+        self._begun = 0
+        self._waited: list[Any] = []
+
+    def include_if(self, consumer: Any) -> bool:
+        return is_wanted(consumer) and consumer.app.conf.worker_prefetch_multiplier == 1
+
+    def create(self, consumer: Any) -> None:
+        if changed := changes_for_prefetch(consumer):
+            warn(consumer, changed, "No message is taken from a backlog early")
+            return
+        self._is_known = True
+        # The first of these ends the prefetching: after it the loop no longer reads the processes' results.
+        # Celery before 5.7 takes the methods of two consumers for one receiver, unless each has an id.
+        worker_shutting_down.connect(self._end, dispatch_uid=uuid())
+        controller, blueprint = consumer.controller, consumer.controller.blueprint
+        controller.wait_for_soft_shutdown = partial(self._end, then=controller.wait_for_soft_shutdown)
+        blueprint.on_close = partial(self._end, then=blueprint.on_close)
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        channel = consumer.task_consumer.channel
+        is_ours = isinstance(channel, Channel) and not channel.ack_emulation
+        if self._is_known and is_ours and consumer.pipes is not None:
+            self._make_room(consumer.controller.semaphore)
+            hub.call_repeatedly(LOOK, self._look, channel)
+
+    def _make_room(self, semaphore: Any) -> None:
+        """Let through the messages that are to be written behind a running node."""
+        if not self._has_room:
+            self._has_room = True
+            semaphore.grow(semaphore.initial_value)
+
+    def _look(self, channel: Channel) -> None:
+        pipes: Pipes | None = self._consumer.pipes
+        if pipes is None:
+            return
+        before, self._begun = self._begun, state.all_total_count[0]
+        processes = self._consumer.pool.num_processes
+        pipes.writes_ahead = self._begun - before >= FAST * processes
+        channel.backlog_prefetch = processes if pipes.writes_ahead else 0
+        waiting, waited = pipes.waiting(), self._waited
+        self._waited = [one.request for one in waiting]
+        self._requeue(channel, pipes, [one for one in waiting if one.request in waited])
+
+    def _end(self, then: Callable[[], None] = lambda: None, **_: Any) -> None:
+        consumer = self._consumer
+        channel = consumer.task_consumer and consumer.task_consumer.channel
+        pipes: Pipes | None = consumer.pipes
+        if isinstance(channel, Channel) and pipes is not None:
+            channel.backlog_prefetch = 0
+            # Kombu puts back the rest when it closes the channel.
+            with suppress(*channel.connection_errors):
+                self._requeue(channel, pipes, pipes.waiting())
+        then()
+
+    def _requeue(self, channel: Channel, pipes: Pipes, late: Sequence[Waiting]) -> None:
+        """Put messages back, the latest first, so that they stand in the queue as they did.
+
+        A message already written may still run here, so it goes back under another id: one that comes twice
+        under the same id may have lost its process.
+        """
+        for request, is_written in late:
+            if request.acknowledged or (is_written and request.type != TASK_NAME):
+                continue
+            try:
+                channel.requeue_at_front(request.message, uuid() if is_written else request.id)
+            except channel.ResponseError:  # of a broker that is full, or read-only
+                return
+            if not is_written:
+                pipes.withdraw(request)
+            request.acknowledged = True
+            state.task_ready(request)
+            request.send_event("task-rejected", requeue=True)

@@ -1,0 +1,10 @@
+"""Bootsteps: the work of a worker's main process besides passing nodes to its pool.
+
+- `preparation`: a worker that cannot run nodes refuses to start
+- `timekeeper`: the thread that wakes what is due, and recovers nodes whose process was lost
+- `liveness`: the heartbeat that `workflow-engine health --live` reads
+- `consumption_watch`: a worker that consumes nothing ends itself
+- `reconnection`: pauses between connections to a broker that refuses commands
+- `message_guard`: refuses messages that would end a worker
+- `shutdown`: the record of what a worker leaves unfinished
+"""
