@@ -6,7 +6,7 @@ node types, is imported when that command runs, so `--help` prints at once.
 - `commands/`: the commands
 - `command_group`: imports a command when it is called, and prints every error
 - `invocation`: the options that all commands share
-- `drawing/`, `phrases`: executions and values as text
+- `drawing/`, `styles`: executions as text, and its colours
 - `missing_code`: the warning that no worker has a workflow's code
 - `extras`: commands that need a package which may not be installed
 - `streams`: terminals of any character set

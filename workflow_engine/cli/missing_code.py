@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from workflow_engine.broker.inspection import ask_workers
-from workflow_engine.cli.phrases import sanitise
 from workflow_engine.definition.body import with_inner_nodes
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.health.doctor.postgres import CodeInUse
 from workflow_engine.health.doctor.worker_code import missing_code
 from workflow_engine.health.probe import Probe
 from workflow_engine.nodes.loading import BUILT_IN
+from workflow_engine.presentation.phrases import sanitise
 from workflow_engine.settings import Settings
 
 REPLY_TIMEOUT = 0.7

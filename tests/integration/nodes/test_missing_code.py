@@ -21,11 +21,11 @@ from workflow_engine import (
     node,
     waiting,
 )
-from workflow_engine.cli.phrases import describe_wait
 from workflow_engine.definition.workflow import Edge, Node, Workflow
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.health.doctor.postgres import ask_postgres
 from workflow_engine.maintenance.timekeeper import Timekeeping
+from workflow_engine.presentation.phrases import describe_wait
 from workflow_engine.redis.keys import Keys
 
 UNKNOWN = "test.not_deployed_here"

@@ -12,7 +12,6 @@ from hypothesis import given
 from support.graphs import graph, sketch, workflows
 from workflow_engine import Execution, ExecutionStatus, NodeExecution, NodeStatus, Workflow
 from workflow_engine.cli.drawing.execution_drawing import draw
-from workflow_engine.cli.phrases import age, compact_json, duration, sanitise
 from workflow_engine.definition.graph import Graph
 from workflow_engine.execution.records import JournalRow, Snapshot
 from workflow_engine.execution.states import SupersededFor, WaitStatus, WaitType
@@ -20,6 +19,7 @@ from workflow_engine.execution.walk import JournalEntry
 from workflow_engine.postgres.executions.queries import NodeWait
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
 from workflow_engine.presentation.graph_layout import place
+from workflow_engine.presentation.phrases import age, compact_json, duration, sanitise
 from workflow_engine.redis.lock import Holder
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -15,11 +15,11 @@ import click
 
 from workflow_engine.cli.command_group import ExitStatus, with_advice
 from workflow_engine.cli.invocation import Invocation, as_object, command
-from workflow_engine.cli.phrases import quantity, sanitise
 from workflow_engine.client import WorkflowClient
 from workflow_engine.control.executions import Move
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
 from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
+from workflow_engine.presentation.phrases import quantity, sanitise
 
 SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 

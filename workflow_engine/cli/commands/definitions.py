@@ -10,10 +10,10 @@ import click
 
 from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.invocation import Invocation, as_object, command
-from workflow_engine.cli.phrases import age, instant, quantity, sanitise
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.errors import DefinitionInvalid, DefinitionUnreadable, Problem
 from workflow_engine.nodes.registry import NodeRegistry
+from workflow_engine.presentation.phrases import age, instant, quantity, sanitise
 
 files_argument = click.argument(
     "files", nargs=-1, required=True, type=click.File("rb", lazy=False), metavar="FILE…"

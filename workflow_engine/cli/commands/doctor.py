@@ -9,8 +9,8 @@ from rich.text import Text
 
 from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.invocation import Invocation, as_object, command, importing
-from workflow_engine.cli.phrases import quantity, sanitise
 from workflow_engine.health.doctor import Finding, Severity, examine
+from workflow_engine.presentation.phrases import quantity, sanitise
 
 MARKS = {
     Severity.OK: ("✔", "green"),

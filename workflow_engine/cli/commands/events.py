@@ -9,9 +9,9 @@ import click
 from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.commands.executions import JsonValue
 from workflow_engine.cli.invocation import Invocation, command
-from workflow_engine.cli.phrases import quantity
 from workflow_engine.client import WorkflowClient
 from workflow_engine.postgres.events import SentEvent
+from workflow_engine.presentation.phrases import quantity
 
 
 @command("send-event")

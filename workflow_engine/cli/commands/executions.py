@@ -16,14 +16,15 @@ from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.drawing.execution_drawing import draw, header
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.missing_code import MissingCode
-from workflow_engine.cli.phrases import STATUS_STYLES, age, duration
 from workflow_engine.cli.streams import standard_input
+from workflow_engine.cli.styles import STATUS_STYLES
 from workflow_engine.client import NO_DATA, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.postgres.executions.queries import Execution
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
+from workflow_engine.presentation.phrases import age, duration
 
 WIDE_ENOUGH = 96
 """Columns from which a list has all its columns; ids are never cut, so others are left to `show`."""

@@ -10,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from workflow_engine.cli.invocation import Invocation, as_object, command
-from workflow_engine.cli.phrases import (
-    STATUS_STYLES,
+from workflow_engine.cli.styles import STATUS_STYLES
+from workflow_engine.client import WorkflowClient, happened_at
+from workflow_engine.postgres.executions.moves import ExecutionEvent
+from workflow_engine.postgres.executions.queries import NodeExecution
+from workflow_engine.presentation.phrases import (
     compact_json,
     describe_wait,
     duration,
     instant,
     sanitise,
 )
-from workflow_engine.client import WorkflowClient, happened_at
-from workflow_engine.postgres.executions.moves import ExecutionEvent
-from workflow_engine.postgres.executions.queries import NodeExecution
 
 Entry = NodeExecution | ExecutionEvent
 

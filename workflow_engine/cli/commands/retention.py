@@ -6,8 +6,8 @@ import click
 
 from workflow_engine.cli.commands.control import Age
 from workflow_engine.cli.invocation import Invocation, as_object, command
-from workflow_engine.cli.phrases import quantity
 from workflow_engine.client import WorkflowClient
+from workflow_engine.presentation.phrases import quantity
 
 
 @command("purge")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from workflow_engine.cli.invocation import Invocation, as_object, command
-from workflow_engine.cli.phrases import instant
 from workflow_engine.client import WorkflowClient
+from workflow_engine.presentation.phrases import instant
 
 
 @command("schedules")

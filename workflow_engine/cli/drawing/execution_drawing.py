@@ -14,8 +14,13 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from workflow_engine.cli.phrases import (
-    STATUS_STYLES,
+from workflow_engine.cli.styles import STATUS_STYLES
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus
+from workflow_engine.nodes.results import TRACEBACK
+from workflow_engine.postgres.executions.queries import Execution
+from workflow_engine.presentation.execution_view import ExecutionView, NodeView
+from workflow_engine.presentation.graph_layout import PlacedNode
+from workflow_engine.presentation.phrases import (
     age,
     compact_json,
     describe_wait,
@@ -24,11 +29,6 @@ from workflow_engine.cli.phrases import (
     quantity,
     sanitise,
 )
-from workflow_engine.execution.states import ExecutionStatus, NodeStatus
-from workflow_engine.nodes.results import TRACEBACK
-from workflow_engine.postgres.executions.queries import Execution
-from workflow_engine.presentation.execution_view import ExecutionView, NodeView
-from workflow_engine.presentation.graph_layout import PlacedNode
 
 MARKS = {
     NodeStatus.COMPLETED: "✔",

@@ -10,21 +10,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitStatus, WaitType
+from workflow_engine.execution.states import WaitStatus, WaitType
 from workflow_engine.postgres.executions.queries import NodeWait
-
-STATUS_STYLES: dict[str, str] = {
-    ExecutionStatus.PENDING: "blue",
-    ExecutionStatus.RUNNING: "cyan",
-    ExecutionStatus.WAITING: "yellow",
-    ExecutionStatus.PAUSED: "magenta",
-    ExecutionStatus.COMPLETED: "green",
-    ExecutionStatus.FAILED: "bold red",
-    ExecutionStatus.CANCELLED: "dim",
-    NodeStatus.SKIPPED: "dim",
-    NodeStatus.RETRYING: "yellow",
-}
-"""rich's styles of the statuses of executions and nodes."""
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
