@@ -24,6 +24,7 @@ from workflow_engine.errors import (
     WaitTimeout,
     WorkflowNotFound,
 )
+from workflow_engine.execution.annotations import checked_metadata, checked_tags
 from workflow_engine.execution.context import ExecutionContext
 from workflow_engine.execution.ids import checked_id, new_execution_id
 from workflow_engine.execution.records import NewExecution, StartedExecution
@@ -35,6 +36,7 @@ from workflow_engine.postgres.caller_transaction import CallersTransaction, Call
 from workflow_engine.postgres.deployments import DeployedVersion, DeployedWorkflow, Deployment
 from workflow_engine.postgres.events import SentEvent
 from workflow_engine.postgres.executions.creation import Key
+from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import ExecutionEvent
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution
 from workflow_engine.postgres.retention import Purged
@@ -123,6 +125,8 @@ class WorkflowClient:
         priority: int | None = None,
         queue: str | None = None,
         version: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
         session: CallersSession | None = None,
     ) -> StartedExecution:
         """Start an execution: one transaction in Postgres and one message.
@@ -135,6 +139,10 @@ class WorkflowClient:
         If an `idempotency_key` was used before for this workflow, the execution that it started is returned,
         even if other versions have been deployed since. The data and variables must then be the same JSON
         values as in the first start.
+
+        `metadata`, at most 16 keys and 4 KB of JSON, and `tags` are notes by which `list` finds the
+        execution; no node reads them. They do not count when starts with one key are compared: those of the
+        first start stay.
 
         With your SQLAlchemy `session` the execution is part of its transaction, and commits or rolls back
         with what you write there; the message follows the outermost commit. With a `Connection`, call
@@ -150,6 +158,7 @@ class WorkflowClient:
         transaction = None if session is None else self._callers_transactions.join(session)
         given = normalise({} if data is NO_DATA else data, "data")
         given_variables = normalise(dict(variables or {}), "variables")
+        user_metadata, given_tags = checked_metadata(metadata), checked_tags(tags)
         key = None
         if idempotency_key is not None:
             key = Key(workflow_id, idempotency_key, _fingerprint(given, given_variables), trigger)
@@ -167,7 +176,13 @@ class WorkflowClient:
                 fingerprint=key.fingerprint,
                 names_trigger=trigger is not None,
             )
-        new = dataclasses.replace(new, priority=priority, queue=queue or new.queue)
+        new = dataclasses.replace(
+            new,
+            priority=priority,
+            queue=queue or new.queue,
+            user_metadata=user_metadata,
+            tags=given_tags,
+        )
         return self._engine.executor.execute_workflow(new, transaction)
 
     def _started_before(self, key: Key, transaction: CallersTransaction | None) -> StartedExecution | None:
@@ -252,15 +267,25 @@ class WorkflowClient:
         workflow_id: str | None = None,
         statuses: Sequence[ExecutionStatus | str] = (),
         *,
+        where: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        text: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> Sequence[Execution]:
         """Return executions, newest first, without results; `before` is the last id of the previous page.
 
-        Children are left out; `children` returns them. A status may be given by its name. Raises
-        `InvalidValue` for an unknown one.
+        Children are left out; `children` returns them. A status may be given by its name. All filters have to
+        hold: `where` has values by path, such as `{"metadata.order": 7}`, `tags` must all be there, `since`
+        and `until` are times of the start. `text` is found in words of the error, or is an idempotency key, a
+        tag, an id or its first 8 digits or more. Raises `InvalidValue` for what cannot be filtered by.
         """
-        return self._engine.queries.list(workflow_id, statuses, limit=limit, before=before)
+        wanted = ExecutionFilter(
+            workflow_id, statuses, where or {}, tags, since=since, until=until, text=text
+        )
+        return self._engine.queries.list(wanted, limit=limit, before=before)
 
     def children(
         self,

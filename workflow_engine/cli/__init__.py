@@ -6,6 +6,7 @@ node types, is imported when that command runs, so `--help` prints at once.
 - `commands/`: the commands
 - `command_group`: imports a command when it is called, and prints every error
 - `invocation`: the options that all commands share
+- `filters`: the options that select executions
 - `drawing/`, `styles`: executions as text, and its colours
 - `missing_code`: the warning that no worker has a workflow's code
 - `extras`: commands that need a package which may not be installed

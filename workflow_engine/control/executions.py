@@ -7,9 +7,10 @@ commit, are in Postgres too. The same statement records in `execution_events` wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from workflow_engine.control.descendants import Descendants
 from workflow_engine.control.reopening import Reopening
@@ -29,8 +30,8 @@ from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import EVENT_TYPES, FINISHED, LEGAL_FROM, ExecutionStatus, Operation
 from workflow_engine.json_values import normalise
 from workflow_engine.postgres.executions.children import Children
+from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import Change, ExecutionEvent, OperatorMoves
-from workflow_engine.postgres.executions.queries import statuses_named
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.redis.lock import DistributedLockService, Holder
 from workflow_engine.redis.running_nodes import RunningNodes
@@ -210,17 +211,17 @@ class ExecutionControl:
     def candidates(
         self,
         operation: Operation,
-        *,
-        workflow_id: str | None = None,
-        statuses: Sequence[ExecutionStatus | str] = (),
-        older_than: float | None = None,
+        wanted: ExecutionFilter | None = None,
+        **filters: Any,
     ) -> list[str]:
         """Return the ids of the executions for which an operation is possible, oldest first.
 
-        `statuses` narrows them down; `older_than` is in seconds since the start, by the database's clock.
+        They are filtered by `wanted`, or by arguments with the names of its fields: `workflow_id`,
+        `statuses`, `where`, `tags`, `since`, `until`, `older_than`, `text`. Raises `InvalidValue`.
         """
-        wanted = LEGAL_FROM[operation].intersection(statuses_named(statuses) or ExecutionStatus)
-        return self._moves.select(sorted(wanted), workflow_id, older_than)
+        wanted = wanted or ExecutionFilter(**filters)
+        possible = LEGAL_FROM[operation].intersection(wanted.statuses or ExecutionStatus)
+        return self._moves.select(sorted(possible), wanted)
 
     # One move, from where the execution stands to sending what is due
 

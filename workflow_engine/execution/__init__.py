@@ -7,6 +7,7 @@
 - `records`: what Postgres is given and what it returns
 - `messages`: the message that makes a worker run a node
 - `ids`: ids that sort by time
+- `annotations`: metadata and tags that a caller gives an execution
 - `superseding`: which journal rows a retry or a rerun makes obsolete
 - `bounded_texts`: errors, details and tracebacks in a size that can be stored
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 import uuid
+from datetime import datetime
 
 from workflow_engine.errors import ExecutionNotFound
 
@@ -24,6 +25,11 @@ def new_execution_id() -> str:
         | secrets.randbits(62)
     )
     return str(uuid.UUID(int=value))
+
+
+def id_of(moment: datetime) -> str:
+    """Return the lowest id of an execution that can have been made at a time."""
+    return str(uuid.UUID(int=(int(moment.timestamp() * 1000) << 80) if moment.timestamp() > 0 else 0))
 
 
 def checked_id(execution_id: str) -> str:

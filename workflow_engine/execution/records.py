@@ -51,6 +51,10 @@ class NewExecution:
     timeout: float | None = None
     """Seconds that the execution may take."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The engine's own, which nodes read as `_metadata`."""
+    user_metadata: bytes | None = None
+    """The caller's, as a JSON object."""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

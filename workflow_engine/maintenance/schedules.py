@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from workflow_engine.errors import (
     BackingServiceUnavailable,
@@ -25,8 +24,8 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
 
-Start = Callable[[str, str, dict[str, Any], str, str], object]
-"""Starts an execution: `(workflow_id, trigger_node_id, data, idempotency_key, queue)`."""
+Start = Callable[..., object]
+"""Starts an execution: `(workflow_id, trigger_node_id, data, idempotency_key, queue, metadata=, tags=)`."""
 
 
 def time_to_fire(
@@ -117,6 +116,8 @@ def _start(due: DueStart, time: datetime, config: SchedulerConfig, start: Start)
             {SCHEDULED_FOR: scheduled_for, **config.data},
             f"{due.trigger_id}:{scheduled_for}",
             due.queue,
+            **({"metadata": config.metadata} if config.metadata else {}),
+            **({"tags": config.tags} if config.tags else {}),
         )
     except IdempotencyConflict:
         pass  # it was started with the data of the version before

@@ -138,8 +138,12 @@ class Timekeeping:
         self._engine.waits.renew(queued)
         return len(due)
 
-    def _start(self, workflow_id: str, trigger: str, data: Any, idempotency_key: str, queue: str) -> None:
-        self._client.start(workflow_id, data, trigger=trigger, idempotency_key=idempotency_key, queue=queue)
+    def _start(
+        self, workflow_id: str, trigger: str, data: Any, idempotency_key: str, queue: str, **notes: Any
+    ) -> None:
+        self._client.start(
+            workflow_id, data, trigger=trigger, idempotency_key=idempotency_key, queue=queue, **notes
+        )
 
     def _end_timed_out(self) -> None:
         for ended in self._engine.timeouts.end():

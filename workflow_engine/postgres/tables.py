@@ -152,6 +152,9 @@ def tables(schema: str) -> MetaData:
         Column("depth", SmallInteger),
         # The node of its workflow whose body it runs, if it runs one: a path of node ids, joined by "#".
         Column("body", Text),
+        # The caller's notes about it, to find it again; `metadata` is the engine's own.
+        Column("user_metadata", JSONB),
+        Column("tags", ARRAY(Text)),
         Column("format", SmallInteger, nullable=False),
         # When its timeout ends. While it is paused there are only the seconds left of it.
         Column("expires_at", timestamp),
@@ -204,6 +207,21 @@ def tables(schema: str) -> MetaData:
             postgresql_where=text("expires_at IS NOT NULL"),
         ),
         Index("executions_active", "id", postgresql_where=one_of("status", ACTIVE)),
+        Index(
+            "executions_metadata",
+            "user_metadata",
+            postgresql_using="gin",
+            postgresql_ops={"user_metadata": "jsonb_path_ops"},
+            postgresql_where=text("user_metadata IS NOT NULL"),
+        ),
+        Index("executions_tags", "tags", postgresql_using="gin", postgresql_where=text("tags IS NOT NULL")),
+        Index(
+            "executions_error_words",
+            text("to_tsvector('simple', error)"),
+            postgresql_using="gin",
+            postgresql_where=text("error IS NOT NULL"),
+        ),
+        Index("executions_key", "idempotency_key", postgresql_where=text("idempotency_key IS NOT NULL")),
         # `postgresql_with` would do, but SQLAlchemy takes it for a table only since 2.1.
         listeners=[("after_create", _keep_room_for_updates)],
     )

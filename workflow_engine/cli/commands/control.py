@@ -7,35 +7,20 @@ Each execution is moved by itself: one that is refused, because it has just ende
 from __future__ import annotations
 
 import getpass
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from workflow_engine.cli.command_group import ExitStatus, with_advice
+from workflow_engine.cli.filters import FILTERS, Age, filter_of
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.client import WorkflowClient
 from workflow_engine.control.executions import Move
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
 from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
+from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.presentation.phrases import quantity, sanitise
-
-SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
-
-
-class Age(click.ParamType):  # type: ignore[type-arg]  # generic since Click 8.4
-    """A time span such as `3h`, in seconds."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)", value)
-        if found is None:
-            self.fail(
-                f"{value} is not a time span; write a number and s, min, h or d, such as 3h", param, ctx
-            )
-        return float(found[1]) * SECONDS_OF_UNIT[found[2]]
 
 
 def os_user() -> str | None:
@@ -48,17 +33,9 @@ def os_user() -> str | None:
 
 SELECTION = [
     click.argument("executions", metavar="[EXECUTION]...", nargs=-1),
-    click.option("--workflow", metavar="WORKFLOW", help="All executions of this workflow."),
+    *FILTERS,
     click.option(
-        "--status",
-        "statuses",
-        multiple=True,
-        type=click.Choice([status.value for status in ExecutionStatus], case_sensitive=False),
-        metavar="STATUS",
-        help="All executions in this status; may be repeated.",
-    ),
-    click.option(
-        "--older-than", type=Age(), metavar="AGE", help="All executions older than this, such as 3h."
+        "--older-than", type=Age(), metavar="AGE", help="Only executions older than this, such as 3h."
     ),
     click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
     click.option("--reason", metavar="TEXT", help="Why, for the history of the execution."),
@@ -208,19 +185,18 @@ def _operate(
     move: Callable[[str], Move],
     *,
     executions: Sequence[str],
-    workflow: str | None,
-    statuses: Sequence[str],
-    older_than: float | None,
     yes: bool,
+    **filters: Any,
 ) -> ExitStatus:
     """Move the selected executions, and print what came of each."""
-    if len(executions) == 1 and not (workflow or statuses or older_than is not None):
+    wanted = filter_of(**filters)
+    if len(executions) == 1 and wanted.is_empty:
         _report(invocation, operation, [move(executions[0])], [])
         return ExitStatus.YES
     if not executions:
-        executions = _select(client, operation, workflow, statuses, older_than)
+        executions = _select(client, operation, wanted)
         _confirm(invocation, operation, len(executions), yes)
-    elif workflow or statuses or older_than is not None:
+    elif not wanted.is_empty:
         raise click.UsageError("name executions, or select them by options, but not both")
     moved: list[Move] = []
     refused: list[tuple[str, WorkflowEngineError]] = []
@@ -239,19 +215,18 @@ def _operate(
 def _select(
     client: WorkflowClient,
     operation: Operation,
-    workflow: str | None,
-    statuses: Sequence[str],
-    older_than: float | None,
+    wanted: ExecutionFilter,
 ) -> Sequence[str]:
-    if not (workflow or statuses or older_than is not None):
-        raise click.UsageError("name executions, or select them by --workflow, --status or --older-than")
-    wanted = [ExecutionStatus(status) for status in statuses]
-    if impossible := [status for status in wanted if status not in LEGAL_FROM[operation]]:
+    if wanted.is_empty:
+        raise click.UsageError(
+            "name executions, or select them by --workflow, --status, --older-than or another filter"
+        )
+    if impossible := [status for status in wanted.statuses if status not in LEGAL_FROM[operation]]:
         possible = ", ".join(status for status in ExecutionStatus if status in LEGAL_FROM[operation])
         raise click.UsageError(
             f"cannot {operation.value} an execution that is {impossible[0]}, only one that is {possible}"
         )
-    return client.control.candidates(operation, workflow_id=workflow, statuses=wanted, older_than=older_than)
+    return client.control.candidates(operation, wanted)
 
 
 def _confirm(invocation: Invocation, operation: Operation, number: int, yes: bool) -> None:

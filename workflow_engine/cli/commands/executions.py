@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.drawing.execution_drawing import draw, header
+from workflow_engine.cli.filters import filter_of, with_filters
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.missing_code import MissingCode
 from workflow_engine.cli.streams import standard_input
@@ -22,6 +24,7 @@ from workflow_engine.client import NO_DATA, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.queries import Execution
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
 from workflow_engine.presentation.phrases import age, duration
@@ -69,9 +72,13 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Variable(JsonValue):
-    """`name=JSON`."""
+    """`name=JSON`; with `or_text`, a value that is not JSON is a text."""
 
     name = "variable"
+
+    def __init__(self, *, or_text: bool = False) -> None:
+        super().__init__()
+        self._or_text = or_text
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -79,7 +86,12 @@ class Variable(JsonValue):
         name, separator, text = value.partition("=")
         if not name or not separator:
             self.fail(f"{value} has no name and value; write name=JSON", param, ctx)
-        return name, super().convert(text, param, ctx)
+        try:
+            return name, super().convert(text, param, ctx)
+        except click.BadParameter:
+            if self._or_text:
+                return name, text
+            raise
 
 
 @command("start")
@@ -106,6 +118,14 @@ class Variable(JsonValue):
 @click.option("--priority", type=click.IntRange(0, 9), help="Priority of its nodes; 0 is served first.")
 @click.option("--version", type=click.IntRange(min=1), help="Version of the workflow.  [default: current]")
 @click.option(
+    "--metadata",
+    type=Variable(or_text=True),
+    multiple=True,
+    metavar="NAME=JSON",
+    help="A note by which `list --where` finds it; a value that is not JSON is text. May be repeated.",
+)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag for `list --tag`; may be repeated.")
+@click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
@@ -120,6 +140,8 @@ def start(
     key: str | None,
     priority: int | None,
     version: int | None,
+    metadata: Sequence[tuple[str, Any]],
+    tags: Sequence[str],
     wait: float | None,
 ) -> ExitStatus:
     """Start an execution of a deployed workflow.
@@ -127,10 +149,12 @@ def start(
     \b
     workflow-engine start order-fulfilment --data '{"orderId": 42}' --wait 30
     workflow-engine start order-fulfilment --data @order.json --variable 'currency="CHF"'
+    workflow-engine start order-fulfilment --metadata order=42 --tag vip
     """
-    names = [name for name, _ in variables]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise click.UsageError(f"the variable {repeated!r:.60} is given twice; remove one of the two")
+    for what, given in (("variable", variables), ("key of the metadata", metadata)):
+        names = [name for name, _ in given]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise click.UsageError(f"the {what} {repeated!r:.60} is given twice; remove one of the two")
     client = WorkflowClient(engine=invocation.engine())
     missing_code = MissingCode(
         client.workflow(workflow, version).workflow, invocation.settings, invocation.app
@@ -143,6 +167,8 @@ def start(
         idempotency_key=key,
         priority=priority,
         version=version,
+        metadata=dict(metadata),
+        tags=tags,
     )
     value = as_object(started)
     news = f"{'Started' if started.is_new else 'This key had already started'} execution {started.id}"
@@ -159,15 +185,7 @@ def start(
 
 
 @command("list")
-@click.option("--workflow", metavar="WORKFLOW", help="Only executions of this workflow.")
-@click.option(
-    "--status",
-    "statuses",
-    multiple=True,
-    type=click.Choice([status.value for status in ExecutionStatus], case_sensitive=False),
-    metavar="STATUS",
-    help=f"Only executions in this status; may be repeated. One of {', '.join(ExecutionStatus)}.",
-)
+@with_filters
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="List this many at most."
 )
@@ -176,29 +194,34 @@ def start(
 @click.option("--after", metavar="EXECUTION", help="With --children-of: only those that follow this one.")
 def list_executions(
     invocation: Invocation,
-    workflow: str | None,
-    statuses: Sequence[str],
     limit: int,
     before: str | None,
     children_of: str | None,
     after: str | None,
+    **filters: Any,
 ) -> None:
     """List executions, the newest first.
 
     Children of executions are left out; --children-of lists those of one, in the order of their starts.
+
+    \b
+    workflow-engine list --where metadata.order=42 --tag vip
+    workflow-engine list --status FAILED --since 3h --text 'card declined'
     """
-    client = WorkflowClient(engine=invocation.engine())
-    wanted = [ExecutionStatus(status) for status in statuses]
+    engine = invocation.engine()
+    client, wanted = WorkflowClient(engine=engine), filter_of(**filters)
+    workflow = wanted.workflow_id
     if children_of is not None:
-        if workflow is not None or before is not None:
+        if dataclasses.replace(wanted, statuses=()) != ExecutionFilter() or before is not None:
             raise click.UsageError("--children-of goes with --status, --limit and --after only")
-        _list_children(invocation, client, children_of, wanted, limit, after)
+        statuses = [ExecutionStatus(status) for status in wanted.statuses]
+        _list_children(invocation, client, children_of, statuses, limit, after)
         return
     if after is not None:
         raise click.UsageError(
             "--after goes with --children-of; of other executions, --before is the next page"
         )
-    found = client.list(workflow, wanted, limit=limit, before=before)
+    found = engine.queries.list(wanted, limit=limit, before=before)
     counts = client.count(workflow)
     value = {"executions": [_list_value(each) for each in found], "counts": counts}
     if not found:

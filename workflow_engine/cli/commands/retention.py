@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from workflow_engine.cli.commands.control import Age
+from workflow_engine.cli.filters import Age
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.client import WorkflowClient
 from workflow_engine.presentation.phrases import quantity

@@ -73,6 +73,10 @@ def header(execution: Execution) -> Text:
         head.append(f"\nparent     {execution.parent_id}, as {place}{root}")
     if execution.idempotency_key:
         head.append(f"\nkey        {sanitise(execution.idempotency_key)}")
+    if execution.metadata:
+        head.append(f"\nmetadata   {compact_json(dict(execution.metadata))}")
+    if execution.tags:
+        head.append(f"\ntags       {sanitise(', '.join(execution.tags))}")
     if execution.error:
         where = (execution.error_details or {}).get("nodeId")
         first = sanitise(execution.error).split("\n", 1)[0]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from workflow_engine.execution.annotations import checked_metadata, checked_tags
 from workflow_engine.nodes.config_fields import ConstantText, has_expression
 from workflow_engine.nodes.contract import NodeType
 from workflow_engine.nodes.trigger.cron import CronSchedule, check_cron, instant, time_zone
@@ -39,6 +40,19 @@ def _constant(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    if has_expression(metadata):
+        raise ValueError("contains an expression, which is not evaluated here")
+    checked_metadata(metadata)
+    return metadata
+
+
+def _tags(tags: list[str]) -> list[str]:
+    if has_expression(tags):
+        raise ValueError("contains an expression, which is not evaluated here")
+    return list(checked_tags(tags))
+
+
 class SchedulerConfig(TriggerConfig):
     """Config of `trigger/scheduler`."""
 
@@ -60,6 +74,13 @@ class SchedulerConfig(TriggerConfig):
     )
     data: Annotated[dict[str, Any], AfterValidator(_constant)] = Field(
         default_factory=dict, description="data of the executions it starts, to which `scheduledFor` is added"
+    )
+
+    metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] = Field(
+        default_factory=dict, description="metadata of the executions it starts"
+    )
+    tags: Annotated[list[str], AfterValidator(_tags)] = Field(
+        default_factory=list, description="tags of the executions it starts"
     )
 
     @field_validator("start", "end")
@@ -96,6 +117,6 @@ NODE_TYPE = NodeType(
     "scheduler",
     Trigger(),
     SchedulerConfig,
-    verbatim=VERBATIM | {"cron", "timezone", "start", "end", "catchUp", "data"},
+    verbatim=VERBATIM | {"cron", "timezone", "start", "end", "catchUp", "data", "metadata", "tags"},
     description="Started by a schedule.",
 )

@@ -7,5 +7,6 @@
 - `moves`: each operator's move as one guarded call
 - `timeouts`: fails executions that take too long
 - `stalled`: executions that have not moved for a while
+- `filters`: which executions a list shows or a bulk operation moves
 - `queries`: reads executions for operators
 """

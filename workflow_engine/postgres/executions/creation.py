@@ -98,6 +98,8 @@ def start_document(new: NewExecution) -> dict[str, Any]:
         "data": orjson.Fragment(new.data),
         "variables": orjson.Fragment(new.variables),
         "metadata": dict(new.metadata),
+        "user_metadata": None if new.user_metadata is None else orjson.Fragment(new.user_metadata),
+        "tags": new.tags or None,
         "queue": new.queue,
         "priority": new.priority,
         "due_queue": new.due_queue,

@@ -19,6 +19,7 @@ from workflow_engine.execution.states import ExecutionStatus, SupersededFor
 from workflow_engine.execution.walk import JournalEntry
 from workflow_engine.postgres.database import Database, Row
 from workflow_engine.postgres.events import lock_events, take_kept
+from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import to_jsonb
 
@@ -56,9 +57,7 @@ FROM {s}.execution_events WHERE execution_id = %(execution_id)s ORDER BY created
 
 SELECT = """
 SELECT e.id::text FROM {s}.executions e
-WHERE status = ANY(%(statuses)s) AND e.parent_execution_id IS NULL
-    AND (%(workflow_id)s::text IS NULL OR workflow_id = %(workflow_id)s)
-    AND (%(older_than)s::float IS NULL OR created_at < now() - %(older_than)s * interval '1 second')
+WHERE e.status = ANY(%(statuses)s) AND {conditions}
 ORDER BY e.id
 """
 
@@ -174,10 +173,9 @@ class OperatorMoves:
         rows = self._database.rows(EVENTS, execution_id=checked_id(execution_id))
         return [ExecutionEvent(*row) for row in rows]
 
-    def select(
-        self, statuses: Sequence[ExecutionStatus], workflow_id: str | None, older_than: float | None
-    ) -> list[str]:
+    def select(self, statuses: Sequence[ExecutionStatus], wanted: ExecutionFilter) -> list[str]:
         """Return the ids of the executions in one of these statuses, the oldest first, without children."""
-        wanted = [status.value for status in statuses]
-        rows = self._database.rows(SELECT, statuses=wanted, workflow_id=workflow_id, older_than=older_than)
-        return [row[0] for row in rows]
+        conditions = [wanted.plain_condition(), wanted.rare_condition()]
+        statement = SELECT.replace("{conditions}", " AND ".join(each for each in conditions if each))
+        given = {**wanted.parameters(), "statuses": [status.value for status in statuses]}
+        return [row[0] for row in self._database.rows(statement, **given)]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from workflow_engine.errors import ExecutionNotFound, InvalidValue
+from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SupersededFor, WaitStatus, WaitType
 from workflow_engine.postgres.database import Database, Row
+from workflow_engine.postgres.executions.filters import ExecutionFilter, statuses_named
 
 EXECUTION_COLUMNS = """
     e.id::text, concat_ws('#', e.workflow_id, e.body), e.workflow_version, e.trigger_id::text,
     e.trigger_node_id, e.status, e.seq, e.nodes_executed, e.error, e.error_details, e.idempotency_key,
     e.created_at, e.started_at, e.completed_at, e.duration_ms, e.parent_execution_id::text,
-    e.parent_node_id, e.parent_index, e.root_execution_id::text, coalesce(e.depth, 0)
+    e.parent_node_id, e.parent_index, e.root_execution_id::text, coalesce(e.depth, 0),
+    e.user_metadata, e.tags
 """
 
 GET = "SELECT" + EXECUTION_COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
@@ -24,13 +26,39 @@ GET = "SELECT" + EXECUTION_COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
 # The newest of each status, from an index, and of these the newest: no row is read only to be dropped.
 LIST = """
 SELECT {columns} FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
-    SELECT * FROM {s}.executions
-    WHERE status = wanted.status AND parent_execution_id IS NULL
-        AND (%(workflow_id)s::text IS NULL OR workflow_id = %(workflow_id)s)
-        AND (%(before)s::uuid IS NULL OR id < %(before)s::uuid)
-    ORDER BY id DESC LIMIT %(limit)s
+    SELECT * FROM {s}.executions e
+    WHERE e.status = wanted.status AND {plain} AND (%(before)s::uuid IS NULL OR e.id < %(before)s::uuid)
+    ORDER BY e.id DESC LIMIT %(limit)s
 ) AS e
 ORDER BY e.id DESC LIMIT %(limit)s
+""".replace("{columns}", EXECUTION_COLUMNS)
+
+RECENT = 1_000
+"""Executions among which a list looks for rare ones before it asks an inverted index."""
+
+# What many executions have in common is found among the newest of them.
+LIST_AMONG_RECENT = """
+SELECT {columns} FROM (
+    SELECT e.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
+        SELECT * FROM {s}.executions e
+        WHERE e.status = wanted.status AND {plain} AND (%(before)s::uuid IS NULL OR e.id < %(before)s::uuid)
+        ORDER BY e.id DESC LIMIT %(recent)s
+    ) AS e
+    ORDER BY e.id DESC LIMIT %(recent)s
+) AS e
+WHERE {rare}
+ORDER BY e.id DESC LIMIT %(limit)s
+""".replace("{columns}", EXECUTION_COLUMNS)
+
+# Without an order, so that no index by id is read from end to end for want of a match.
+LIST_RARE = """
+WITH found AS MATERIALIZED (
+    SELECT e.id FROM {s}.executions e
+    WHERE {rare} AND e.status = ANY(%(statuses)s) AND {plain}
+        AND (%(before)s::uuid IS NULL OR e.id < %(before)s::uuid)
+), page AS MATERIALIZED (SELECT id FROM found ORDER BY id DESC LIMIT %(limit)s)
+SELECT {columns} FROM page JOIN {s}.executions e ON e.id = page.id
+ORDER BY e.id DESC
 """.replace("{columns}", EXECUTION_COLUMNS)
 
 COUNT = """
@@ -102,6 +130,9 @@ class Execution:
     """The execution at the top of its tree, if it is a child."""
     depth: int = 0
     """Levels below its root."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What its start noted about it."""
+    tags: tuple[str, ...] = ()
     result: Any = None
     """With one end node, its output; with several, those that ran by node id. Not filled in lists."""
 
@@ -175,21 +206,24 @@ class ExecutionQueries:
         return _execution(row)
 
     def list(
-        self,
-        workflow_id: str | None = None,
-        statuses: Sequence[ExecutionStatus | str] = (),
-        *,
-        limit: int = 50,
-        before: str | None = None,
+        self, wanted: ExecutionFilter, *, limit: int = 50, before: str | None = None
     ) -> Sequence[Execution]:
         """Return executions, the newest first; `before` is the last id of the previous page."""
-        rows = self._database.rows(
-            LIST,
-            workflow_id=workflow_id,
-            statuses=[status.value for status in statuses_named(statuses) or ExecutionStatus],
-            before=checked_id(before) if before else None,
-            limit=limit,
-        )
+        given = {
+            **wanted.parameters(),
+            "before": checked_id(before) if before else None,
+            "limit": limit,
+            "recent": max(RECENT, limit),
+        }
+        plain, rare = wanted.plain_condition(), wanted.rare_condition()
+        if rare is None:
+            rows = self._database.rows(LIST.replace("{plain}", plain), **given)
+        else:
+            statements = [each.replace("{plain}", plain) for each in (LIST_AMONG_RECENT, LIST_RARE)]
+            for statement in statements:
+                rows = self._database.rows(statement.replace("{rare}", rare), **given)
+                if len(rows) >= limit:
+                    break
         return [_execution(row) for row in rows]
 
     def children(
@@ -234,20 +268,10 @@ class ExecutionQueries:
         return dict(self._database.rows(OUTPUTS, id=checked_id(execution_id), nodes=list(nodes)))
 
 
-def statuses_named(given: Sequence[ExecutionStatus | str]) -> Sequence[ExecutionStatus]:
-    """Return statuses that are given as such or by name. Raises `InvalidValue`."""
-    if isinstance(given, str):
-        raise InvalidValue("statuses", f"it is a list of statuses; write [{given!r:.60}]")
-    try:
-        return [ExecutionStatus(status) for status in given]
-    except ValueError as error:
-        known = ", ".join(ExecutionStatus)
-        raise InvalidValue("statuses", f"{error}; there are {known}") from None
-
-
 def _execution(row: Row) -> Execution:
     columns = list(row)
     columns[5] = ExecutionStatus(columns[5])
+    columns[20:22] = columns[20] or {}, tuple(columns[21] or ())
     return Execution(*columns)
 
 

@@ -27,7 +27,7 @@ BEGIN
         id, workflow_id, workflow_version, trigger_id, trigger_node_id, fence, seq, format, context,
         trigger_data, metadata, queue, priority, due_queue, due_priority, idempotency_key,
         parent_execution_id, parent_node_id, parent_visit, parent_seq, parent_index, root_execution_id, depth,
-        body, expires_at, created_at, updated_at)
+        body, user_metadata, tags, expires_at, created_at, updated_at)
     VALUES (
         given_execution, given->>'workflow_id', (given->>'version')::integer, (given->>'trigger_id')::uuid,
         given->>'trigger_node_id', given_token, given_seq, (given->>'format')::smallint,
@@ -41,6 +41,8 @@ BEGIN
         (given->>'parent_execution_id')::uuid, given->>'parent_node_id', (given->>'parent_visit')::integer,
         (given->>'parent_seq')::integer, (given->>'parent_index')::integer,
         (given->>'root_execution_id')::uuid, (given->>'depth')::smallint, given->>'body',
+        given->'user_metadata',
+        CASE WHEN given ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(given->'tags')) END,
         created + (given->>'timeout')::float8 * interval '1 second', created, created);
 
     INSERT INTO {s}.node_executions (

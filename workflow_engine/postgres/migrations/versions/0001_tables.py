@@ -147,6 +147,8 @@ def upgrade() -> None:
         sa.Column("root_execution_id", sa.Uuid(), nullable=True),
         sa.Column("depth", sa.SmallInteger(), nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("user_metadata", postgresql.JSONB(), nullable=True),
+        sa.Column("tags", postgresql.ARRAY(sa.Text()), nullable=True),
         sa.Column("format", sa.SmallInteger(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("timeout_left", sa.Double(), nullable=True),
@@ -234,6 +236,42 @@ def upgrade() -> None:
         unique=False,
         schema=schema,
         postgresql_where=sa.text("completed_at IS NOT NULL"),
+    )
+    op.create_index(
+        "executions_metadata",
+        "executions",
+        ["user_metadata"],
+        unique=False,
+        schema=schema,
+        postgresql_using="gin",
+        postgresql_ops={"user_metadata": "jsonb_path_ops"},
+        postgresql_where=sa.text("user_metadata IS NOT NULL"),
+    )
+    op.create_index(
+        "executions_tags",
+        "executions",
+        ["tags"],
+        unique=False,
+        schema=schema,
+        postgresql_using="gin",
+        postgresql_where=sa.text("tags IS NOT NULL"),
+    )
+    op.create_index(
+        "executions_error_words",
+        "executions",
+        [sa.text("to_tsvector('simple', error)")],
+        unique=False,
+        schema=schema,
+        postgresql_using="gin",
+        postgresql_where=sa.text("error IS NOT NULL"),
+    )
+    op.create_index(
+        "executions_key",
+        "executions",
+        ["idempotency_key"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
     )
     op.create_table(
         "execution_events",

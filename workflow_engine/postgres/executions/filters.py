@@ -1,0 +1,176 @@
+"""Which executions a list shows, and which a bulk operation moves: one set of filters for both."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from workflow_engine.errors import InvalidValue
+from workflow_engine.execution.annotations import checked_tags
+from workflow_engine.execution.ids import id_of
+from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.json_values import is_storable_time, normalise
+from workflow_engine.postgres.values import to_jsonb
+
+CLOCK_SKEW = timedelta(hours=1)
+"""How far the clock that made an execution's id may be from that of the database."""
+
+LONGEST_TEXT = 500
+
+_START_OF_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,12})?)?)?)?")
+
+
+@dataclass(frozen=True)
+class ExecutionFilter:
+    """Filters that all have to hold; what is left out holds for every execution.
+
+    A status may be given by its name. The constructor raises `InvalidValue`.
+    """
+
+    workflow_id: str | None = None
+    statuses: Sequence[ExecutionStatus | str] = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Values by path, such as `{"metadata.order": 7}`: the metadata contain them."""
+    tags: Sequence[str] = ()
+    """It has all of these."""
+    since: datetime | None = None
+    """It was started then or later."""
+    until: datetime | None = None
+    """It was started before."""
+    older_than: float | None = None
+    """It was started more than this many seconds ago, by the clock of the database."""
+    text: str | None = None
+    """It has an error with these words, or this idempotency key, tag, id or beginning of an id."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "statuses", tuple(statuses_named(self.statuses)))
+        object.__setattr__(self, "tags", checked_tags(self.tags))
+        _contained(self.where)
+        for name in ("since", "until"):
+            moment = getattr(self, name)
+            if moment is not None and (moment.tzinfo is None or not is_storable_time(moment)):
+                raise InvalidValue(name, f"{moment} names no time zone or is out of range")
+        if self.text is not None:
+            normalise(self.text, "text")
+            if not 0 < len(self.text.strip()) <= LONGEST_TEXT:
+                raise InvalidValue("text", f"it has no text, or more than {LONGEST_TEXT} characters")
+
+    @property
+    def is_empty(self) -> bool:
+        """True if it holds for every execution."""
+        return self == ExecutionFilter()
+
+    @property
+    def wanted_statuses(self) -> list[str]:
+        """The names of the statuses, all of them if none is given."""
+        return [ExecutionStatus(status).value for status in self.statuses or ExecutionStatus]
+
+    def plain_condition(self) -> str:
+        """Return the condition, on `executions e`, that indexes by status, workflow and id serve."""
+        parts = ["e.parent_execution_id IS NULL"]
+        if self.workflow_id is not None:
+            parts.append("e.workflow_id = %(workflow_id)s")
+        if self.since is not None:
+            parts.append("e.id >= %(since_id)s::uuid AND e.created_at >= %(since)s")
+        if self.until is not None:
+            parts.append("e.id < %(until_id)s::uuid AND e.created_at < %(until)s")
+        if self.older_than is not None:
+            parts.append("e.created_at < now() - %(older_than)s * interval '1 second'")
+        return " AND ".join(parts)
+
+    def rare_condition(self) -> str | None:
+        """Return the condition, on `executions e`, that inverted indexes serve; None if there is none."""
+        parts = []
+        if self.where:
+            parts.append("e.user_metadata @> %(contained)s::jsonb")
+        if self.tags:
+            parts.append("e.tags @> %(tags)s::text[]")
+        if self.text is not None:
+            parts.append(self._text_condition())
+        return " AND ".join(parts) or None
+
+    def _text_condition(self) -> str:
+        alternatives = [
+            "(e.error IS NOT NULL AND to_tsvector('simple', e.error) @@ plainto_tsquery('simple', %(text)s))",
+            "e.idempotency_key = %(text)s",
+            "e.tags @> ARRAY[%(text)s::text]",
+        ]
+        if self._id_bounds is not None:
+            alternatives.append("e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid")
+        return f"({' OR '.join(alternatives)})"
+
+    @property
+    def _id_bounds(self) -> tuple[str, str] | None:
+        text = (self.text or "").strip().lower()
+        if _START_OF_ID.fullmatch(text) is None:
+            return None
+        digits = text.replace("-", "")
+        return str(uuid.UUID(digits.ljust(32, "0"))), str(uuid.UUID(digits.ljust(32, "f")))
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the values of the conditions' parameters."""
+        first_id, last_id = self._id_bounds or (None, None)
+        return {
+            "statuses": self.wanted_statuses,
+            "workflow_id": self.workflow_id,
+            "since": self.since,
+            "since_id": self.since and id_of(self.since - CLOCK_SKEW),
+            "until": self.until,
+            "until_id": self.until and id_of(self.until + CLOCK_SKEW),
+            "older_than": self.older_than,
+            "contained": to_jsonb(_contained(self.where)),
+            "tags": list(self.tags),
+            "text": self.text and self.text.strip(),
+            "first_id": first_id,
+            "last_id": last_id,
+        }
+
+
+def statuses_named(given: Sequence[ExecutionStatus | str]) -> Sequence[ExecutionStatus]:
+    """Return statuses that are given as such or by name. Raises `InvalidValue`."""
+    if isinstance(given, str):
+        raise InvalidValue("statuses", f"it is a list of statuses; write [{given!r:.60}]")
+    try:
+        return [ExecutionStatus(status) for status in given]
+    except ValueError as error:
+        known = ", ".join(ExecutionStatus)
+        raise InvalidValue("statuses", f"{error}; there are {known}") from None
+
+
+def condition_of(text: str) -> tuple[str, Any]:
+    """Return path and value of `metadata.order=7`; a value that is not JSON is a text.
+
+    Raises `InvalidValue` for a text without a path and a value.
+    """
+    path, separator, value = text.partition("=")
+    if not separator or not path:
+        raise InvalidValue("where", f"{text!r:.80} has no path and value; write metadata.order=7")
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
+
+
+def _contained(where: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object that the metadata must contain. Raises `InvalidValue`."""
+    contained: dict[str, Any] = {}
+    for path, value in where.items():
+        root, *keys = path.split(".")
+        if root != "metadata" or not keys or not all(keys):
+            raise InvalidValue(
+                "where", f"{path!r:.80} is not a path into the metadata; write metadata.order, for example"
+            )
+        place = contained
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise InvalidValue("where", f"{path!r:.80} and another path exclude each other; remove one")
+        if keys[-1] in place:
+            raise InvalidValue("where", f"{path!r:.80} and another path exclude each other; remove one")
+        place[keys[-1]] = normalise(value, path)
+    return contained
