@@ -4,7 +4,7 @@ FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml setup.py README.md ./
 COPY workflow_engine workflow_engine
-RUN python -m venv /opt/workflow-engine && /opt/workflow-engine/bin/pip install --no-cache-dir '.[flower,http,regex]'
+RUN python -m venv /opt/workflow-engine && /opt/workflow-engine/bin/pip install --no-cache-dir '.[flower,http,metrics,regex]'
 
 FROM python:3.11-slim
 RUN useradd --system --no-create-home --uid 10001 engine

@@ -133,6 +133,17 @@ class Settings(BaseSettings):
         description="form of the log lines of workers and of the command line: `text`, or `json` for one "
         "object per line",
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="port on which a worker serves its metrics to Prometheus; when empty, it counts nothing",
+    )
+    metrics_address: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address of that port; `0.0.0.0` lets other machines read the metrics",
+    )
     api_call_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="comma-separated internal hosts that `action/api-call` may reach: names "
@@ -151,7 +162,7 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("celery_internals", mode="before")
+    @field_validator("celery_internals", "metrics_port", mode="before")
     @classmethod
     def _take_empty_for_unset(cls, value: Any) -> Any:
         return None if value == "" else value

@@ -11,5 +11,6 @@
 - `publisher`: the messages for nodes that are due
 - `resumption`: what is due of an execution that has stopped moving
 - `context_cache`: contexts from Redis, or else from Postgres
+- `observation/`: what others see of a hop while it goes on
 - `stores`, `assembly`: the parts, put together for one process
 """

@@ -19,8 +19,9 @@ from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.children import REFUSED
 from workflow_engine.engine.hop import Committed, Hop, worker_name
-from workflow_engine.engine.hop_report import INTERRUPTED, HopReport, dropped
+from workflow_engine.engine.hop_report import INTERRUPTED, HopEnd, HopReport, dropped
 from workflow_engine.engine.inline import Slice
+from workflow_engine.engine.observation.counts import count_commit
 from workflow_engine.engine.publisher import PUBLISH_TIMEOUT, Publisher
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.siblings import Siblings
@@ -47,6 +48,7 @@ from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.runner.interruption import NodeInterrupted
 from workflow_engine.runner.node_run import Outcome
 from workflow_engine.settings import Settings
+from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
@@ -176,7 +178,10 @@ class WorkflowExecutor:
         which its parent counts.
         """
         try:
-            return self._commit(hop, run(hop))
+            done = self._commit(hop, run(hop))
+            if counting.active is not None:
+                count_commit(counting.active, done)
+            return done
         except NodeInterrupted:
             self._abandon(hop)
             return None
@@ -330,6 +335,8 @@ class WorkflowExecutor:
         """Leave a node that was interrupted. If it is still due it runs again, which is not counted."""
         _ = self._cache.discard(hop.claim)  # it is resumed below in any case
         self._state.record(HistoryLine.INTERRUPTED, hop.execution_id, hop.node.id, worker_name())
+        if counting.active is not None:
+            counting.active.hop(hop.workflow.workflow.id, hop.node.id, HopEnd.INTERRUPTED)
         log.warning(
             "Node %s of execution %s was interrupted.",
             hop.node.id,
@@ -347,6 +354,8 @@ class WorkflowExecutor:
 
 
 def _log_dropped(message: HopMessage, reason: Exception) -> None:
+    if counting.active is not None:
+        counting.active.hop(message.workflow, message.node_id, HopEnd.DROPPED)
     log.info(
         "Dropped the message for node %s of execution %s: %s.",
         message.node_id,

@@ -22,6 +22,8 @@ class HopEnd(StrEnum):
     INTERRUPTED = "INTERRUPTED"
     DROPPED = "DROPPED"
     """Nothing ran: another message leads to the node that is due."""
+    REQUEUED = "REQUEUED"
+    """Nothing ran: a server is away, and the message will be delivered again."""
 
 
 @dataclass(frozen=True)

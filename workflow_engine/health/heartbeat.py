@@ -14,6 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflow_engine.telemetry.processes import exists, namespace
+
 INTERVAL = 5.0
 """Seconds between two heartbeats."""
 
@@ -45,7 +47,7 @@ class HeartbeatFile:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self.path = folder() / f"{os.getpid()}-{_namespace()}.heartbeat"
+        self.path = folder() / f"{os.getpid()}-{namespace()}.heartbeat"
 
     def beat(self) -> None:
         """Write the current time, into a new file and a new folder if these were removed.
@@ -90,7 +92,7 @@ def heartbeats() -> list[Heartbeat]:
             beat = Heartbeat(content["worker"], process, time.monotonic() - content["at"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # removed since it was listed, or not written by a worker
-        if _exists(beat.process):
+        if exists(beat.process):
             found.append(beat)
     return sorted(found, key=lambda beat: (beat.worker, beat.process))
 
@@ -98,7 +100,7 @@ def heartbeats() -> list[Heartbeat]:
 def remove_leftovers() -> None:
     """Remove the heartbeats of workers that were killed. Raises OSError."""
     for path, process in _files():
-        if not _exists(process):
+        if not exists(process):
             path.unlink(missing_ok=True)
 
 
@@ -114,22 +116,4 @@ def _files() -> list[tuple[Path, int]]:
     Containers that share a folder count their processes separately.
     """
     matches = [(path, NAME.fullmatch(path.name)) for path in folder().glob("*.heartbeat")]
-    return [(path, int(match[1])) for path, match in matches if match and match[2] == str(_namespace())]
-
-
-def _namespace() -> int:
-    """Return the number of this process's namespace of process ids; 0 where the system has none."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return process > 0
+    return [(path, int(match[1])) for path, match in matches if match and match[2] == str(namespace())]

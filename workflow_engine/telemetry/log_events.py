@@ -14,6 +14,8 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from workflow_engine.telemetry import counting
+
 Field = str | int | float
 
 LONGEST_FIELD = 200
@@ -71,6 +73,7 @@ class LogEvent(StrEnum):
     HEARTBEATS_LEFT_OVER = "heartbeats_left_over"
     TIMEOUTS_WEAKENED = "timeouts_weakened"
     INTERNALS_CHANGED = "internals_changed"
+    METRICS_NOT_SERVED = "metrics_not_served"
 
 
 _context: ContextVar[Mapping[str, object]] = ContextVar("execution", default=MappingProxyType({}))
@@ -115,8 +118,11 @@ def log_fields(
 ) -> dict[str, Field]:
     """Return the `extra` of a log line: its event, the fields that are given, and the type of `error`.
 
-    The `log_context` adds its own, unless the line names another execution.
+    A worker with metrics counts the event. The `log_context` adds its own fields, unless the line names
+    another execution.
     """
+    if counting.active is not None:
+        counting.active.event(event.value)
     context = current_log_context()
     inherited = context if execution_id in (None, context.get("execution_id")) else {}
     about = _known(execution_id=execution_id, workflow=workflow, node_id=node_id, seq=seq)

@@ -28,7 +28,7 @@ def report(state: Any, **_: Any) -> dict[str, Any]:
     """Return node types, functions, release, pool and limits of the engine in this worker."""
     worker, task = state.consumer.controller, state.app.tasks.get(TASK_NAME)
     return {
-        "release": _release(),
+        "release": release(),
         "format": FORMAT,
         "node_types": list(registry.runnable),
         "functions": list(registry.functions),
@@ -50,7 +50,8 @@ def pool_name(pool: type) -> str:
     return next((alias for alias, known in ALIASES.items() if known == place), place)
 
 
-def _release() -> str:
+def release() -> str:
+    """Return the release of the engine."""
     try:
         return version(DISTRIBUTION)
     except PackageNotFoundError:  # run from a checkout that is not installed

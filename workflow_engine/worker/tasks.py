@@ -16,7 +16,7 @@ import workflow_engine.worker.log_format  # connects itself to Celery's signals
 import workflow_engine.worker.report  # noqa: F401 - registers the command
 from workflow_engine.broker.wire_format import FORMAT_HEADER, TASK_NAME
 from workflow_engine.engine.assembly import Engine, worker_engine
-from workflow_engine.engine.hop_report import HopReport, dropped
+from workflow_engine.engine.hop_report import HopEnd, HopReport, dropped
 from workflow_engine.errors import (
     BackingServiceUnavailable,
     DatabaseOutdated,
@@ -30,6 +30,7 @@ from workflow_engine.execution.messages import HopMessage, execution_id_of
 from workflow_engine.execution.records import FORMAT
 from workflow_engine.execution.states import HistoryLine
 from workflow_engine.outages import BackOff, outage_behind, outages
+from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
 from workflow_engine.worker.celery_internals.pool_writes import DirectPoolWrites
 from workflow_engine.worker.celery_internals.prefetch import BacklogPrefetch
@@ -37,6 +38,7 @@ from workflow_engine.worker.log_filters import NodeRequeued, silence_repeats
 from workflow_engine.worker.steps.consumption_watch import ConsumptionWatch
 from workflow_engine.worker.steps.liveness import Liveness
 from workflow_engine.worker.steps.message_guard import MessageGuard
+from workflow_engine.worker.steps.metrics import Metrics
 from workflow_engine.worker.steps.preparation import FailedProcesses, Preparation
 from workflow_engine.worker.steps.reconnection import ReconnectionPause
 from workflow_engine.worker.steps.shutdown import ShutdownRecord
@@ -112,7 +114,11 @@ def _continue_execution(engine: Engine, body: Mapping[str, Any], form: object, t
 
 
 def _record_return(engine: Engine, body: Mapping[str, Any], worker: str, reason: Requeue) -> None:
-    """Record a requeue in its execution's history, unless Postgres itself is unavailable."""
+    """Count a requeue, and record it in its execution's history unless Postgres itself is unavailable."""
+    if counting.active is not None:
+        with suppress(InvalidMessage):
+            message = HopMessage.of(body)
+            counting.active.hop(message.workflow, message.node_id, HopEnd.REQUEUED)
     if isinstance(outage_behind(reason), DatabaseUnavailable | DatabaseOutdated):
         return
     with suppress(WorkflowEngineError):
@@ -149,7 +155,9 @@ def _warn_once(reason: str) -> None:
 @celeryd_init.connect(weak=False)
 def _prepare_worker(instance: Any, **_: Any) -> None:
     # By signal, so that a team's own app only has to `include` this module.
-    instance.app.steps["worker"].update((Preparation, ShutdownRecord, Timekeeper, Liveness, ConsumptionWatch))
+    instance.app.steps["worker"].update(
+        (Preparation, Metrics, ShutdownRecord, Timekeeper, Liveness, ConsumptionWatch)
+    )
     instance.app.steps["consumer"].update(
         (FailedProcesses, MessageGuard, ReconnectionPause, DirectPoolWrites, BacklogPrefetch)
     )

@@ -1,6 +1,7 @@
 """Bootsteps: the work of a worker's main process besides passing nodes to its pool.
 
 - `preparation`: a worker that cannot run nodes refuses to start
+- `metrics`: counts what the worker does, and serves the counts to Prometheus
 - `timekeeper`: the thread that wakes what is due, and recovers nodes whose process was lost
 - `liveness`: the heartbeat that `workflow-engine health --live` reads
 - `consumption_watch`: a worker that consumes nothing ends itself

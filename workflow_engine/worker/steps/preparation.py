@@ -34,7 +34,7 @@ class Preparation(bootsteps.Step):  # type: ignore[misc]  # celery has no type i
         try:
             _prepare(worker.app)
         except Exception as error:
-            raise _refusal("This worker does not start: %s", error, EX_FAILURE) from error
+            raise refusal("This worker does not start: %s", error, EX_FAILURE) from error
 
 
 class FailedProcesses(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -62,7 +62,7 @@ def _prepare_process(**_: Any) -> None:
     try:
         _prepare(current_app._get_current_object())
     except Exception as error:
-        raise _refusal("This process cannot run nodes: %s", error, os.EX_CONFIG) from error
+        raise refusal("This process cannot run nodes: %s", error, os.EX_CONFIG) from error
 
 
 def _prepare(app: Any) -> None:
@@ -70,7 +70,8 @@ def _prepare(app: Any) -> None:
     worker_engine(app)
 
 
-def _refusal(line: str, error: Exception, status: int) -> SystemExit:
+def refusal(line: str, error: Exception, status: int) -> SystemExit:
+    """Log why the worker does not start, and return the exception that ends it with this status."""
     reason = error if isinstance(error, WorkflowEngineError) else import_failure(error)
     log.critical(line, reason, extra=log_fields(LogEvent.START_REFUSED, error=error))
     log.debug("Full reason of the refusal", exc_info=error)

@@ -1,0 +1,4 @@
+"""What others see of a hop while it goes on, where they want to see it; without that, nothing here is called.
+
+- `counts`: the counts of the worker's metrics
+"""
