@@ -14,6 +14,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from workflow_engine.control.executions import ExecutionControl
+from workflow_engine.control.explain.explainer import EXAMINED, Explainer
+from workflow_engine.control.explain.explanation import Explanation, Overview
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.engine.assembly import Engine
@@ -108,6 +110,10 @@ class WorkflowClient:
             publisher=self._engine.publisher,
             children=self._engine.children,
         )
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self._engine)
 
     def deploy(self, definition: Workflow | Mapping[str, Any]) -> Deployment:
         """Make a definition the current version of its workflow. Raises `DefinitionInvalid`."""
@@ -343,6 +349,21 @@ class WorkflowClient:
     def context(self, execution_id: str) -> ExecutionContext:
         """Return the context that an execution has built up so far. Raises `ExecutionNotFound`."""
         return self._engine.cache.load_context(checked_id(execution_id))
+
+    def explain(self, execution_id: str) -> Explanation:
+        """Explain why an execution does not move: one code, one sentence, the evidence, what helps.
+
+        Nothing is changed, and no worker has to reply. Servers that are away are named in the explanation.
+        Raises `ExecutionNotFound`.
+        """
+        return self._explainer.explain(execution_id)
+
+    def explain_all(self, limit: int = EXAMINED) -> Overview:
+        """Group the oldest executions that have not ended by why they do not move, `limit` at most.
+
+        Children are left out: the explanation of their parent leads to them.
+        """
+        return self._explainer.explain_all(limit)
 
     def workflow(self, workflow_id: str, version: int | None = None) -> DeployedVersion:
         """Return a deployed version, by default the current one. Raises `WorkflowNotFound`."""

@@ -61,6 +61,12 @@ class Outages:
         self._current: dict[str, _Outage] = {}
         self._replied: dict[str, float] = {}
 
+    def current(self) -> dict[str, float]:
+        """Return the services that are away, each with the seconds since that was noticed."""
+        now = time.monotonic()
+        with self._lock:
+            return {service: now - outage.since for service, outage in self._current.items()}
+
     def record_reply(self, unavailable: type[WorkflowEngineError]) -> None:
         """Record that the service this error is about has carried out a request."""
         if self._current:

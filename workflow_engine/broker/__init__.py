@@ -5,5 +5,6 @@
 - `redis_transport`: kombu's Redis transport, which here keeps its sockets and prefetches messages
 - `internals`: whether private attributes of Celery and kombu are the ones that are known
 - `inspection`: what the broker and the workers report about themselves
+- `queue_looks`: what waits in a queue, and whether anything consumes it
 - `celery_app`: a team's Celery app, loaded by its name
 """

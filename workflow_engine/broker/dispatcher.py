@@ -89,7 +89,7 @@ class CeleryDispatcher:
     def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
         if (queues := self._queues_beside_contexts) is None:
             return None
-        key = _queue_key(queues, dispatch.queue, dispatch.priority)
+        key = queue_key(queues, dispatch.queue, dispatch.priority)
         task_id = _new_task_id()
         content = queued_content(
             task_body(dispatch.message),
@@ -112,13 +112,13 @@ class CeleryDispatcher:
             channel = self._producer().channel
         except self._refusals as error:
             raise BrokerUnavailable(f"the broker does not respond: {error}") from error
-        return channel if _names_its_lists(channel) else None
+        return channel if names_its_lists(channel) else None
 
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         channel = self._producer().channel
-        if not _names_its_lists(channel):
+        if not names_its_lists(channel):
             return Backlog.UNKNOWN
-        name = _queue_key(channel, queue, priority)
+        name = queue_key(channel, queue, priority)
         try:
             # New messages are pushed on the left; not every command of this client adds the prefix.
             with channel.conn_or_acquire() as client:
@@ -176,12 +176,12 @@ def _new_task_id() -> str:
     return str(uuid.uuid4())
 
 
-def _names_its_lists(channel: object) -> bool:
+def names_its_lists(channel: object) -> bool:
     """Return whether this is kombu's channel to Redis, with the private method that names its lists."""
     return isinstance(channel, RedisChannel) and hasattr(channel, "_q_for_pri")
 
 
-def _queue_key(channel: RedisChannel, queue: str, priority: int) -> str:
+def queue_key(channel: RedisChannel, queue: str, priority: int) -> str:
     """Return the list that kombu keeps for a queue and a priority."""
     return f"{channel.global_keyprefix}{channel._q_for_pri(queue, priority)}"
 

@@ -24,7 +24,7 @@ def connect_to_broker(settings: Settings, timeout: float, app: Celery | None = N
 
     Raises `BrokerUnavailable`.
     """
-    connection = _connection_with_timeout(app or producer_app(settings), timeout)
+    connection = connection_with_timeout(app or producer_app(settings), timeout)
     try:
         with connection:
             connection.connect()
@@ -106,7 +106,7 @@ def ask_workers(settings: Settings, timeout: float, app: Celery | None = None) -
     replying in between adds at most five times as much. Raises `BrokerUnavailable`.
     """
     app = app or producer_app(settings)
-    connection = _connection_with_timeout(app, timeout)
+    connection = connection_with_timeout(app, timeout)
     try:
         with connection:
             connection.ensure_connection(max_retries=1, interval_start=0.1)
@@ -160,7 +160,7 @@ def _ask_for_facts(
     return facts
 
 
-def _connection_with_timeout(app: Celery, timeout: float) -> Connection:
+def connection_with_timeout(app: Celery, timeout: float) -> Connection:
     """Return a connection to the app's broker that waits `timeout` seconds for each reply."""
     connection: Connection = app.connection_for_write(connect_timeout=timeout)
     if connection.transport.driver_type == "redis":

@@ -35,6 +35,9 @@ COMMANDS = {
         "list": ListedCommand("executions", "list_executions", "List executions, the newest first."),
         "send-event": ListedCommand("events", "send_event", "Send an event to the nodes that wait for it."),
         "show": ListedCommand("executions", "show", "Draw an execution: its graph and what each node did."),
+        "explain": ListedCommand(
+            "explain", "explain", "Explain why an execution does not move, and which command helps."
+        ),
     },
     "Control": {
         "pause": ListedCommand(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_engine.broker.dispatcher import CeleryDispatcher, Dispatcher, producer_app
+from workflow_engine.broker.queue_looks import QueueLooks
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
@@ -53,6 +54,7 @@ class Engine:
     locks: DistributedLockService
     workflows: CompiledWorkflows
     dispatcher: Dispatcher
+    queue_looks: QueueLooks
     publisher: Publisher
     running_nodes: RunningNodes
     waits: Waits
@@ -87,7 +89,8 @@ class Engine:
         deployments = Deployments(database, queue=settings.queue)
         stores = Stores(state, waits, cache, locks, children, deployments)
         workflows = CompiledWorkflows(state.load_definition, registry)
-        dispatcher = dispatcher or CeleryDispatcher(app or producer_app(settings), settings.redis_url)
+        app = app or producer_app(settings)
+        dispatcher = dispatcher or CeleryDispatcher(app, settings.redis_url)
         publisher = Publisher(stores, workflows, dispatcher, settings)
         running_nodes = RunningNodes(redis, settings)
         return cls(
@@ -105,6 +108,7 @@ class Engine:
             locks=locks,
             workflows=workflows,
             dispatcher=dispatcher,
+            queue_looks=QueueLooks(app),
             publisher=publisher,
             running_nodes=running_nodes,
             waits=waits,

@@ -23,7 +23,7 @@ from workflow_engine.execution.records import FORMAT
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.outages import retry_unavailable
 from workflow_engine.postgres.executions.stalled import Front, StalledExecution
-from workflow_engine.redis.lock import Claim, Holder
+from workflow_engine.redis.lock import RENEWING, Claim, Holder
 from workflow_engine.runner.node_run import TIMEOUT
 from workflow_engine.runner.time_limit import GRACE, timeout_message
 from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
@@ -35,9 +35,6 @@ LOOKS_PER_STALL = 12
 
 AGAIN = 1 / 6
 """Fraction of `stall_after` after which a rescued execution that has not moved counts as stalled again."""
-
-RENEWING = 2.0
-"""Seconds that the renewal of a process's locks may take, besides the time between two renewals."""
 
 SLICE = 0.25
 """Seconds after which a look at many executions is cut short for the timekeeper's other work."""

@@ -49,6 +49,15 @@ class Keys:
         return f"{self.prefix}lease:{work}"
 
     @property
+    def workers(self) -> str:
+        """The key of the names of the workers that are alive, by the time of their last heartbeat."""
+        return f"{self.prefix}workers"
+
+    def worker(self, name: str) -> str:
+        """Return the key of a worker's last heartbeat."""
+        return f"{self.prefix}worker:{name}"
+
+    @property
     def data_age(self) -> str:
         """The key that holds the time since which Redis has kept its data."""
         return f"{self.prefix}data-age"

@@ -38,6 +38,9 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
 
+RENEWING = 2.0
+"""Seconds that a renewal may take, besides the time between two renewals."""
+
 
 class Unlocked(NamedTuple):
     """The result of releasing a lock."""
@@ -94,6 +97,21 @@ class Holder:
             return None
 
 
+@dataclass(frozen=True)
+class Hold:
+    """A lock that is held, and how long it still is unless its holder renews it."""
+
+    holder: Holder
+    seconds_left: float
+    renewal_due: float
+    """The seconds left at which its holder has to have renewed it, if it lives."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Its holder has missed a renewal: the process is gone, frozen, or cannot reach Redis."""
+        return self.seconds_left < self.renewal_due
+
+
 class DistributedLockService:
     """Locks of executions. Methods that ask Redis raise `CacheUnavailable` while it is away."""
 
@@ -104,6 +122,7 @@ class DistributedLockService:
         self._flag_ms = round(settings.context_expiry * 1000)
         self._release = load_script(client, "release_lock")
         self._free_place = load_script(client, "free_place")
+        self._renewal_due = settings.lock_expiry * 2 / 3 - min(RENEWING, settings.lock_expiry / 6)
         self._instance = socket.gethostname()
         self._held: dict[str, Claim] = {}
         self._renewing = threading.Lock()
@@ -231,6 +250,31 @@ class DistributedLockService:
         """Return who holds the lock; of a lock with several places, who holds each of them."""
         holders = [Holder.from_value(value) for value in self._held_values(execution_id)]
         return [holder for holder in holders if holder is not None]
+
+    def holds_of(self, execution_ids: Sequence[str]) -> dict[str, list[Hold]]:
+        """Return who holds the locks of those of these executions that are locked; three calls in all."""
+        with redis_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for execution_id in execution_ids:
+                pipeline.zrange(self._keys.in_hand(execution_id), 0, -1)
+            in_hand = pipeline.execute() if execution_ids else []
+        places = [
+            (execution_id, place)
+            for execution_id, node_ids in zip(execution_ids, in_hand, strict=True)
+            for place in ("", *(node_id.decode() for node_id in node_ids))
+        ]
+        keys = [self._keys.lock(execution_id, place) for execution_id, place in places]
+        values = self._servers.values_of(keys) if keys else []
+        held = [
+            (key, execution_id, holder)
+            for key, (execution_id, _), value in zip(keys, places, values, strict=True)
+            if value is not None and (holder := Holder.from_value(value)) is not None
+        ]
+        left = self._servers.seconds_left([key for key, _, _ in held]) if held else []
+        found: dict[str, list[Hold]] = {}
+        for (_, execution_id, holder), seconds in zip(held, left, strict=True):
+            found.setdefault(execution_id, []).append(Hold(holder, seconds, self._renewal_due))
+        return found
 
     def value_of(self, execution_id: str, place: str = "") -> bytes | None:
         """Return the claim that holds the lock, or this place in it; None if it is free."""

@@ -41,6 +41,9 @@ class LockServers(Protocol):
     def values_of(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return the value that holds each of these locks, or None if it is free."""
 
+    def seconds_left(self, keys: Sequence[str]) -> list[float]:
+        """Return the seconds until each of these locks expires unless it is renewed; 0 if it is free."""
+
 
 def connect_lock_servers(beside: redis.Redis, settings: Settings) -> LockServers:
     """Return the servers that the settings name. `beside` is the client of the contexts' Redis."""
@@ -83,3 +86,10 @@ class OneServer:
         with redis_errors():
             values: Any = self._client.mget(keys)
         return list(values)
+
+    def seconds_left(self, keys: Sequence[str]) -> list[float]:
+        with redis_errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.pttl(key)
+            return [max(0, left) / 1000 for left in pipeline.execute()]

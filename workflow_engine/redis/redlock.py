@@ -92,6 +92,11 @@ class Quorum:
         self._check_answers(answers)
         return [self._holder_among([values[index] for values in answers]) for index in range(len(keys))]
 
+    def seconds_left(self, keys: Sequence[str]) -> list[float]:
+        answers = self._ask(*(("PTTL", key) for key in keys))
+        self._check_answers(answers)
+        return [max(0, *(left[index] for left in answers)) / 1000 for index in range(len(keys))]
+
     def _holder_among(self, values: Sequence[bytes | None]) -> bytes | None:
         """Return the value that most servers have.
 

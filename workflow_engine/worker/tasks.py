@@ -36,6 +36,7 @@ from workflow_engine.worker.celery_internals.pool_writes import DirectPoolWrites
 from workflow_engine.worker.celery_internals.prefetch import BacklogPrefetch
 from workflow_engine.worker.log_filters import NodeRequeued, silence_repeats
 from workflow_engine.worker.steps.consumption_watch import ConsumptionWatch
+from workflow_engine.worker.steps.fleet_heartbeat import FleetHeartbeat
 from workflow_engine.worker.steps.liveness import Liveness
 from workflow_engine.worker.steps.message_guard import MessageGuard
 from workflow_engine.worker.steps.metrics import Metrics
@@ -156,7 +157,7 @@ def _warn_once(reason: str) -> None:
 def _prepare_worker(instance: Any, **_: Any) -> None:
     # By signal, so that a team's own app only has to `include` this module.
     instance.app.steps["worker"].update(
-        (Preparation, Metrics, ShutdownRecord, Timekeeper, Liveness, ConsumptionWatch)
+        (Preparation, Metrics, ShutdownRecord, Timekeeper, Liveness, FleetHeartbeat, ConsumptionWatch)
     )
     instance.app.steps["consumer"].update(
         (FailedProcesses, MessageGuard, ReconnectionPause, DirectPoolWrites, BacklogPrefetch)

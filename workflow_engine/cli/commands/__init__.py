@@ -1,7 +1,7 @@
 """The commands, one module for each family.
 
 - `definitions`, `schedules`: workflows
-- `executions`, `events`, `history`: executions
+- `executions`, `explain`, `events`, `history`: executions
 - `control`: pause, resume, cancel, retry, rerun
 - `database`, `retention`, `health`, `doctor`: operation
 - `demo`, `dev`: commands that bring their own servers

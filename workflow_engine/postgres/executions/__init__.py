@@ -8,5 +8,6 @@
 - `timeouts`: fails executions that take too long
 - `stalled`: executions that have not moved for a while
 - `filters`: which executions a list shows or a bulk operation moves
+- `diagnostics`: why executions do not move
 - `queries`: reads executions for operators
 """

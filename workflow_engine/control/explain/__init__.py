@@ -1,0 +1,15 @@
+"""Why executions do not move: one code, one sentence, the evidence, and the command that helps.
+
+- `explanation`: the codes, and the explanation of one execution or of many
+- `facts`: what the servers show about an execution
+- `reasons`: from facts to a reason, for each node that is open; pure. Those of nodes that should run are in
+  `due_nodes`, those of waits in `waiting_nodes`; `reason` is one of them
+- `joins`: a merge that waits for several open nodes
+- `commands`: the commands that help, as they are typed
+- `explainer`: asks the servers within a bounded time, and chooses the reason that counts
+"""
+
+from workflow_engine.control.explain.explainer import Explainer
+from workflow_engine.control.explain.explanation import Code, Explanation, Group, Overview
+
+__all__ = ["Code", "Explainer", "Explanation", "Group", "Overview"]

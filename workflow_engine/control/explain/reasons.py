@@ -1,0 +1,159 @@
+"""Reasons: what keeps each open node of an execution from going on, concluded from facts alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from workflow_engine.control.explain import commands
+from workflow_engine.control.explain.due_nodes import due
+from workflow_engine.control.explain.explanation import Code
+from workflow_engine.control.explain.facts import Facts
+from workflow_engine.control.explain.reason import (
+    Reason,
+    at_time,
+    in_seconds,
+    json_time,
+    names_of,
+    short,
+)
+from workflow_engine.control.explain.waiting_nodes import waiting
+from workflow_engine.execution.records import FORMAT
+from workflow_engine.execution.states import ACTIVE, ExecutionStatus
+from workflow_engine.redis.lock import Hold
+
+
+def reasons(facts: Facts) -> list[Reason]:
+    """Return a reason for each open node; one for the whole execution if it has ended or is paused."""
+    execution = facts.execution
+    if execution.status.is_finished:
+        return [_ended(facts)]
+    if execution.status is ExecutionStatus.PAUSED:
+        return [_paused(facts)]
+    if execution.format > FORMAT:
+        return [_newer_release(facts)]
+    found = [_held(facts, hold) for hold in facts.holds]
+    nodes = {reason.node_id for reason in found}
+    found += [waiting(facts, wait) for wait in facts.waits if wait.node_id not in nodes]
+    has_woken = any(wait.is_over for wait in facts.waits)
+    if not facts.holds and not has_woken and (execution.status in ACTIVE or not facts.waits):
+        next_node = facts.walk.due[0] if facts.walk is not None and facts.walk.due else None
+        found.insert(0, due(facts, next_node, execution.due_queue))
+    return found
+
+
+def _ended(facts: Facts) -> Reason:
+    execution = facts.execution
+    at = at_time(execution.completed_at)
+    evidence = {"status": execution.status.value, "completedAt": json_time(execution.completed_at)}
+    if execution.status is ExecutionStatus.COMPLETED:
+        return Reason(
+            Code.FINISHED,
+            f"It has completed, {at}.",
+            evidence=evidence,
+            command=commands.cli("show", execution.id),
+            advice="shows its result",
+            subject="COMPLETED",
+        )
+    if execution.status is ExecutionStatus.CANCELLED:
+        return Reason(
+            Code.FINISHED,
+            f"It was cancelled, {at}.",
+            evidence=evidence,
+            command=commands.cli("events", execution.id),
+            advice="shows who cancelled it and why",
+            subject="CANCELLED",
+        )
+    node_id = (execution.error_details or {}).get("nodeId")
+    where = f" at node {node_id}" if node_id else ""
+    return Reason(
+        Code.FINISHED,
+        f"It has failed{where}, {at}: {short(execution.error)}",
+        node_id if isinstance(node_id, str) else None,
+        {**evidence, "error": execution.error},
+        commands.cli("retry", execution.id),
+        "resumes it from the failed node; mend the cause first",
+        "FAILED",
+    )
+
+
+def _paused(facts: Facts) -> Reason:
+    pause, execution = facts.pause, facts.execution
+    sentence = "It is paused"
+    evidence: dict[str, Any] = {}
+    if pause is not None:
+        sentence += f" since {at_time(pause.at)}"
+        sentence += f", by {short(pause.actor)}" if pause.actor else ""
+        sentence += f": {short(pause.reason)}" if pause.reason else "; no reason was given"
+        evidence = {"since": json_time(pause.at), "by": pause.actor, "reason": pause.reason}
+    return Reason(
+        Code.PAUSED,
+        f"{sentence}.",
+        evidence=evidence,
+        command=commands.cli("resume", execution.id),
+        advice="lets it go on from where it stopped",
+        subject=short(pause.actor) if pause and pause.actor else "",
+    )
+
+
+def _newer_release(facts: Facts) -> Reason:
+    form = facts.execution.format
+    return Reason(
+        Code.UNKNOWN_TYPE,
+        "It was written by a newer release of the engine, and only workers of that release go on with it.",
+        evidence={"format": form, "known": FORMAT, "workers": names_of(facts.workers)},
+        command=commands.worker(facts.execution.due_queue),
+        advice="starts a worker, once the newer release is installed where it runs",
+        subject=f"format {form}",
+    )
+
+
+def _held(facts: Facts, hold: Hold) -> Reason:
+    holder = hold.holder
+    place = f"{holder.instance}:{holder.process}"
+    evidence: dict[str, Any] = {
+        "instance": holder.instance,
+        "process": holder.process,
+        "since": holder.since,
+        "lockSecondsLeft": round(hold.seconds_left, 1),
+    }
+    since = datetime.fromisoformat(holder.since)
+    if hold.is_abandoned:
+        return _held_by_dead(facts, hold, place, evidence)
+    sentence = f"Node {holder.node_id} runs on {place} since {at_time(since)}"
+    if (progress := facts.progress.get(holder.token)) is not None:
+        share = [f"{progress.fraction:.0%}"] if progress.fraction is not None else []
+        told = ", ".join([*share, *([short(progress.message)] if progress.message else [])])
+        sentence += f" ({told})" if told else ""
+        evidence["progress"] = {
+            "fraction": progress.fraction,
+            "message": progress.message,
+            "at": progress.at,
+        }
+    return Reason(
+        Code.RUNNING,
+        f"{sentence}.",
+        holder.node_id,
+        evidence,
+        commands.cli("show", facts.execution.id),
+        "shows how far it has come; nothing has to be done",
+        place,
+    )
+
+
+def _held_by_dead(facts: Facts, hold: Hold, place: str, evidence: dict[str, Any]) -> Reason:
+    holder = hold.holder
+    workers = [worker for worker in facts.workers or () if worker.instance == holder.instance]
+    if facts.workers is not None:
+        evidence["workersOfInstance"] = [worker.name for worker in workers]
+    others = "the workers that live" if facts.workers else "a worker, once one is started,"
+    return Reason(
+        Code.HELD_BY_DEAD,
+        f"Node {holder.node_id} was run by {place}, which has stopped renewing its lock: the process is gone "
+        f"or frozen. The lock expires in {in_seconds(hold.seconds_left)}.",
+        holder.node_id,
+        {**evidence, "expiresIn": round(hold.seconds_left, 1)},
+        None if facts.workers else commands.worker(facts.execution.due_queue),
+        f"{others} run the node again after that",
+        place,
+    )
