@@ -33,6 +33,7 @@ from workflow_engine.redis.data_age import DataAge
 from workflow_engine.redis.lock import DistributedLockService
 from workflow_engine.redis.lock_servers import connect_lock_servers
 from workflow_engine.redis.periodic_lease import PeriodicLease
+from workflow_engine.redis.presence import Introduction, Presence
 from workflow_engine.redis.running_nodes import RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.settings import Settings, get_settings
@@ -66,6 +67,7 @@ class Engine:
     retention: Retention
     leases: PeriodicLease
     data_age: DataAge
+    presence: Presence
     executor: WorkflowExecutor
 
     @classmethod
@@ -78,7 +80,7 @@ class Engine:
         """
         settings = settings or get_settings()
         registry = load_node_types(settings.imports)
-        database, redis = Database(settings), connect_redis(settings)
+        database, redis = Database(settings), connect_redis(settings, introduce=Introduction(settings))
         lease, retention = settings.claim_lease, settings.event_retention
         state = ExecutionStateService(database, claim_lease=lease, event_retention=retention)
         lock_servers = connect_lock_servers(redis, settings)
@@ -120,6 +122,7 @@ class Engine:
             retention=Retention(database, event_retention=retention),
             leases=PeriodicLease(redis, settings),
             data_age=DataAge(redis, settings),
+            presence=Presence(redis, settings),
             executor=WorkflowExecutor(
                 stores,
                 workflows,

@@ -3,4 +3,5 @@
 - `timekeeper`: waits, schedules and timeouts, in rounds in every worker
 - `schedules`: scheduled triggers, each due time fired once
 - `recovery`: the rescue of executions that lost their process or their message
+- `takeover`: the locks of processes that died with their whole worker
 """

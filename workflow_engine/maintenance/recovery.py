@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from workflow_engine.broker.dispatcher import Backlog
 from workflow_engine.engine.assembly import Engine
@@ -20,9 +21,10 @@ from workflow_engine.engine.resumption import LOOK_FOR_A_CRASH
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
 from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.records import FORMAT
+from workflow_engine.maintenance.takeover import Takeover
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.outages import retry_unavailable
-from workflow_engine.postgres.executions.stalled import Front, StalledExecution
+from workflow_engine.postgres.executions.stalled import ActiveExecution, Front, StalledExecution
 from workflow_engine.redis.lock import RENEWING, Claim, Holder
 from workflow_engine.runner.node_run import TIMEOUT
 from workflow_engine.runner.time_limit import GRACE, timeout_message
@@ -30,8 +32,11 @@ from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fiel
 
 log = logging.getLogger(__name__)
 
+Stopped = TypeVar("Stopped", bound=ActiveExecution)
+
+LOOK_INTERVAL = 1.0
 LOOKS_PER_STALL = 12
-"""How often the fleet looks for stalled executions within `stall_after`."""
+"""Seconds between two looks of the fleet, or this share of `stall_after` if that is shorter."""
 
 AGAIN = 1 / 6
 """Fraction of `stall_after` after which a rescued execution that has not moved counts as stalled again."""
@@ -61,7 +66,8 @@ class Recovery:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._next_look = 0.0
-        self._look: Iterator[StalledExecution | None] | None = None
+        self._takeover = Takeover(engine)
+        self._look: Iterator[bool] | None = None
 
     def process_lost(self, lost: LostNode) -> None:
         """Release the lock of the dead process, and resume its execution.
@@ -81,20 +87,20 @@ class Recovery:
         return self._look is not None
 
     def rescue_stalled(self) -> int:
-        """Rescue stalled executions, and return their number.
+        """Rescue executions whose worker has died, and stalled ones, and return their number.
 
-        The workers of the fleet take turns to look. An execution is left alone while its lock is held, and
-        while its message may still be queued. The oldest message of its queue and priority decides that. A
-        look takes `SLICE` seconds at most before it is cut short.
+        The workers of the fleet take turns to look. An execution is left alone while its lock is held by a
+        process that lives, and while its message may still be queued. The oldest message of its queue and
+        priority decides that. A look takes `SLICE` seconds at most before it is cut short.
         """
         if self._look is None:
             if not self._is_our_turn():
                 return 0
-            self._look = self._stalled()
+            self._look = self._rescues()
         ends, rescued = time.monotonic() + SLICE, 0
         try:
-            for execution in self._look:
-                rescued += execution is not None and self._try_to_rescue(execution)
+            for has_rescued in self._look:
+                rescued += has_rescued
                 if time.monotonic() > ends:
                     return rescued
         except BaseException:
@@ -104,12 +110,19 @@ class Recovery:
         return rescued
 
     def _is_our_turn(self) -> bool:
-        interval = self._engine.settings.stall_after / LOOKS_PER_STALL
+        interval = min(LOOK_INTERVAL, self._engine.settings.stall_after / LOOKS_PER_STALL)
         if time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + interval
         # A little shorter, so that a single worker does not miss every other turn of its own.
         return self._engine.leases.take(TURN, interval * 0.9)
+
+    def _rescues(self) -> Iterator[bool]:
+        """Rescue one execution after another; yield False where a look may be cut short in between."""
+        for freed in self._takeover.freed():
+            yield freed is not None and self._is_done(self._resume_freed, freed)
+        for stalled in self._stalled():
+            yield stalled is not None and self._is_done(self._rescue, stalled)
 
     def _stalled(self) -> Iterator[StalledExecution | None]:
         """Yield stalled executions, and None after every page of those that were looked at."""
@@ -135,17 +148,22 @@ class Recovery:
         has_been_locked_again = data_age > settings.lock_expiry / 3 + RENEWING
         return min(data_age, settings.stall_after) if has_been_locked_again else settings.stall_after
 
-    def _try_to_rescue(self, execution: StalledExecution) -> bool:
+    def _is_done(self, rescue: Callable[[Stopped], bool], execution: Stopped) -> bool:
         with log_context(execution.id, execution.workflow_id):
             try:
-                return self._rescue(execution)
+                return rescue(execution)
             except BackingServiceUnavailable:
                 raise
             except (WorkflowEngineError, ValueError) as error:
-                _warn_once(
-                    f"Cannot rescue stalled execution {execution.id}; leaving it to other workers: {error}"
-                )
+                _warn_once(f"Cannot rescue execution {execution.id}; leaving it to other workers: {error}")
                 return False
+
+    def _resume_freed(self, execution: ActiveExecution) -> bool:
+        """Resume an execution whose lock a dead process held; the mark that it left counts the crash."""
+        # A node that was woken is sent again, too: the wait that is over still names it.
+        self._engine.waits.request_wake(execution.id)
+        self._engine.stalled.leave(execution.id)  # its message is given time
+        return self._engine.executor.resume_execution(execution.id)
 
     def _rescue(self, execution: StalledExecution) -> bool:
         # First: a claim puts others off.

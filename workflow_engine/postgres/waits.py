@@ -136,6 +136,8 @@ FROM {s}.execution_wait_states w
 WHERE w.execution_id = %(execution_id)s AND w.node_id = %(node_id)s AND w.status = 'RESUMING'
 """
 
+REQUEST_WAKE = "SELECT FROM {s}.request_wake_v1(ARRAY[%(execution_id)s::uuid])"
+
 TAKE_WAKE = "SELECT {s}.take_wake_v1(%(execution_id)s)"
 
 # A wait that a timekeeper with the code has claimed may be served by a worker without it. The lease does not
@@ -213,6 +215,10 @@ class Waits:
             first=FIRST_TRY,
             longest=LONGEST_TRY,
         )
+
+    def request_wake(self, execution_id: str) -> None:
+        """Request that the next resumption of this execution enqueues the nodes that were woken."""
+        self._database.rows(REQUEST_WAKE, execution_id=execution_id)
 
     def take_wake_request(self, execution_id: str) -> list[str]:
         """Return the nodes of this execution that were woken, and clear the request for their wake."""

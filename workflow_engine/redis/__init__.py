@@ -6,6 +6,7 @@
 - `lock_servers`: where locks are kept: beside the contexts, or by `redlock` on several servers
 - `running_nodes`: a node while it runs: its progress, and the request to stop it
 - `worker_heartbeats`: what each running worker reports about itself
+- `presence`: which processes are connected: a dead one is told from a frozen one
 - `periodic_call`: calls that a process repeats while nodes run, and what a forked child resets
 - `periodic_lease`: work that one worker of the fleet does at a time
 - `data_age`: for how long Redis has kept its data

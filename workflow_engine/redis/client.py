@@ -91,14 +91,22 @@ class _Script(Script):
         return super().__call__(keys, args, client)
 
 
-def connect_redis(settings: Settings, address: RedisAddress | None = None) -> redis.Redis:
-    """Return a client that connects at the first use and again after a fork; by default, to the contexts."""
+def connect_redis(
+    settings: Settings,
+    address: RedisAddress | None = None,
+    introduce: Callable[[Any], None] | None = None,
+) -> redis.Redis:
+    """Return a client that connects at the first use and again after a fork; by default, to the contexts.
+
+    `introduce` takes each new connection, and has to begin with its `on_connect`.
+    """
     return Client.from_pool(
         _pool(
             address or settings.redis_address,
             settings.redis_timeout,
             Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
             retry_on_error=list(REPEATED),
+            redis_connect_func=introduce,
         )
     )
 

@@ -62,6 +62,11 @@ class Keys:
         """The key that holds the time since which Redis has kept its data."""
         return f"{self.prefix}data-age"
 
+    @property
+    def presence(self) -> str:
+        """The key of the processes that are, or lately were, connected."""
+        return f"{self.prefix}presence"
+
     def finished(self, execution_id: str) -> str:
         """Return the pub/sub channel for the end of an execution; not a key, so it holds nothing."""
         return f"{self.prefix}execution:finished:{execution_id}"

@@ -33,6 +33,7 @@ from workflow_engine.redis.client import load_script, redis_errors
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock_servers import LockServers
 from workflow_engine.redis.periodic_call import PeriodicCall, call_in_children
+from workflow_engine.redis.presence import life_of_this_process
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
@@ -78,6 +79,8 @@ class Holder:
     """The node that the lock was taken to run; empty if it was taken for another purpose."""
     place: str = ""
     """The node whose place in the lock is held; empty for the whole lock."""
+    life: str = ""
+    """The life of its process, by which `presence` knows whether it is still connected."""
 
     @classmethod
     def from_value(cls, value: bytes) -> Holder | None:
@@ -92,6 +95,7 @@ class Holder:
                 fields["since"],
                 fields["node"],
                 fields.get("place", ""),
+                fields.get("life", ""),
             )
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return None
@@ -143,6 +147,7 @@ class DistributedLockService:
                 "token": token,
                 "instance": self._instance,
                 "process": os.getpid(),
+                "life": life_of_this_process(),
                 "task": task_id,
                 "since": datetime.now(UTC).isoformat(),
                 "node": node_id,
@@ -202,6 +207,16 @@ class DistributedLockService:
             if not self._servers.keeps_contexts:
                 self._servers.release(self._key_of(claim), claim.value)
             raise
+
+    def free(self, execution_id: str, value: bytes) -> bool:
+        """Free the lock or place that a dead process holds by this value.
+
+        Return False if it does not hold it; only one caller gets True. The mark of its node stays, by which
+        the crash is counted.
+        """
+        holder = Holder.from_value(value)
+        place = holder.place if holder is not None else ""
+        return self._servers.release(self._keys.lock(execution_id, place), value)
 
     def unlock(
         self, script: Script, claim: Claim, *args: Any, queues: Sequence[str] = ()
@@ -284,11 +299,24 @@ class DistributedLockService:
         """Return, for each of these places, the claim that holds it, or None if it is free."""
         return self._servers.values_of([self._keys.lock(execution_id, place) for place in places])
 
-    def _held_values(self, execution_id: str) -> list[bytes]:
+    def held_values(self, execution_ids: Sequence[str]) -> list[list[bytes]]:
+        """Return, for each execution, the claims that hold its lock and places in it; two round trips."""
         with redis_errors():
-            in_hand: Any = self._client.zrange(self._keys.in_hand(execution_id), 0, -1)
-        values = self.values_of(execution_id, ["", *(node_id.decode() for node_id in in_hand)])
-        return [value for value in values if value is not None]
+            pipeline = self._client.pipeline(transaction=False)
+            for execution_id in execution_ids:
+                pipeline.zrange(self._keys.in_hand(execution_id), 0, -1)
+            in_hand: list[list[bytes]] = pipeline.execute()
+        places = [["", *(node_id.decode() for node_id in node_ids)] for node_ids in in_hand]
+        keys = [
+            self._keys.lock(execution_id, place)
+            for execution_id, each in zip(execution_ids, places, strict=True)
+            for place in each
+        ]
+        values = iter(self._servers.values_of(keys) if keys else ())
+        return [[value for _ in each if (value := next(values)) is not None] for each in places]
+
+    def _held_values(self, execution_id: str) -> list[bytes]:
+        return self.held_values([execution_id])[0]
 
     # -- renewing it -----------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class LogEvent(StrEnum):
     WAKE_DELAYED = "wake_delayed"
     MESSAGE_SENT_AGAIN = "message_sent_again"
     PROCESS_LOST = "process_lost"
+    EXECUTION_TAKEN_OVER = "execution_taken_over"
     EXECUTION_RESCUED = "execution_rescued"
     EXECUTION_LEFT = "execution_left"
     EXECUTION_TIMED_OUT = "execution_timed_out"

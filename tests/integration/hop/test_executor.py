@@ -11,6 +11,7 @@ import pytest
 
 from support.broker import Broker, Workers
 from support.nodes.line_of_three import WHOLE_JOURNAL, calls, first, journal, second, third
+from support.redis_keys import keys_in
 from support.workflows import line
 from workflow_engine import ExecutionStatus, WorkflowClient
 from workflow_engine.engine.admission import NOT_DUE
@@ -136,7 +137,7 @@ def test_a_message_for_a_finished_execution_is_dropped_and_leaves_nothing_in_red
     assert log_lines() == [
         f"Dropped the message for node first of execution {execution}: the execution is COMPLETED."
     ]
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from support.broker import Broker, Workers
 from support.polling import poll
+from support.redis_keys import keys_in
 from support.workflows import calling, line
 from workflow_engine import ExecutionContext, ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine import inline
@@ -75,7 +76,7 @@ def test_one_message_leads_through_all_nodes_and_each_has_a_row_of_its_own(
         (4, "third"),
     ]
     assert client.get(execution).result == "from third"
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 def test_after_its_slice_of_time_a_worker_lets_another_go_on(

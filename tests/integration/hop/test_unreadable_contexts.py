@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from support.broker import Broker, Workers
+from support.redis_keys import keys_in
 from support.workflows import calling
 from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
@@ -106,7 +107,7 @@ def test_the_next_node_runs_at_once_and_no_other_again(
     assert client.get(execution).status is ExecutionStatus.COMPLETED
     assert client.get(execution).result == RESULT
     assert ran == ["first", "second", "third"]
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 @each_of_some

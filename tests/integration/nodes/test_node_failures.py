@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from support.broker import Broker, Workers
+from support.redis_keys import keys_in
 from support.workflows import calling, line
 from workflow_engine import (
     ExecutionStatus,
@@ -217,7 +218,7 @@ def test_an_execution_fails_when_its_node(
     row = client.journal(execution)[-1]
     assert (row.node_id, row.status, row.handles) == (work.__name__, NodeStatus.FAILED, ())
     assert (row.error, row.output_data) == (failed.error, None)
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 def never() -> None:

@@ -14,6 +14,7 @@ import redis
 
 from support.broker import Broker, Workers
 from support.polling import poll
+from support.redis_keys import keys_in
 from support.workflows import calling, line
 from workflow_engine import (
     ExecutionContext,
@@ -110,7 +111,7 @@ def test_a_node_that_keeps_killing_its_process_fails(
         r"at \S+; look for a crash or the kernel's out-of-memory killer in the worker's log",
         failed.error or "",
     )
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 def test_losses_of_one_node_are_not_held_against_the_next(

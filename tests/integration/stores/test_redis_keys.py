@@ -7,6 +7,7 @@ from collections.abc import Callable
 import redis
 
 from support.broker import Broker, Workers
+from support.redis_keys import keys_in
 from support.workflows import line
 from workflow_engine import ExecutionStatus, WorkflowClient
 from workflow_engine.engine.assembly import Engine
@@ -26,7 +27,7 @@ def test_every_key_has_an_expiry_at_every_moment(
     expiries: dict[bytes, int] = {}
 
     def looks() -> None:
-        expiries.update({key: redis_client.pttl(key) for key in redis_client.scan_iter()})
+        expiries.update({key: redis_client.pttl(key) for key in keys_in(redis_client)})
 
     client.deploy(line(looks, rests))
     execution = client.start("line").id
@@ -69,7 +70,7 @@ def test_a_finished_execution_leaves_nothing_in_redis_however_it_ended(
 
     assert client.get(good).status is ExecutionStatus.COMPLETED
     assert client.get(bad).status is ExecutionStatus.FAILED
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 def test_all_keys_of_a_team_stand_behind_its_prefix(
@@ -80,7 +81,7 @@ def test_all_keys_of_a_team_stand_behind_its_prefix(
     seen: set[bytes] = set()
 
     def looks() -> None:
-        seen.update(redis_client.scan_iter())
+        seen.update(keys_in(redis_client))
 
     client.deploy(line(looks, rests))
     execution = client.start("line").id

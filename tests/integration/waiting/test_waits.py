@@ -14,6 +14,7 @@ import redis
 from support.broker import Broker, Workers
 from support.nodes.patient import HOUR, before, cool_off, statuses, waits, wakes
 from support.polling import poll
+from support.redis_keys import keys_in
 from support.workflows import line
 from workflow_engine import (
     ExecutionContext,
@@ -75,7 +76,7 @@ def test_a_waiting_execution_has_a_row_for_its_wait_and_neither_message_nor_lock
     assert waits(sql) == [("cool_off", "DELAY", "WAITING")]
     assert broker.messages == []
     assert not engine.locks.is_locked(execution)
-    assert [key.decode() for key in redis_client.scan_iter()] == [Keys.of(engine.settings).context(execution)]
+    assert [key.decode() for key in keys_in(redis_client)] == [Keys.of(engine.settings).context(execution)]
 
 
 def test_the_context_at_rest_equals_that_before_and_after_the_wait_field_by_field(
@@ -172,7 +173,7 @@ def test_the_node_goes_on_once_its_time_has_come(
     assert HOUR <= woken.waited < HOUR + 60
     assert waits(sql) == [("cool_off", "DELAY", "COMPLETED")]
     assert finished.nodes_executed == 3
-    assert list(redis_client.scan_iter()) == []
+    assert keys_in(redis_client) == []
 
 
 def test_the_node_goes_on_in_a_process_that_has_never_seen_it(

@@ -78,7 +78,13 @@ def examine(settings: Settings, timeout: float = TIMEOUT, *, app: Any = None) ->
 def _redis_servers(settings: Settings, app: Any) -> Iterator[RedisServer]:
     """Yield the Redis of the contexts, and those of the broker and the locks if they are others."""
     contexts, prefix = settings.redis_address, settings.key_prefix
-    yield RedisServer(f"Redis at {contexts.label}", "WORKFLOW_ENGINE_REDIS_URL", contexts, prefix)
+    yield RedisServer(
+        f"Redis at {contexts.label}",
+        "WORKFLOW_ENGINE_REDIS_URL",
+        contexts,
+        prefix,
+        redis_server.judge_contexts,
+    )
     if app is not None:
         broker = broker_address(app)
         brokers_prefix = (app.conf.broker_transport_options or {}).get("global_keyprefix", "")

@@ -12,6 +12,7 @@ from workflow_engine.addresses.redis import RedisAddress
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.health.doctor.finding import Finding, ok, problem, warning
 from workflow_engine.redis.client import connect_redis, redis_errors, unless_refused
+from workflow_engine.redis.presence import lists_connections
 from workflow_engine.settings import Settings
 
 OLDEST_VERSION = (6, 2)
@@ -41,10 +42,17 @@ class RedisFacts:
     """`appendonly` is on."""
     refusal: str = ""
     """Why it refused a key of the engine; "" if it did not."""
+    shows_presence: bool = True
+    """Whether it tells which processes are connected, this one included."""
 
     @classmethod
     def of(
-        cls, hello: Mapping[Any, Any], info: Mapping[str, Any], round_trip_ms: float, refusal: str = ""
+        cls,
+        hello: Mapping[Any, Any],
+        info: Mapping[str, Any],
+        round_trip_ms: float,
+        refusal: str = "",
+        shows_presence: bool = True,
     ) -> RedisFacts:
         """Read the replies to `HELLO` and `INFO`; what `INFO` lacks is taken from `HELLO`."""
         said = {_text(name): _text(value) for name, value in hello.items()}
@@ -59,6 +67,7 @@ class RedisFacts:
             max_memory=_number(info.get("maxmemory")),
             has_log=None if log is None else bool(log),
             refusal=refusal,
+            shows_presence=shows_presence,
         )
 
 
@@ -83,13 +92,14 @@ def ask_redis(settings: Settings, address: RedisAddress, key_prefix: str) -> Red
             round_trip = min(_seconds(lambda: unless_refused(client.ping)) for _ in range(TRIALS))
             hello = _as_mapping(unless_refused(partial(command, "HELLO")) or {})
             info = unless_refused(client.info) or {}
+            shows_presence = lists_connections(client)
         refusal = ""
         try:
             with redis_errors():
                 client.set(f"{key_prefix}health", 1, px=1000)
         except CacheUnavailable as error:
             refusal = str(error.__cause__)
-        return RedisFacts.of(hello, info, round_trip * 1000, refusal)
+        return RedisFacts.of(hello, info, round_trip * 1000, refusal, shows_presence)
     finally:
         client.close()
 
@@ -103,6 +113,12 @@ def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+def judge_contexts(facts: RedisFacts) -> Iterator[Finding]:
+    """Yield a finding for each question about the Redis of the contexts."""
+    yield from judge_redis(facts)
+    yield _presence(facts.shows_presence)
 
 
 def judge_redis(facts: RedisFacts) -> Iterator[Finding]:
@@ -210,6 +226,20 @@ def _persistence(has_log: bool) -> Finding:
         "not all of it, appendonly is off",
         "set appendonly yes; without it executions are rescued from Postgres, but messages of your own tasks "
         "are lost",
+    )
+
+
+def _presence(lists_connections: bool) -> Finding:
+    question = "Does it tell which workers are alive?"
+    if lists_connections:
+        return ok(
+            question, "yes, CLIENT LIST has their connections: the nodes of a dead one go on in seconds"
+        )
+    return warning(
+        question,
+        "no, this user may not run CLIENT SETNAME, CLIENT LIST and INFO, or a proxy stands in between; the "
+        "nodes of a dead worker go on when their locks expire",
+        "allow its user +client and +info, or connect without the proxy",
     )
 
 

@@ -63,6 +63,19 @@ WHERE is_suspicious AND NOT EXISTS (
 ORDER BY page.id
 """.replace("{active}", ACTIVE)
 
+# Those that wait, too, if a node of theirs was woken: it may be running.
+ACTIVE_PAGE = """
+SELECT id::text, workflow_id, workflow_version FROM (
+    (SELECT id, workflow_id, workflow_version FROM {s}.executions
+        WHERE status IN ('PENDING', 'RUNNING') AND id > %(after)s ORDER BY id LIMIT %(page)s)
+    UNION
+    (SELECT DISTINCT e.id, e.workflow_id, e.workflow_version
+        FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
+        WHERE w.status = 'RESUMING' AND w.needs IS NULL AND e.status = 'WAITING' AND e.id > %(after)s
+        ORDER BY e.id LIMIT %(page)s)
+) AS active ORDER BY id LIMIT %(page)s
+"""
+
 LOOK_AGAIN_LATER = """
 UPDATE {s}.executions SET
     recovered_at = now(),
@@ -83,12 +96,18 @@ BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
-class StalledExecution:
-    """An execution that has not moved for a while and has no queued message. A long node may be running."""
+class ActiveExecution:
+    """An execution of which a node may be running."""
 
     id: str
     workflow_id: str
     version: int
+
+
+@dataclass(frozen=True)
+class StalledExecution(ActiveExecution):
+    """An execution that has not moved for a while and has no queued message. A long node may be running."""
+
     moved_at: datetime
     """When it was last committed or rescued, by the database's clock."""
     seconds: float
@@ -156,12 +175,19 @@ class Stalled:
         )
         return [StalledExecution(*row) for row in rows]
 
+    def active_pages(self) -> Iterator[Sequence[ActiveExecution]]:
+        """Return all executions of which a node may be running, a page at a time."""
+        after = BEFORE_ALL
+        while rows := self._database.rows(ACTIVE_PAGE, after=after, page=PAGE):
+            yield [ActiveExecution(*row) for row in rows]
+            after = rows[-1][0]
+
     def claim(self, execution: StalledExecution) -> bool:
         """Claim a stalled execution; return False if it has moved or another worker has claimed it."""
         return bool(self._database.rows(CLAIM, id=execution.id, moved_at=execution.moved_at))
 
     def leave(self, execution_id: str) -> None:
-        """Record that this worker dropped an execution's message: others examine it soon, then ever later.
+        """Record that an execution is left to others: they examine it soon, then ever later.
 
         A woken node needs no record: its claim ends by itself.
         """

@@ -71,7 +71,7 @@ def test_the_value_of_a_lock_says_who_holds_it_and_since_when(
 
     value = redis_client.get(KEY)
     assert value == claim.value
-    assert json.loads(claim.value).keys() == {"token", "instance", "process", "task", "since", "node"}
+    assert json.loads(claim.value).keys() == {"token", "instance", "process", "life", "task", "since", "node"}
     (holder,) = locks.holders(EXECUTION)
     assert (holder.token, holder.task_id) == (claim.token, "task-1")
     assert (holder.instance, holder.process) == (socket.gethostname(), os.getpid())

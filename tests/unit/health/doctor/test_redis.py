@@ -9,7 +9,12 @@ import pytest
 
 from support.findings import advice, not_ok
 from workflow_engine.health.doctor import Severity
-from workflow_engine.health.doctor.redis_server import RedisFacts, judge_lock_server, judge_redis
+from workflow_engine.health.doctor.redis_server import (
+    RedisFacts,
+    judge_contexts,
+    judge_lock_server,
+    judge_redis,
+)
 
 REDIS = RedisFacts(
     version="7.2.4",
@@ -46,6 +51,18 @@ def test_what_is_wrong_with_redis_is_found_and_nothing_else(
     findings = list(judge_redis(dataclasses.replace(REDIS, **fact)))
 
     assert not_ok(findings) == [(question, severity)]
+
+
+def test_a_redis_that_does_not_tell_which_workers_are_alive_is_warned_about_where_the_contexts_are() -> None:
+    assert not_ok(list(judge_contexts(REDIS))) == []
+    silent = dataclasses.replace(REDIS, shows_presence=False)
+
+    assert not_ok(list(judge_redis(silent))) == []
+    assert not_ok(list(judge_contexts(silent))) == [
+        ("Does it tell which workers are alive?", Severity.WARNING)
+    ]
+    (only,) = advice(list(judge_contexts(silent)), Severity.WARNING)
+    assert "allow its user +client and +info" in only
 
 
 def test_a_lock_server_need_not_survive_a_restart_but_has_to_stay_down_until_its_locks_have_expired() -> None:
