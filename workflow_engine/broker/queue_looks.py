@@ -7,9 +7,9 @@ front of a queue.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -18,6 +18,8 @@ from kombu.transport import virtual
 from workflow_engine.broker.dispatcher import names_its_lists, queue_key
 from workflow_engine.broker.inspection import connection_with_timeout
 from workflow_engine.errors import BrokerUnavailable
+
+Result = TypeVar("Result")
 
 SEARCHED = 1000
 """Messages at the front of a queue that are searched for those of executions."""
@@ -45,14 +47,29 @@ class QueueLooks:
 
     def look(self, queues: Sequence[str], timeout: float) -> dict[str, QueueLook]:
         """Look at these queues, waiting `timeout` seconds for each reply. Raises `BrokerUnavailable`."""
+        return self._look(_look, queues, timeout)
+
+    def lengths(self, queues: Sequence[str], timeout: float) -> dict[str, int]:
+        """Count the messages of these queues, and read none of them. Raises `BrokerUnavailable`."""
+        return self._look(_length, queues, timeout)
+
+    def _look(
+        self, look: Callable[[Any, str], Result], queues: Sequence[str], timeout: float
+    ) -> dict[str, Result]:
         connection = connection_with_timeout(self._app, timeout)
         try:
             with connection:
                 connection.ensure_connection(max_retries=1, interval_start=0.1)
-                channel = connection.default_channel
-                return {queue: _look(channel, queue) for queue in queues}
+                # A channel each: RabbitMQ closes the one on which a queue is missing.
+                return {queue: look(connection.channel(), queue) for queue in queues}
         except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
             raise BrokerUnavailable(f"the broker does not respond: {error}") from error
+
+
+def _length(channel: Any, queue: str) -> int:
+    if isinstance(channel, virtual.Channel):
+        return int(channel._size(queue))
+    return _look(channel, queue).length or 0
 
 
 def _look(channel: Any, queue: str) -> QueueLook:

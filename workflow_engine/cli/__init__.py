@@ -57,6 +57,9 @@ COMMANDS = {
             "health",
             "Check, for a supervisor, that the local worker is alive and the servers are ready.",
         ),
+        "metrics": ListedCommand(
+            "metrics", "metrics", "Print or serve the state of the installation for Prometheus."
+        ),
         "doctor": ListedCommand(
             "doctor", "doctor", "Check servers, workers and settings, with advice for each problem."
         ),

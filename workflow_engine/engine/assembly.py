@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from workflow_engine.broker.dispatcher import CeleryDispatcher, Dispatcher, producer_app
@@ -13,6 +14,7 @@ from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.stores import Stores
+from workflow_engine.health.state_metrics import StateMetrics
 from workflow_engine.nodes.loading import load_node_types
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.postgres.database import Database
@@ -20,6 +22,7 @@ from workflow_engine.postgres.deployments import Deployments
 from workflow_engine.postgres.due_times import DueTimes
 from workflow_engine.postgres.events import Events
 from workflow_engine.postgres.executions.children import Children
+from workflow_engine.postgres.executions.figures import ExecutionFigures
 from workflow_engine.postgres.executions.moves import OperatorMoves
 from workflow_engine.postgres.executions.queries import ExecutionQueries
 from workflow_engine.postgres.executions.stalled import Stalled
@@ -65,6 +68,7 @@ class Engine:
     due_times: DueTimes
     stalled: Stalled
     retention: Retention
+    state_metrics: StateMetrics
     leases: PeriodicLease
     data_age: DataAge
     presence: Presence
@@ -93,6 +97,7 @@ class Engine:
         workflows = CompiledWorkflows(state.load_definition, registry)
         app = app or producer_app(settings)
         dispatcher = dispatcher or CeleryDispatcher(app, settings.redis_url)
+        queue_looks = QueueLooks(app)
         publisher = Publisher(stores, workflows, dispatcher, settings)
         running_nodes = RunningNodes(redis, settings)
         return cls(
@@ -110,7 +115,7 @@ class Engine:
             locks=locks,
             workflows=workflows,
             dispatcher=dispatcher,
-            queue_looks=QueueLooks(app),
+            queue_looks=queue_looks,
             publisher=publisher,
             running_nodes=running_nodes,
             waits=waits,
@@ -120,6 +125,12 @@ class Engine:
             due_times=DueTimes(database),
             stalled=Stalled(database, node_priority=settings.node_priority, stall_after=settings.stall_after),
             retention=Retention(database, event_retention=retention),
+            state_metrics=StateMetrics(
+                ExecutionFigures(database, node_priority=settings.node_priority),
+                dispatcher,
+                partial(queue_looks.lengths, timeout=settings.redis_timeout),
+                settings.queue,
+            ),
             leases=PeriodicLease(redis, settings),
             data_age=DataAge(redis, settings),
             presence=Presence(redis, settings),

@@ -3,6 +3,6 @@
 - `definitions`, `schedules`: workflows
 - `executions`, `explain`, `events`, `history`: executions
 - `control`: pause, resume, cancel, retry, rerun
-- `database`, `retention`, `health`, `doctor`: operation
+- `database`, `retention`, `health`, `metrics`, `doctor`: operation
 - `demo`, `dev`: commands that bring their own servers
 """

@@ -9,5 +9,6 @@
 - `stalled`: executions that have not moved for a while
 - `filters`: which executions a list shows or a bulk operation moves
 - `diagnostics`: why executions do not move
+- `figures`: how many executions there are, and what is late
 - `queries`: reads executions for operators
 """
