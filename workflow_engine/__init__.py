@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from workflow_engine.execution.context import ExecutionContext
     from workflow_engine.execution.records import StartedExecution
     from workflow_engine.execution.states import ExecutionStatus, NodeStatus, Operation
-    from workflow_engine.nodes.contract import NodeExecutor, NodeType
+    from workflow_engine.nodes.contract import NodeExecutor, NodeTimedOut, NodeType
     from workflow_engine.nodes.registry import FreeConfig, node, registry
     from workflow_engine.nodes.results import NodeExecutionResult, failure, success, waiting
     from workflow_engine.postgres.deployments import Deployment
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from workflow_engine.postgres.executions.moves import ExecutionEvent
     from workflow_engine.postgres.executions.queries import Execution, NodeExecution
     from workflow_engine.runner.interruption import NodeInterrupted
-    from workflow_engine.runner.time_limit import NodeTimedOut
     from workflow_engine.settings import Settings, get_settings
 
 __all__ = [
@@ -136,14 +135,13 @@ _HOMES = {
     "postgres.executions.queries": "Execution NodeExecution",
     "execution.records": "StartedExecution",
     "runner.interruption": "NodeInterrupted",
-    "nodes.contract": "NodeExecutor NodeType",
+    "nodes.contract": "NodeExecutor NodeTimedOut NodeType",
     "nodes.registry": "FreeConfig node registry",
     "nodes.results": "NodeExecutionResult failure success waiting",
     "postgres.executions.moves": "ExecutionEvent",
     "control.executions": "Move",
     "settings": "Settings get_settings",
     "execution.states": "ExecutionStatus NodeStatus Operation",
-    "runner.time_limit": "NodeTimedOut",
 }
 """Module → the public names that are defined in it."""
 

@@ -210,7 +210,7 @@ class WorkflowClient:
         compiled = self._engine.workflows.get(workflow_id, number)
         trigger_node = compiled.graph.nodes[compiled.trigger(trigger)]
         due = Walk.start(compiled.graph, trigger_node.id).due
-        first = compiled.graph.nodes[due[0]] if due else None
+        first = compiled.route(due[0]) if due else None
         return NewExecution(
             execution_id=new_execution_id(),
             workflow_id=workflow_id,

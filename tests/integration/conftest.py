@@ -170,7 +170,7 @@ def wake_due(engine: Engine) -> Callable[[], list[str]]:
     """Return a function that plays a worker's timekeeper and returns the nodes that it woke."""
 
     def wake() -> list[str]:
-        due = engine.waits.claim_due(known=engine.registry.names)
+        due = engine.waits.claim_due(known=engine.code)
         engine.publisher.wake(due)
         WorkflowClient(engine=engine).control.descendants.see_to_due()
         return [wait.node_id for wait in due]

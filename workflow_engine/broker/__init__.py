@@ -6,5 +6,6 @@
 - `internals`: whether private attributes of Celery and kombu are the ones that are known
 - `inspection`: what the broker and the workers report about themselves
 - `queue_looks`: what waits in a queue, and whether anything consumes it
+- `tasks`: the names and routes of a team's Celery tasks
 - `celery_app`: a team's Celery app, loaded by its name
 """

@@ -18,6 +18,9 @@ from workflow_engine.settings import Settings
 
 REPORT_COMMAND = "workflow_engine_report"
 
+TASK_OPTIONS = ("acks_late", "reject_on_worker_lost", "rate_limit", "expires")
+"""Options of tasks that the doctor judges."""
+
 
 def connect_to_broker(settings: Settings, timeout: float, app: Celery | None = None) -> None:
     """Connect once to the broker of the app, or else of the settings.
@@ -91,7 +94,7 @@ class WorkerReport:
     queues: frozenset[str]
     """Those it consumes."""
     tasks: Mapping[str, Mapping[str, str]]
-    """Its tasks by name, each with `acks_late` and `reject_on_worker_lost` as text."""
+    """Its tasks by name, each with those of `TASK_OPTIONS` that it has, as text."""
     settings: Mapping[str, Any]
     """Celery's settings, defaults included; those that may be secret are masked."""
     facts: WorkerFacts | None = None
@@ -117,7 +120,7 @@ def ask_workers(settings: Settings, timeout: float, app: Celery | None = None) -
             queues, settings_of = ask.active_queues() or {}, ask.conf(with_defaults=True) or {}
             tasks = {
                 name: dict(map(_described_task, described))
-                for name, described in (ask.registered("acks_late", "reject_on_worker_lost") or {}).items()
+                for name, described in (ask.registered(*TASK_OPTIONS) or {}).items()
             }
             # Workers without the engine would log the unknown command as an error.
             able = [name for name in names if TASK_NAME in tasks.get(name, ())]

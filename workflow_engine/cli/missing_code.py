@@ -35,7 +35,14 @@ class MissingCode:
     def __init__(self, workflow: Workflow, settings: Settings, app: Any = None) -> None:
         built_in = {node_type.kind for node_type in BUILT_IN if node_type.extra is None}
         code = (
-            CodeInUse(workflow.id, node.type, node.sub_type, node.config.get("function"), node.queue)
+            CodeInUse(
+                workflow.id,
+                node.type,
+                node.sub_type,
+                node.config.get("function"),
+                node.queue,
+                named_task=node.config.get("task"),
+            )
             for node in with_inner_nodes(workflow.nodes)
         )
         self._code = [each for each in code if each.name not in built_in]
@@ -44,7 +51,7 @@ class MissingCode:
         self._probe = Probe(partial(ask_workers, settings, REPLY_TIMEOUT, app)) if self._code else None
 
     def warn(self) -> None:
-        """Write a line to standard error for each node type or function that all workers lack."""
+        """Write a line to standard error for each node type, function or task that all workers lack."""
         for name in self._unknown_everywhere():
             timeout = self._settings.unknown_type_timeout
             click.echo(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workflow_engine.definition.graph import Graph
-from workflow_engine.definition.workflow import Node
 from workflow_engine.errors import NodeNotFound, Problem, VersionDiffers
+from workflow_engine.execution.messages import Route
 from workflow_engine.execution.records import Snapshot
 from workflow_engine.execution.states import EVENT_TYPES, ExecutionStatus, Operation, SupersededFor
 from workflow_engine.execution.superseding import (
@@ -128,8 +128,9 @@ class Reopening:
     def _walk(self, version: int, journal: Sequence[JournalEntry], visits: Mapping[str, int]) -> Walk:
         return Walk.replay(self._graph(version), self._snapshot.trigger_node_id, journal, visits)
 
-    def _due(self, version: int, walk: Walk) -> Node | None:
-        return self._graph(version).nodes[walk.due[0]] if walk.due else None
+    def _due(self, version: int, walk: Walk) -> Route | None:
+        workflow = self._workflows.get(self._snapshot.workflow_id, version)
+        return workflow.route(walk.due[0]) if walk.due else None
 
     def _graph(self, version: int) -> Graph:
         return self._workflows.get(self._snapshot.workflow_id, version).graph

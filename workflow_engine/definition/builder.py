@@ -285,6 +285,26 @@ class WorkflowBuilder:
         config = {"function": _function_name(function)} | _given(arguments=arguments)
         return self._add(id, "action/python", config, None, options)
 
+    def celery_task(
+        self,
+        id: str,
+        task: str | Any,
+        *,
+        args: Sequence[Any] | str | None = None,
+        kwargs: Mapping[str, Any] | str | None = None,
+        headers: Mapping[str, Any] | str | None = None,
+        serialize: Literal["json", "kombu"] | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> BuiltNode:
+        """Add a Celery task, unchanged: its name, or the task itself."""
+        config = {"task": _task_name(task)} | _given(
+            args=list(args) if isinstance(args, Sequence) and not isinstance(args, str) else args,
+            kwargs=kwargs,
+            headers=headers,
+            serialize=serialize,
+        )
+        return self._add(id, "action/celery-task", config, (ORDINARY,), options)
+
     def api_call(
         self,
         id: str,
@@ -451,6 +471,13 @@ def _several(target: BuiltNode | Sequence[BuiltNode]) -> Sequence[BuiltNode]:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _task_name(task: Any) -> str:
+    name = task if isinstance(task, str) else getattr(task, "name", None)
+    if not isinstance(name, str):
+        raise TypeError(f"{task!r} is not a Celery task; give the task, or its name")
+    return name
 
 
 def _function_name(function: str | Callable[..., Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from workflow_engine.broker.dispatcher import CeleryDispatcher, Dispatcher, producer_app
 from workflow_engine.broker.queue_looks import QueueLooks
+from workflow_engine.broker.tasks import Tasks
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
@@ -48,6 +49,7 @@ class Engine:
 
     settings: Settings
     registry: NodeRegistry
+    tasks: Tasks
     database: Database
     state: ExecutionStateService
     moves: OperatorMoves
@@ -74,6 +76,11 @@ class Engine:
     presence: Presence
     executor: WorkflowExecutor
 
+    @property
+    def code(self) -> frozenset[str]:
+        """The names of all code that a node may need and that is here: node types, functions and tasks."""
+        return self.registry.names | self.tasks.names
+
     @classmethod
     def assemble(
         cls, settings: Settings | None = None, *, app: Any = None, dispatcher: Dispatcher | None = None
@@ -94,7 +101,8 @@ class Engine:
         children = Children(database, claim_lease=lease)
         deployments = Deployments(database, queue=settings.queue)
         stores = Stores(state, waits, cache, locks, children, deployments)
-        workflows = CompiledWorkflows(state.load_definition, registry)
+        tasks = Tasks(app)
+        workflows = CompiledWorkflows(state.load_definition, registry, tasks.route)
         app = app or producer_app(settings)
         dispatcher = dispatcher or CeleryDispatcher(app, settings.redis_url)
         queue_looks = QueueLooks(app)
@@ -103,6 +111,7 @@ class Engine:
         return cls(
             settings=settings,
             registry=registry,
+            tasks=tasks,
             database=database,
             state=state,
             moves=OperatorMoves(database, claim_lease=lease, event_retention=retention),

@@ -161,7 +161,7 @@ class ChildExecutions:
     ) -> NewExecution:
         trigger = compiled.graph.nodes[trigger_node_id]
         due = Walk.start(compiled.graph, trigger_node_id).due
-        first = compiled.graph.nodes[due[0]] if due else None
+        first = compiled.route(due[0]) if due else None
         limits = (compiled.workflow.settings.timeout, wanted.timeout)
         encoded, encoded_variables = encode(data), encode(dict(variables))
         for part, name in ((encoded, "data"), (encoded_variables, "variables")):

@@ -192,7 +192,7 @@ class Hop:
         `timeout` is the number of seconds that a node waits for a worker that has its code.
         """
         node, error, status = self.node, outcome.error, _status_after(walk, outcome)
-        due = self.workflow.graph.nodes[walk.due[0]] if walk.due else None
+        due = self.workflow.route(walk.due[0]) if walk.due else None
         return NodeCommit(
             execution_id=self.execution_id,
             fence=self.cached.fence,

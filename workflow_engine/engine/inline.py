@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
-from workflow_engine.definition.workflow import Node
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.errors import UnknownNodeType
+from workflow_engine.execution.messages import Route
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.redis.lock import DistributedLockService
 
@@ -35,14 +36,13 @@ class Slice:
         if time.monotonic() >= self._ends or not self._locks.holds(done.hop.claim):
             return None
         node = workflow.graph.nodes[done.walk.due[0]]
-        if node.timeout is not None or _has_queue_of_its_own(node) or _has_queue_of_its_own(done.hop.node):
+        if any(_has_queue_of_its_own(workflow.route(each.id)) for each in (node, done.hop.node)):
             return None
-        try:
-            workflow.node(node.id)
-        except UnknownNodeType:
-            return None
-        return done.hop.following(node, done.outcome, done.walk, result)
+        with suppress(UnknownNodeType):
+            if workflow.node(node.id).limits.hard is None:
+                return done.hop.following(node, done.outcome, done.walk, result)
+        return None
 
 
-def _has_queue_of_its_own(node: Node) -> bool:
-    return node.queue is not None or node.priority is not None
+def _has_queue_of_its_own(route: Route) -> bool:
+    return route.queue is not None or route.priority is not None

@@ -232,11 +232,11 @@ class Publisher:
 
     def _dispatch(self, envelope: Envelope, node_id: str) -> Dispatch:
         workflow = envelope.workflow
-        node, settings = workflow.graph.nodes[node_id], self._settings
-        priorities = (node.priority, envelope.priority, settings.node_priority)
+        route, settings = workflow.route(node_id), self._settings
+        priorities = (route.priority, envelope.priority, settings.node_priority)
         return Dispatch(
             HopMessage(envelope.execution_id, workflow.workflow.id, workflow.version, node_id, envelope.seq),
-            queue=node.queue or envelope.queue or settings.queue,
+            queue=route.queue or envelope.queue or settings.queue,
             priority=next(number for number in priorities if number is not None),
             committed_at=envelope.committed_at,
         )

@@ -70,6 +70,14 @@ def _invalid(body: Mapping[str, Any]) -> InvalidMessage:
 
 
 @dataclass(frozen=True)
+class Route:
+    """Where the messages of a node go; None: where those of its execution go."""
+
+    queue: str | None = None
+    priority: int | None = None
+
+
+@dataclass(frozen=True)
 class QueuedMessage:
     """A message as it is pushed, on the left, onto a list of Redis."""
 

@@ -66,7 +66,7 @@ class Timekeeping:
         """
         try:
             with outages.watch("wake waits and fire schedules"):
-                return self._serve(self._engine.due_times.next(self._engine.registry.names))
+                return self._serve(self._engine.due_times.next(self._engine.code))
         except (BackingServiceUnavailable, DatabaseOutdated):
             return LONGEST_PAUSE
 
@@ -125,7 +125,7 @@ class Timekeeping:
         return min(max(due.soonest, SHORTEST_PAUSE), LONGEST_PAUSE)
 
     def _wake_waits(self) -> int:
-        due = self._engine.waits.claim_due(BATCH, self._engine.registry.names)
+        due = self._engine.waits.claim_due(BATCH, self._engine.code)
         try:
             queued = retry_unavailable(
                 lambda: self._engine.publisher.wake_unless_queued(due),

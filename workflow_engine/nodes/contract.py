@@ -91,6 +91,25 @@ class Extra:
         return f"{DISTRIBUTION}[{self.name}]"
 
 
+class NodeTimedOut(Exception):
+    """Raised inside a node that has run for as long as it may."""
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """How long one attempt of a node may run, in seconds; None: no limit."""
+
+    hard: float | None = None
+    soft: float | None = None
+    """When `soft_error` is raised inside the node, which may clean up until the hard limit."""
+    soft_error: type[Exception] = NodeTimedOut
+
+
+def without_limits(config: Mapping[str, Any]) -> TimeLimits:
+    """Return the time limits of a node whose code brings none along."""
+    return TimeLimits()
+
+
 @dataclass(frozen=True)
 class NodeType:
     """A registered kind of node: how its config looks, how it leaves, and what runs."""
@@ -114,6 +133,8 @@ class NodeType:
     """
     description: str = ""
     extra: Extra | None = None
+    limits: Callable[[Mapping[str, Any]], TimeLimits] = without_limits
+    """Returns the time limits that its code brings along; the `timeout` of a node takes precedence."""
 
     @property
     def kind(self) -> str:
@@ -136,7 +157,6 @@ class NodeType:
 
 
 KNOWN_KINDS_OF_LATER_RELEASES = (
-    "action/celery-task",
     "action/publish-event",
     "action/send-email",
     "action/send-webhook",

@@ -9,7 +9,7 @@ import importlib.metadata
 from collections.abc import Sequence
 
 from workflow_engine.errors import ModuleFailed
-from workflow_engine.nodes.action import api_call, function, python
+from workflow_engine.nodes.action import api_call, celery_task, function, python
 from workflow_engine.nodes.contract import NodeType
 from workflow_engine.nodes.logic import (
     condition,
@@ -43,6 +43,7 @@ BUILT_IN = (
     loop.NODE_TYPE,
     function.NODE_TYPE,
     python.NODE_TYPE,
+    celery_task.NODE_TYPE,
     api_call.NODE_TYPE,
 )
 

@@ -116,6 +116,8 @@ class NodeExecutionResult:
     variables: Mapping[str, Any] = field(default_factory=dict)
     error: NodeError | None = None
     wait: Wait | None = None
+    retry_in: float | None = None
+    """After a failure whose code decides by itself on another attempt: the seconds until then."""
 
 
 def success(

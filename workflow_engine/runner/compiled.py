@@ -10,16 +10,20 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workflow_engine.definition.body import SEPARATOR, TRIGGER_ID, body_of, workflow_of
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Node, Workflow
 from workflow_engine.errors import ExpressionError, UnknownNodeType, WorkflowNotFound
+from workflow_engine.execution.messages import Route
 from workflow_engine.expressions import Scope, Template, compile_template
-from workflow_engine.nodes.contract import NodeType
+from workflow_engine.nodes.action.celery_task import task_of
+from workflow_engine.nodes.contract import NodeType, TimeLimits
 from workflow_engine.nodes.registry import NodeRegistry
+
+RouteOfTask = Callable[[str], Route]
 
 WORKFLOWS_KEPT = 500
 """Workflow versions that stay compiled, the most recently used; any other is compiled again when needed."""
@@ -40,11 +44,21 @@ class CompiledNode:
     required: int | None = None
     """How many branches have to arrive, for a merge with `require`."""
 
+    @functools.cached_property
+    def limits(self) -> TimeLimits:
+        """How long an attempt may run: the node's `timeout`, else what its code brings along."""
+        limits = self.node_type.limits(self.config)
+        return limits if self.node.timeout is None else replace(limits, hard=self.node.timeout)
+
     def evaluate(self, scope: Scope) -> Any:
         """Return the config for the executor: expressions evaluated, verbatim keys as written."""
         evaluated = self.template.evaluate(scope)
         verbatim = self.node_type.verbatim
         return {**evaluated, **{key: self.config[key] for key in self.config if key in verbatim}}
+
+
+def _of_its_execution(task: str) -> Route:
+    return Route()
 
 
 @dataclass(frozen=True)
@@ -57,12 +71,21 @@ class CompiledWorkflow:
     registry: NodeRegistry
     is_body: bool = False
     """Whether it is the body of a node, whose values come from outside with the data of its trigger."""
+    route_of_task: RouteOfTask = _of_its_execution
+    """Returns where Celery would send a task of this name."""
     _nodes: dict[str, CompiledNode] = field(default_factory=dict)
     _bodies: dict[str, CompiledWorkflow] = field(default_factory=dict)
+    _routes: dict[str, Route] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, workflow: Workflow, version: int, registry: NodeRegistry) -> CompiledWorkflow:
-        return cls(workflow, version, Graph.of(workflow), registry)
+    def of(
+        cls,
+        workflow: Workflow,
+        version: int,
+        registry: NodeRegistry,
+        route_of_task: RouteOfTask = _of_its_execution,
+    ) -> CompiledWorkflow:
+        return cls(workflow, version, Graph.of(workflow), registry, route_of_task=route_of_task)
 
     @property
     def is_inline(self) -> bool:
@@ -83,6 +106,16 @@ class CompiledWorkflow:
             compiled = self._nodes[node_id] = self._compile(self.graph.nodes[node_id])
         return compiled
 
+    def route(self, node_id: str) -> Route:
+        """Return the queue and priority of a node: its own, else those of the Celery task that it runs."""
+        if (route := self._routes.get(node_id)) is None:
+            node = self.graph.nodes[node_id]
+            task = task_of(node)
+            by_task = self.route_of_task(task) if task is not None else Route()
+            priority = node.priority if node.priority is not None else by_task.priority
+            route = self._routes[node_id] = Route(node.queue or by_task.queue, priority)
+        return route
+
     def trigger(self, wanted: str | None = None) -> str:
         """Return the trigger node of this id, or the only one. Raises `WorkflowNotFound`."""
         triggers, workflow_id = self.graph.triggers, self.workflow.id
@@ -102,7 +135,12 @@ class CompiledWorkflow:
         if (compiled := self._bodies.get(node_id)) is None:
             workflow = workflow_of(self.workflow, self.graph.nodes[node_id])
             compiled = CompiledWorkflow(
-                workflow, self.version, Graph.of(workflow), self.registry, is_body=True
+                workflow,
+                self.version,
+                Graph.of(workflow),
+                self.registry,
+                is_body=True,
+                route_of_task=self.route_of_task,
             )
             self._bodies[node_id] = compiled
         return compiled
@@ -160,10 +198,14 @@ class CompiledWorkflows:
     """The compiled workflows of one process, loaded from the stored definitions when needed."""
 
     def __init__(
-        self, load_definition: Callable[[str, int], dict[str, Any] | None], registry: NodeRegistry
+        self,
+        load_definition: Callable[[str, int], dict[str, Any] | None],
+        registry: NodeRegistry,
+        route_of_task: RouteOfTask = _of_its_execution,
     ) -> None:
         self._load_definition = load_definition
         self._registry = registry
+        self._route_of_task = route_of_task
         self._kept: OrderedDict[tuple[str, int], CompiledWorkflow] = OrderedDict()
 
     def get(self, workflow_id: str, version: int) -> CompiledWorkflow:
@@ -184,7 +226,9 @@ class CompiledWorkflows:
             content = self._load_definition(workflow_id, version)
             if content is None:
                 raise WorkflowNotFound(f"version {version} of workflow {workflow_id!r} is not deployed")
-            compiled = CompiledWorkflow.of(Workflow.from_stored(content), version, self._registry)
+            compiled = CompiledWorkflow.of(
+                Workflow.from_stored(content), version, self._registry, self._route_of_task
+            )
             self._kept[key] = compiled
             if len(self._kept) > WORKFLOWS_KEPT:
                 self._kept.popitem(last=False)

@@ -29,7 +29,7 @@ from workflow_engine.expressions import Scope, Template
 from workflow_engine.expressions.secrets import Secrets
 from workflow_engine.json_values import check_size, encode, normalise, storable_text
 from workflow_engine.nodes.children import Children
-from workflow_engine.nodes.contract import ResumableExecutor
+from workflow_engine.nodes.contract import NodeTimedOut, ResumableExecutor
 from workflow_engine.nodes.raised import Raised
 from workflow_engine.nodes.results import (
     NodeError,
@@ -44,7 +44,7 @@ from workflow_engine.paths import at
 from workflow_engine.runner.compiled import CompiledNode
 from workflow_engine.runner.interruption import call_interruptibly, causes, order_behind
 from workflow_engine.runner.retry_policy import next_attempt
-from workflow_engine.runner.time_limit import NodeTimedOut, with_time_limit
+from workflow_engine.runner.time_limit import with_time_limit
 
 TIMEOUT = "TIMEOUT"
 """The type of the error of a node that ran too long."""
@@ -166,7 +166,8 @@ def _execute(
         return call_interruptibly(token, lambda: _call(compiled, node_data, context))
 
     try:
-        result = with_time_limit(compiled.node.timeout, call)
+        limits = compiled.limits
+        result = with_time_limit(limits.hard, call, soft=limits.soft, soft_error=limits.soft_error)
     except (UnknownNodeType, ContextUnavailable):
         raise
     except BaseException as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
@@ -192,7 +193,10 @@ def _failure_of(error: BaseException) -> NodeExecutionResult:
         if isinstance(each, NodeTimedOut):
             return _with_error(failure_of(each), type=TIMEOUT)
         if type(each).__name__ == "SoftTimeLimitExceeded":
-            soft = "the node ran for longer than Celery's soft time limit (`task_soft_time_limit`)"
+            soft = (
+                "the node ran for longer than a soft time limit of Celery's (`task_soft_time_limit`, or "
+                "`soft_time_limit` of the task that it runs)"
+            )
             return _with_error(failure_of(each), message=soft)
     return failure_of(error)
 
@@ -259,6 +263,9 @@ def _outcome(
 ) -> Outcome:
     if result.error is not None:
         error = _storable_error(result.error, secrets)
+        if result.retry_in is not None:
+            wait = round(result.retry_in * 1000)
+            return Outcome(NodeStatus.RETRYING, error=error, retry_in_ms=wait)
         return attempt_failure_outcome(compiled.node, graph, error, context.attempt, context.failures)
     if result.wait is not None:
         _check_no_secrets(result.wait, secrets)

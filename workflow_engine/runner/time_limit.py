@@ -27,6 +27,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from workflow_engine.nodes.contract import NodeTimedOut
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
@@ -57,40 +58,52 @@ def weakness_of_pool(name: str) -> str | None:
     return WEAKNESSES.get(name)
 
 
-class NodeTimedOut(Exception):
-    """Raised inside a node that has run for as long as it may."""
-
-
-def with_time_limit(seconds: float | None, call: Callable[[], Result]) -> Result:
+def with_time_limit(
+    seconds: float | None,
+    call: Callable[[], Result],
+    *,
+    soft: float | None = None,
+    soft_error: type[Exception] = NodeTimedOut,
+) -> Result:
     """Call; raise `NodeTimedOut` inside the call after `seconds`, and end the process `GRACE` seconds later.
 
+    `soft` seconds after the beginning, `soft_error` is raised inside the call, which may then go on.
+
     Only the main thread of a process can have an alarm. Elsewhere the call runs in a thread of its own,
-    which is left behind after `GRACE` seconds, and the caller gets `NodeTimedOut`.
+    which is left behind after `GRACE` seconds, and the caller gets `NodeTimedOut`; `soft` has no effect.
     """
-    if seconds is None:
+    if seconds is None and not soft:
         return call()
     if threading.current_thread() is not threading.main_thread():
-        return _ThreadedCall(seconds, call).result()
-    is_armed = True
+        return call() if seconds is None else _ThreadedCall(seconds, call).result()
+    alarms: list[tuple[float, Exception]] = []
+    if soft and (seconds is None or soft < seconds):
+        alarms.append((soft, soft_error()))
+    if seconds is not None:
+        alarms.append((seconds, NodeTimedOut(timeout_message(seconds))))
 
     def ring(signum: int, frame: FrameType | None) -> None:
-        nonlocal is_armed
-        if is_armed:
-            is_armed = False
-            raise NodeTimedOut(timeout_message(seconds))
+        if alarms:
+            _, error = alarms.pop(0)
+            if alarms:
+                left = alarms[0][0] - (time.monotonic() - started)
+                signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+            raise error
 
     started = time.monotonic()
     others, interval = 0.0, 0.0
     before = signal.signal(signal.SIGALRM, ring)
     try:
         try:
-            others, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
-            # Celery replaces sys.stderr by a log, which has no file to write to without the interpreter.
-            faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__ or sys.stderr)
+            others, interval = signal.setitimer(signal.ITIMER_REAL, alarms[0][0])
+            if seconds is not None:
+                # Celery replaces sys.stderr by a log, which has no file to write to without the interpreter.
+                stderr = sys.__stderr__ or sys.stderr
+                faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=stderr)
             return call()
         finally:
-            # It rings at most once: if not before this line, then never, and cannot interrupt what follows.
-            is_armed = False
+            # If one did not ring before this line, it never does, and cannot interrupt what follows.
+            alarms.clear()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()

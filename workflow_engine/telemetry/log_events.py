@@ -31,6 +31,7 @@ class LogEvent(StrEnum):
     NODE_INTERRUPTED = "node_interrupted"
     NODE_LEFT_BEHIND = "node_left_behind"
     CODE_MISSING = "code_missing"
+    TASK_NOT_ROUTED = "task_not_routed"
     INLINE_RUN_CUT_SHORT = "inline_run_cut_short"
     CONTEXT_DISCARDED = "context_discarded"
     CONTEXT_NOT_CACHED = "context_not_cached"

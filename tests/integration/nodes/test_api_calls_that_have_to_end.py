@@ -22,8 +22,9 @@ from support.node_runs import Call, error_of
 from workflow_engine.execution.context import ExecutionContext
 from workflow_engine.nodes.action.api_call import NODE_TYPE
 from workflow_engine.nodes.action.http import exchange
+from workflow_engine.nodes.contract import NodeTimedOut
 from workflow_engine.runner.interruption import call_interruptibly, interrupt
-from workflow_engine.runner.time_limit import NodeTimedOut, with_time_limit
+from workflow_engine.runner.time_limit import with_time_limit
 
 # -- bounds ----------------------------------------------------------------------------------------------
 

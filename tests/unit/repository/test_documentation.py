@@ -23,6 +23,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NODE = re.compile(r'^@node\("([\w.]+)".*\)\ndef \w+\(([^)]*)\)', re.MULTILINE)
 ID = re.compile(r"^id: (\S+)", re.MULTILINE)
+TEST = re.compile(r"^def (test_\w+)", re.MULTILINE)
 YAML = re.compile(r"^```yaml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -51,7 +52,14 @@ def test_no_document_holds_two_versions_of_itself(document: Path) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/first-node.md", "docs/workflows.md", "docs/operations.md", "docs/coming-from.md"],
+    [
+        "README.md",
+        "docs/first-node.md",
+        "docs/workflows.md",
+        "docs/celery-tasks.md",
+        "docs/operations.md",
+        "docs/coming-from.md",
+    ],
 )
 def test_every_whole_workflow_in_a_document_is_valid(document: str, registry: NodeRegistry) -> None:
     definitions = [text for text in YAML.findall((ROOT / document).read_text()) if "nodes:" in text]
@@ -84,6 +92,16 @@ def test_the_same_workflow_in_python_gives_exactly_the_same_definition(
     exec(in_python.partition("client =")[0], names)
 
     assert names["flow"].build().content_hash() == validate_text(in_yaml, registry).content_hash()
+
+
+def test_every_feature_of_a_celery_task_names_a_test_that_exists() -> None:
+    _, _, table = (ROOT / "docs/celery-tasks.md").read_text().partition("## Every feature of a task")
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    existing = {name for file in ROOT.glob("tests/**/test_*.py") for name in TEST.findall(file.read_text())}
+
+    named = [re.findall(r"`(test_\w+)` \|$", row) for row in rows]
+    assert len(rows) > 25
+    assert [row for row, names in zip(rows, named, strict=True) if not set(names) & existing] == []
 
 
 def test_a_function_takes_the_same_arguments_in_every_document() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from workflow_engine.nodes.contract import NodeTimedOut
 from workflow_engine.runner import time_limit
-from workflow_engine.runner.time_limit import NodeTimedOut, weakness_of_pool, with_time_limit
+from workflow_engine.runner.time_limit import weakness_of_pool, with_time_limit
 
 
 def test_a_node_that_runs_too_long_is_interrupted() -> None:
@@ -181,3 +182,25 @@ def test_a_node_that_ignores_the_alarm_loses_its_process_even_while_it_holds_the
     assert ended.returncode == 1
     assert "Timeout" in ended.stderr
     assert time.monotonic() - started < 15
+
+
+def test_a_soft_limit_is_raised_inside_the_call_which_may_go_on_until_the_hard_one() -> None:
+    def tidy_up() -> str:
+        with suppress(InterruptedError):
+            time.sleep(5)
+        return "tidied up"
+
+    def ignore() -> None:
+        with suppress(InterruptedError):
+            time.sleep(5)
+        time.sleep(5)
+
+    assert with_time_limit(5, tidy_up, soft=0.05, soft_error=InterruptedError) == "tidied up"
+    assert with_time_limit(None, tidy_up, soft=0.05, soft_error=InterruptedError) == "tidied up"
+    with pytest.raises(NodeTimedOut, match=r"longer than its timeout of 0\.15 s"):
+        with_time_limit(0.15, ignore, soft=0.05, soft_error=InterruptedError)
+
+
+def test_a_soft_limit_that_is_no_shorter_than_the_hard_one_has_no_effect() -> None:
+    with pytest.raises(NodeTimedOut):
+        with_time_limit(0.05, lambda: time.sleep(5), soft=0.05, soft_error=InterruptedError)

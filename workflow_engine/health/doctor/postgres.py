@@ -47,9 +47,9 @@ WITH RECURSIVE nodes AS (
             THEN n #> '{config,body,nodes}' ELSE '[]' END) inside
 )
 SELECT DISTINCT id, n ->> 'type', n ->> 'subType', n -> 'config' ->> 'function', n ->> 'queue',
-    CASE WHEN n ->> 'type' <> 'logic' THEN (n ->> 'timeout')::float END
+    CASE WHEN n ->> 'type' <> 'logic' THEN (n ->> 'timeout')::float END, n -> 'config' ->> 'task'
 FROM nodes
-ORDER BY 1, 2, 3, 4, 5, 6
+ORDER BY 1, 2, 3, 4, 5, 6, 7
 """
 
 
@@ -74,12 +74,19 @@ class CodeInUse:
     queue: str | None
     timeout: float | None = None
     """Seconds that an attempt may take; None: no limit."""
+    named_task: str | None = None
+    """The `task` of its config."""
+
+    @property
+    def task(self) -> str | None:
+        """The Celery task that it runs, for `action/celery-task`."""
+        return self.named_task if f"{self.type}/{self.sub_type}" == "action/celery-task" else None
 
     @property
     def name(self) -> str:
-        """What a worker needs to run the node: the function it calls, or its type."""
+        """What a worker needs to run the node: the function it calls, its task, or its type."""
         kind = f"{self.type}/{self.sub_type}"
-        return self.function if kind == "action/python" and self.function else kind
+        return self.task or (self.function if kind == "action/python" and self.function else kind)
 
 
 @dataclass(frozen=True)

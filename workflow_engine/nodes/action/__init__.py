@@ -2,5 +2,6 @@
 
 - `function`: evaluates an expression
 - `python`: calls a registered function
+- `celery_task`: runs a registered Celery task, with what `tasks/` has for it
 - `api_call`: sends an HTTP request, with what `http/` has for it
 """

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from workflow_engine.definition.workflow import Node
 from workflow_engine.execution.ids import checked_id
+from workflow_engine.execution.messages import Route
 from workflow_engine.execution.records import FollowUps
 from workflow_engine.execution.states import ExecutionStatus, SupersededFor
 from workflow_engine.execution.walk import JournalEntry
@@ -96,8 +96,8 @@ class Change:
     superseded_for: SupersededFor | None = None
     waiting: Sequence[int] = ()
     """Journal rows whose waits are open from now on."""
-    due: Node | None = None
-    """The node that is due next, if the execution goes on."""
+    due: Route | None = None
+    """The route of the node that is due next, if the execution goes on."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

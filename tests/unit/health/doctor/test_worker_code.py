@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from support.findings import judged_workers, not_ok, worker_that_knows
+import dataclasses
+
+from support.findings import advice, judged_workers, not_ok, reporting, worker_that_knows
+from workflow_engine.broker.inspection import WorkerReport
 from workflow_engine.health.doctor import Severity
 from workflow_engine.health.doctor.postgres import CodeInUse
 
@@ -51,3 +54,41 @@ def test_code_that_some_workers_lack_is_worth_a_warning() -> None:
     answers = [finding.answer for finding in found]
     assert "not all: action/shop.charge is missing on old" in answers
     assert "no: 1 on old, b; 2 on new" in answers
+
+
+CHARGE = (CodeInUse("order", "action", "celery-task", None, None, named_task="shop.charge"),)
+
+
+def with_tasks(report: WorkerReport, **options: str) -> WorkerReport:
+    """Return this worker with the task, which has these options."""
+    return dataclasses.replace(report, tasks={**report.tasks, "shop.charge": options})
+
+
+def test_a_task_that_no_worker_has_is_a_problem() -> None:
+    found = judged_workers(reporting("a"), code=CHARGE)
+
+    ((question, severity),) = not_ok(found)
+    assert (question, severity) == ("Do the workers have the code of deployed workflows?", Severity.PROBLEM)
+    (advised,) = advice(found, Severity.PROBLEM)
+    assert advised.startswith("none has shop.charge, which order needs → import its module in the Celery app")
+
+
+def test_a_task_may_be_on_the_workers_of_its_own_queue_only() -> None:
+    payments = dataclasses.replace(
+        with_tasks(reporting("b"), acks_late="True"), queues=frozenset({"payments"})
+    )
+
+    assert not_ok(judged_workers(reporting("a"), payments, code=CHARGE)) == []
+
+
+def test_options_of_a_task_that_do_not_apply_to_its_node_are_worth_a_warning() -> None:
+    found = judged_workers(with_tasks(reporting("a"), rate_limit="10/m", expires="60"), code=CHARGE)
+
+    (advised,) = advice(found, Severity.WARNING)
+    assert advised.startswith("not those of shop.charge (rate_limit=10/m, expires=60) → a node is neither")
+
+
+def test_a_task_that_would_not_run_again_as_a_task_is_named() -> None:
+    answers = [finding.answer for finding in judged_workers(with_tasks(reporting("a")), code=CHARGE)]
+
+    assert any(answer.startswith("yes; shop.charge would not run again as a task") for answer in answers)

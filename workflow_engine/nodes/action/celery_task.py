@@ -1,0 +1,110 @@
+"""`action/celery-task`: runs a registered Celery task, unchanged, by its name.
+
+The config is checked without the task: a producer has no tasks, and a worker that lacks one raises
+`UnknownNodeType`, which is no failure of the node. Celery is imported where a task runs, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from workflow_engine.definition.problems import short_repr
+from workflow_engine.definition.workflow import Node
+from workflow_engine.errors import InvalidValue
+from workflow_engine.execution.context import ExecutionContext
+from workflow_engine.json_values import normalise
+from workflow_engine.nodes.config_fields import ConstantText, ObjectOrExpression, has_expression
+from workflow_engine.nodes.contract import Config, NodeType, TimeLimits
+from workflow_engine.nodes.results import NodeExecutionResult, failure, success
+
+KIND = "action/celery-task"
+LONGEST_NAME = 300
+
+
+def _list_or_expression(value: Any) -> Any:
+    if isinstance(value, list) or (isinstance(value, str) and has_expression(value)):
+        return value
+    raise ValueError("must be a list of values, or an expression that is one")
+
+
+class CeleryTaskConfig(Config):
+    """Config of `action/celery-task`."""
+
+    task: ConstantText = Field(
+        min_length=1, max_length=LONGEST_NAME, description="the name under which the task is registered"
+    )
+    args: Annotated[
+        Any, AfterValidator(_list_or_expression), WithJsonSchema({"type": ["array", "string"]})
+    ] = Field(
+        default_factory=list,
+        description="its positional arguments, with expressions, or one expression that is a list",
+    )
+    kwargs: ObjectOrExpression = Field(
+        default_factory=dict,
+        description="its keyword arguments by name, with expressions, or one expression that is an object",
+    )
+    headers: ObjectOrExpression = Field(
+        default_factory=dict, description="headers by name, which the task finds in `self.request`"
+    )
+    serialize: Literal["json", "kombu"] = Field(
+        "json",
+        description="`kombu` keeps datetimes, UUIDs, Decimals and bytes, in arguments as in the output",
+    )
+
+
+class CeleryTask:
+    """Runs the task that its config names, with the arguments given there."""
+
+    def execute(self, node_id: str, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+        from workflow_engine.nodes.action.tasks.runs import run_task
+        from workflow_engine.nodes.action.tasks.values import from_kombus_types, with_kombus_types
+
+        args, kwargs = node_data.get("args", []), node_data.get("kwargs", {})
+        headers = node_data.get("headers", {})
+        for name, value, type_, what in (
+            ("args", args, list, "a list"),
+            ("kwargs", kwargs, dict, "an object of names and values"),
+            ("headers", headers, dict, "an object of names and values"),
+        ):
+            if not isinstance(value, type_):
+                return failure("WRONG_ARGUMENTS", f"{name} must be {what}, not {short_repr(value)}")
+        has_kombus_types = node_data.get("serialize") == "kombu"
+        if has_kombus_types:
+            args, kwargs = from_kombus_types(args), from_kombus_types(kwargs)
+        result = run_task(node_data["task"], args, kwargs, context, headers)
+        if result.kind != "success":
+            return result
+        if has_kombus_types:
+            return success(with_kombus_types(result.output))
+        try:
+            return success(normalise(result.output, "output"))
+        except InvalidValue as refusal:
+            raise InvalidValue(
+                refusal.path,
+                f"{refusal.message}; with `serialize: kombu` the node keeps datetimes, UUIDs and Decimals",
+            ) from None
+
+
+def task_of(node: Node) -> str | None:
+    """Return the name of the Celery task that a node runs; None for a node of another type."""
+    name = node.config.get("task") if node.kind == KIND else None
+    return name if isinstance(name, str) else None
+
+
+def _limits(config: Mapping[str, Any]) -> TimeLimits:
+    from workflow_engine.nodes.action.tasks.runs import limits_of
+
+    return limits_of(config["task"])
+
+
+NODE_TYPE = NodeType(
+    "action",
+    "celery-task",
+    CeleryTask(),
+    CeleryTaskConfig,
+    limits=_limits,
+    description="Runs a registered Celery task, unchanged.",
+)
