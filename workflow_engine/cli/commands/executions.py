@@ -285,7 +285,8 @@ def show(invocation: Invocation, execution: str, with_context: bool) -> None:
         engine.queries.child_counts(found.id),
     )
     variables = context["variables"] if context else None
-    invocation.output(_view_value(view, context), *draw(view, variables, invocation.console.width))
+    hint = () if found.is_finished else ("", f"Why is it there? workflow-engine explain {found.id}")
+    invocation.output(_view_value(view, context), *draw(view, variables, invocation.console.width), *hint)
 
 
 def _runs(engine: Engine, execution_id: str) -> list[Run]:

@@ -91,8 +91,10 @@ def _unasked(unasked: Any) -> Iterator[Text]:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else compact_json(value)
-    return sanitise(text).replace("\n", " ")
+    """Return a value on one line; text stands without quotes, unless it has to be cut off."""
+    text = compact_json(value)
+    is_whole = isinstance(value, str) and len(text) == len(value) + 2
+    return text[1:-1] if is_whole else text
 
 
 def _drawn_overview(overview: Overview) -> Iterator[Text]:

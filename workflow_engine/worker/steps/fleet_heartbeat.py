@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -54,14 +55,13 @@ class FleetHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery h
         worker_shutdown.connect(self._finish)
 
     def _beat(self, heartbeats: WorkerHeartbeats, queues: ConsumedQueues, worker: Any) -> None:
-        while not self._has_ended.is_set():
+        last = -INTERVAL
+        while not self._has_ended.wait(LOOK):
             try:
                 has_changed = queues.look()
-                self._report(heartbeats, queues, worker)
-                waited = 0.0
-                while not has_changed and waited < INTERVAL and not self._has_ended.wait(LOOK):
-                    waited += LOOK
-                    has_changed = queues.look()
+                if queues.known and (has_changed or time.monotonic() - last > INTERVAL):
+                    self._report(heartbeats, queues, worker)
+                    last = time.monotonic()
             except CacheUnavailable:
                 # The timekeeper says that Redis is away.
                 self._has_ended.wait(INTERVAL)
@@ -104,22 +104,23 @@ class ConsumedQueues:
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
-        self._known: frozenset[str] = frozenset(worker.app.amqp.queues.consume_from)
-        self.consumed = self._known
+        self.consumed: frozenset[str] = frozenset()
+        self.known: frozenset[str] = frozenset()
+        """All that it has consumed since its start."""
 
     @property
     def cancelled(self) -> frozenset[str]:
-        return self._known - self.consumed
+        return self.known - self.consumed
 
     def look(self) -> bool:
         """Return whether the worker consumes other queues than at the last look.
 
-        While it connects to its broker it consumes what it has consumed before.
+        While it connects to its broker, those that it consumed before count.
         """
         consumer = getattr(self._worker, "consumer", None)
         if consumer is None or getattr(consumer, "task_consumer", None) is None:
             return False
         before = self.consumed
         self.consumed = frozenset(consumed_queues(self._worker))
-        self._known |= self.consumed
+        self.known |= self.consumed
         return self.consumed != before
