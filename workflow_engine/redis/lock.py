@@ -111,7 +111,7 @@ class Hold:
     """The seconds left at which its holder has to have renewed it, if it lives."""
 
     @property
-    def is_abandoned(self) -> bool:
+    def is_unrenewed(self) -> bool:
         """Its holder has missed a renewal: the process is gone, frozen, or cannot reach Redis."""
         return self.seconds_left < self.renewal_due
 
@@ -267,27 +267,18 @@ class DistributedLockService:
         return [holder for holder in holders if holder is not None]
 
     def holds_of(self, execution_ids: Sequence[str]) -> dict[str, list[Hold]]:
-        """Return who holds the locks of those of these executions that are locked; three calls in all."""
-        with redis_errors():
-            pipeline = self._client.pipeline(transaction=False)
-            for execution_id in execution_ids:
-                pipeline.zrange(self._keys.in_hand(execution_id), 0, -1)
-            in_hand = pipeline.execute() if execution_ids else []
-        places = [
-            (execution_id, place)
-            for execution_id, node_ids in zip(execution_ids, in_hand, strict=True)
-            for place in ("", *(node_id.decode() for node_id in node_ids))
-        ]
-        keys = [self._keys.lock(execution_id, place) for execution_id, place in places]
-        values = self._servers.values_of(keys) if keys else []
+        """Return who holds the locks of those of these executions that are locked; three round trips."""
         held = [
-            (key, execution_id, holder)
-            for key, (execution_id, _), value in zip(keys, places, values, strict=True)
-            if value is not None and (holder := Holder.from_value(value)) is not None
+            (execution_id, holder)
+            for execution_id, values in zip(execution_ids, self.held_values(execution_ids), strict=True)
+            for value in values
+            if (holder := Holder.from_value(value)) is not None
         ]
-        left = self._servers.seconds_left([key for key, _, _ in held]) if held else []
+        keys = [self._keys.lock(execution_id, holder.place) for execution_id, holder in held]
         found: dict[str, list[Hold]] = {}
-        for (_, execution_id, holder), seconds in zip(held, left, strict=True):
+        for (execution_id, holder), seconds in zip(
+            held, self._servers.seconds_left(keys) if keys else [], strict=True
+        ):
             found.setdefault(execution_id, []).append(Hold(holder, seconds, self._renewal_due))
         return found
 

@@ -84,6 +84,14 @@ class Introduction:
                 connection.read_response()
 
 
+def name_connection(connection: Any) -> None:
+    """Name a new connection after this process, for a client that only looks; nothing is stored."""
+    connection.on_connect()
+    connection.send_command("CLIENT", "SETNAME", connection_name(connection.client_name))
+    with suppress(ResponseError):
+        connection.read_response()
+
+
 class Presence:
     """The lives of this fleet, as the Redis of the contexts has them."""
 
@@ -106,6 +114,19 @@ class Presence:
             args: list[Any] = [run, self._expiry_ms, round(MISSING_FOR * 1000), *connected]
             over: list[bytes] = self._note(keys=[self._key], args=args)
         return frozenset(life.decode() for life in over)
+
+    def disconnected(self, lives: Collection[str]) -> frozenset[str]:
+        """Return those of these lives that are registered and have no connection now; changes nothing.
+
+        None of them if Redis does not list its connections. Raises `CacheUnavailable`.
+        """
+        if not lives:
+            return frozenset()
+        with redis_errors():
+            connected = lives_connected(self._client)
+            registered: Any = self._client.hmget(self._key, list(lives))
+        known = {life for life, value in zip(lives, registered, strict=True) if value is not None}
+        return frozenset() if connected is None else frozenset(known - {each.decode() for each in connected})
 
     def forget(self, lives: Collection[str]) -> None:
         """Forget lives that are over, once their locks are free. Raises `CacheUnavailable`."""

@@ -48,6 +48,8 @@ class WorkerHeartbeat:
     """Nodes that it runs at a time."""
     running: int
     """Nodes that it runs now."""
+    life: str = ""
+    """The life of its main process, by which `presence` knows whether it is still connected."""
     outages: Mapping[str, float] = field(default_factory=dict)
     """The servers that it cannot reach, each with the seconds since it noticed."""
 

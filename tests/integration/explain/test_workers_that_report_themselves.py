@@ -38,18 +38,12 @@ def gated(path: str) -> None:
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """Return settings with locks that expire soon, so that a dead holder is noticed soon."""
-    return settings.model_copy(update={"lock_expiry": 6.0})
-
-
-@pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Return a running worker of the queue `reports`."""
     (tmp_path / "shop_nodes.py").write_text(NODES)
     environment = {
         f"{ENVIRONMENT_PREFIX}{name.upper()}": str(value)
-        for name, value in {**settings.model_dump(exclude_unset=True), "lock_expiry": 6.0}.items()
+        for name, value in settings.model_dump(exclude_unset=True).items()
     }
     environment |= {f"{ENVIRONMENT_PREFIX}IMPORTS": "shop_nodes", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     command = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-n", "w1@shop", "-l", "WARNING"]
@@ -108,3 +102,5 @@ def test_a_worker_reports_its_queues_and_its_code_until_it_is_gone(
     dead = explained(Code.HELD_BY_DEAD)
     assert dead.node_id == "gated"
     assert dead.evidence["process"] == worker.pid
+    assert dead.evidence["isConnected"] is False
+    assert dead.command == "celery -A workflow_engine.worker worker -Q reports"

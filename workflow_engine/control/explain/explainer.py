@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ from workflow_engine.postgres.executions.diagnostics import Diagnostics, Executi
 from workflow_engine.redis.client import connect_redis
 from workflow_engine.redis.lock import DistributedLockService, Hold
 from workflow_engine.redis.lock_servers import connect_lock_servers
+from workflow_engine.redis.presence import Presence, name_connection
 from workflow_engine.redis.running_nodes import Progress, RunningNodes
 from workflow_engine.redis.worker_heartbeats import WorkerHeartbeat, WorkerHeartbeats
 
@@ -75,10 +76,11 @@ class Explainer:
         quick = engine.settings.model_copy(
             update={"redis_timeout": min(LONGEST_WAIT, engine.settings.redis_timeout)}
         )
-        redis = connect_redis(quick)
+        redis = connect_redis(quick, introduce=name_connection)
         self._locks = DistributedLockService(redis, connect_lock_servers(redis, quick), quick)
         self._running_nodes = RunningNodes(redis, quick)
         self._heartbeats = WorkerHeartbeats(redis, quick)
+        self._presence = Presence(redis, quick)
 
     def explain(self, execution_id: str) -> Explanation:
         """Explain why an execution does not move, or how it does.
@@ -118,10 +120,17 @@ class Explainer:
         requeues = self._diagnostics.requeues(ids) if ids else {}
         holds: Mapping[str, list[Hold]] = {}
         workers: list[WorkerHeartbeat] | None = None
+        disconnected: Collection[str] = ()
         if ids:
             holds = _ask(lambda: self._locks.holds_of(ids), REDIS, unasked) or {}
-            if REDIS not in unasked:
-                workers = _ask(self._heartbeats.all, REDIS, unasked)
+        if ids and REDIS not in unasked:
+            workers = _ask(self._heartbeats.all, REDIS, unasked)
+        if workers is not None:
+            lives = {hold.holder.life for each in holds.values() for hold in each}
+            lives.update(worker.life for worker in workers)
+            lives.discard("")  # of a release that did not report it
+            disconnected = _ask(lambda: self._presence.disconnected(lives), REDIS, unasked) or ()
+            workers = [worker for worker in workers if worker.life not in disconnected]
         queue_of = {each.id: self._queues_of(each, waits.get(each.id, ())) for each in open_ones}
         due = [each for each in open_ones if each.status in ACTIVE and each.id not in holds]
         wanted = {each.due_queue for each in due}
@@ -137,6 +146,7 @@ class Explainer:
                 claim_lease=self._engine.settings.claim_lease,
                 waits=waits.get(each.id, ()),
                 holds=[hold for hold in holds.get(each.id, ()) if hold.holder.node_id],
+                disconnected=disconnected,
                 pause=pauses.get(each.id),
                 requeue=requeues.get(each.id),
                 queues=queues,

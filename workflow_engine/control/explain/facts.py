@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -40,6 +40,8 @@ class Facts:
     waits: Sequence[WaitFacts] = ()
     holds: Sequence[Hold] = ()
     """The holders of its lock that run a node."""
+    disconnected: Collection[str] = ()
+    """Which of their processes have no connection to Redis, by the lives of the holders."""
     pause: Pause | None = None
     requeue: Requeued | None = None
     queues: Mapping[str, QueueLook] = field(default_factory=dict)

@@ -117,9 +117,10 @@ def _held(facts: Facts, hold: Hold) -> Reason:
         "since": holder.since,
         "lockSecondsLeft": round(hold.seconds_left, 1),
     }
+    is_gone = holder.life in facts.disconnected
+    if is_gone or hold.is_unrenewed:
+        return _held_by_dead(facts, hold, place, {**evidence, "isConnected": not is_gone})
     since = datetime.fromisoformat(holder.since)
-    if hold.is_abandoned:
-        return _held_by_dead(facts, hold, place, evidence)
     sentence = f"Node {holder.node_id} runs on {place} since {at_time(since)}"
     if (progress := facts.progress.get(holder.token)) is not None:
         share = [f"{progress.fraction:.0%}"] if progress.fraction is not None else []
@@ -142,18 +143,29 @@ def _held(facts: Facts, hold: Hold) -> Reason:
 
 
 def _held_by_dead(facts: Facts, hold: Hold, place: str, evidence: dict[str, Any]) -> Reason:
-    holder = hold.holder
-    workers = [worker for worker in facts.workers or () if worker.instance == holder.instance]
+    holder, queue = hold.holder, facts.execution.due_queue
+    is_gone = holder.life in facts.disconnected
+    what = (
+        "is gone: it has no connection to Redis"
+        if is_gone
+        else "is gone or frozen: it renews its lock no more"
+    )
+    if is_gone and facts.workers:
+        until = "Workers free its lock within seconds"
+    else:
+        until = f"The lock expires in {in_seconds(hold.seconds_left)}"
     if facts.workers is not None:
-        evidence["workersOfInstance"] = [worker.name for worker in workers]
-    others = "the workers that live" if facts.workers else "a worker, once one is started,"
+        evidence["workersOfInstance"] = names_of(
+            [worker for worker in facts.workers if worker.instance == holder.instance]
+        )
     return Reason(
         Code.HELD_BY_DEAD,
-        f"Node {holder.node_id} was run by {place}, which has stopped renewing its lock: the process is gone "
-        f"or frozen. The lock expires in {in_seconds(hold.seconds_left)}.",
+        f"Node {holder.node_id} was run by {place}, which {what}. {until}.",
         holder.node_id,
         {**evidence, "expiresIn": round(hold.seconds_left, 1)},
-        None if facts.workers else commands.worker(facts.execution.due_queue),
-        f"{others} run the node again after that",
+        None if facts.workers else commands.worker(queue),
+        "the workers that live run the node again after that"
+        if facts.workers
+        else "starts a worker, which runs the node again after that",
         place,
     )

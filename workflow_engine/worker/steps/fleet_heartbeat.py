@@ -24,6 +24,7 @@ from workflow_engine.execution.records import FORMAT
 from workflow_engine.nodes.registry import registry
 from workflow_engine.outages import outages
 from workflow_engine.redis.client import connect_redis
+from workflow_engine.redis.presence import Introduction, life_of_this_process
 from workflow_engine.redis.worker_heartbeats import INTERVAL, WorkerHeartbeat, WorkerHeartbeats
 from workflow_engine.settings import get_settings
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
@@ -48,7 +49,7 @@ class FleetHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery h
 
     def start(self, worker: Any) -> None:
         settings = get_settings()
-        heartbeats = WorkerHeartbeats(connect_redis(settings), settings)
+        heartbeats = WorkerHeartbeats(connect_redis(settings, introduce=Introduction(settings)), settings)
         report = partial(self._beat, heartbeats, ConsumedQueues(worker), worker)
         self._thread = threading.Thread(target=report, name="fleet-heartbeat", daemon=True)
         self._thread.start()
@@ -90,6 +91,7 @@ class FleetHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery h
                 pool=pool_name(worker.pool_cls),
                 concurrency=worker.concurrency,
                 running=len(state.active_requests),
+                life=life_of_this_process(),
                 outages=outages.current(),
             )
         )
