@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from workflow_engine.nodes.contract import NodeExecutor, NodeTimedOut, NodeType
     from workflow_engine.nodes.registry import FreeConfig, node, registry
     from workflow_engine.nodes.results import NodeExecutionResult, failure, success, waiting
-    from workflow_engine.postgres.deployments import Deployment
     from workflow_engine.postgres.events import SentEvent
     from workflow_engine.postgres.executions.moves import ExecutionEvent
     from workflow_engine.postgres.executions.queries import Execution, NodeExecution
+    from workflow_engine.postgres.workflows.deployments import Deployment
     from workflow_engine.runner.interruption import NodeInterrupted
     from workflow_engine.settings import Settings, get_settings
 
@@ -124,7 +124,7 @@ _HOMES = {
     "client": "WorkflowClient",
     "execution.context": "ExecutionContext",
     "definition.workflow": "Edge Node Workflow",
-    "postgres.deployments": "Deployment",
+    "postgres.workflows.deployments": "Deployment",
     "errors": (
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
         "ChildNotAwaited IdempotencyConflict IllegalMove InvalidValue ModuleFailed NodeNotFound Problem "

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from workflow_engine.control.executions import ExecutionControl
 from workflow_engine.control.explain.explainer import EXAMINED, Explainer
 from workflow_engine.control.explain.explanation import Explanation, Overview
+from workflow_engine.control.workflows import WorkflowControl
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import (
     IdempotencyConflict,
     InvalidValue,
+    StartRefused,
     TriggerDataInvalid,
     WaitTimeout,
     WorkflowNotFound,
@@ -35,14 +37,14 @@ from workflow_engine.execution.walk import Walk
 from workflow_engine.json_values import canonical, check_size, encode, normalise
 from workflow_engine.nodes.trigger.direct import check_trigger_data
 from workflow_engine.postgres.caller_transaction import CallersTransaction, CallersTransactions
-from workflow_engine.postgres.deployments import DeployedVersion, DeployedWorkflow, Deployment
 from workflow_engine.postgres.events import SentEvent
 from workflow_engine.postgres.executions.creation import Key
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import ExecutionEvent
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution
 from workflow_engine.postgres.retention import Purged
-from workflow_engine.postgres.triggers import ScheduledTrigger
+from workflow_engine.postgres.workflows.deployments import DeployedVersion, DeployedWorkflow, Deployment
+from workflow_engine.postgres.workflows.triggers import DeployedTrigger, ScheduledTrigger
 from workflow_engine.settings import Settings
 from workflow_engine.validation import validate
 
@@ -109,6 +111,7 @@ class WorkflowClient:
             running_nodes=self._engine.running_nodes,
             publisher=self._engine.publisher,
             children=self._engine.children,
+            workflow_control=WorkflowControl(self._engine.deployments, self._engine.triggers),
         )
 
     @functools.cached_property
@@ -155,7 +158,8 @@ class WorkflowClient:
         `publish()` of the returned execution after its commit. SQLAlchemy's errors are then raised unchanged.
 
         Raises `WorkflowNotFound`, `TriggerDataInvalid`, `InvalidValue`, `IdempotencyConflict`,
-        `SessionRefused`; nothing is stored then, and your transaction is unharmed.
+        `SessionRefused`, and `StartRefused` for a workflow or trigger that an operator has closed. Nothing is
+        stored then, and your transaction is unharmed.
         """
         if priority is not None and not 0 <= priority <= 9:
             raise InvalidValue("priority", f"{priority} is not between 0 (served first) and 9")
@@ -170,7 +174,7 @@ class WorkflowClient:
             key = Key(workflow_id, idempotency_key, _fingerprint(given, given_variables), trigger)
         try:
             new = self._new_execution(workflow_id, version, trigger, given, given_variables)
-        except (WorkflowNotFound, TriggerDataInvalid, InvalidValue):
+        except (WorkflowNotFound, TriggerDataInvalid, InvalidValue, StartRefused):
             # An execution of the same key may not fit the version that is deployed by now.
             if key is not None and (started := self._started_before(key, transaction)) is not None:
                 return started
@@ -206,16 +210,17 @@ class WorkflowClient:
         variables: Mapping[str, Any],
     ) -> NewExecution:
         """Check a start against the deployed workflow. Raises as `start` does."""
-        number, trigger_ids = self._engine.deployments.starting_point(workflow_id, version)
-        compiled = self._engine.workflows.get(workflow_id, number)
+        way_in = self._engine.deployments.way_in(workflow_id, version)
+        compiled = self._engine.workflows.get(workflow_id, way_in.version)
         trigger_node = compiled.graph.nodes[compiled.trigger(trigger)]
+        way_in.check_open(workflow_id, trigger_node.id)
         due = Walk.start(compiled.graph, trigger_node.id).due
         first = compiled.route(due[0]) if due else None
         return NewExecution(
             execution_id=new_execution_id(),
             workflow_id=workflow_id,
-            version=number,
-            trigger_id=trigger_ids[trigger_node.id],
+            version=way_in.version,
+            trigger_id=way_in.trigger_ids[trigger_node.id],
             trigger_node_id=trigger_node.id,
             trigger_sub_type=trigger_node.sub_type,
             trigger_label=trigger_node.label,
@@ -278,6 +283,7 @@ class WorkflowClient:
         since: datetime | None = None,
         until: datetime | None = None,
         text: str | None = None,
+        archived: bool = False,
         limit: int = 50,
         before: str | None = None,
     ) -> Sequence[Execution]:
@@ -286,10 +292,11 @@ class WorkflowClient:
         Children are left out; `children` returns them. A status may be given by its name. All filters have to
         hold: `where` has values by path, such as `{"metadata.order": 7}`, `tags` must all be there, `since`
         and `until` are times of the start. `text` is found in words of the error, or is an idempotency key, a
-        tag, an id or its first 8 digits or more. Raises `InvalidValue` for what cannot be filtered by.
+        tag, an id or its first 8 digits or more. Finished executions of archived workflows are left out,
+        unless `workflow_id` names theirs or `archived` is true. Raises `InvalidValue`.
         """
         wanted = ExecutionFilter(
-            workflow_id, statuses, where or {}, tags, since=since, until=until, text=text
+            workflow_id, statuses, where or {}, tags, since, until, text=text, archived=archived
         )
         return self._engine.queries.list(wanted, limit=limit, before=before)
 
@@ -313,9 +320,9 @@ class WorkflowClient:
             self._engine.queries.get(execution_id)
         return [self._with_result(each) for each in found] if results else found
 
-    def count(self, workflow_id: str | None = None) -> dict[ExecutionStatus, int]:
-        """Return how many executions have each status, children left out."""
-        return self._engine.queries.count(workflow_id)
+    def count(self, workflow_id: str | None = None, *, archived: bool = False) -> dict[ExecutionStatus, int]:
+        """Return how many executions have each status, without children; `archived` is that of `list`."""
+        return self._engine.queries.count(workflow_id, archived=archived)
 
     def wait(self, execution_id: str, timeout: float | None = None) -> Execution:
         """Wait until an execution has ended, `timeout` seconds at most, and return it.
@@ -369,9 +376,13 @@ class WorkflowClient:
         """Return a deployed version, by default the current one. Raises `WorkflowNotFound`."""
         return self._engine.deployments.version(workflow_id, version)
 
-    def workflows(self) -> Sequence[DeployedWorkflow]:
-        """Return all deployed workflows."""
-        return self._engine.deployments.workflows()
+    def workflows(self, *, archived: bool = False) -> Sequence[DeployedWorkflow]:
+        """Return the deployed workflows; with `archived`, those that are archived too."""
+        return self._engine.deployments.workflows(archived=archived)
+
+    def triggers(self, workflow_id: str | None = None) -> Sequence[DeployedTrigger]:
+        """Return the triggers of one workflow, or of all that are not archived, with their states."""
+        return self._engine.triggers.all(workflow_id)
 
     def schedules(self) -> Sequence[ScheduledTrigger]:
         """Return the scheduled triggers of all deployed workflows, with the time when each is next due."""

@@ -146,6 +146,46 @@ class WorkflowNotFound(NotFound):
     """No such workflow, version or trigger has been deployed."""
 
 
+class TriggerNotFound(NotFound):
+    """The current version of a workflow has no such trigger."""
+
+    def __init__(self, workflow_id: str, node_id: str, known: Sequence[str]) -> None:
+        self.workflow_id = workflow_id
+        self.node_id = node_id
+        super().__init__(
+            f"workflow {workflow_id!r} has no trigger {node_id!r}; "
+            f"it has {', '.join(sorted(known)) or 'none'}"
+        )
+
+
+class StartRefused(WorkflowEngineError):
+    """An operator has decided that a workflow, or one of its triggers, starts nothing."""
+
+
+class WorkflowInactive(StartRefused):
+    """The workflow is deactivated or archived."""
+
+    def __init__(self, workflow_id: str, state: str, note: str) -> None:
+        self.workflow_id = workflow_id
+        self.state = state
+        super().__init__(
+            f"workflow {workflow_id!r} is {state}{note} and starts nothing; "
+            f"`workflow-engine activate {workflow_id}` changes that"
+        )
+
+
+class TriggerPaused(StartRefused):
+    """The trigger is paused."""
+
+    def __init__(self, workflow_id: str, node_id: str, note: str) -> None:
+        self.workflow_id = workflow_id
+        self.node_id = node_id
+        super().__init__(
+            f"trigger {node_id!r} of workflow {workflow_id!r} is PAUSED{note} and starts nothing; "
+            f"`workflow-engine triggers resume {workflow_id} {node_id}` changes that"
+        )
+
+
 class ExecutionNotFound(NotFound):
     """No execution has this id."""
 

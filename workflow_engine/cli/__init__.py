@@ -7,6 +7,7 @@ node types, is imported when that command runs, so `--help` prints at once.
 - `command_group`: imports a command when it is called, and prints every error
 - `invocation`: the options that all commands share
 - `filters`: the options that select executions
+- `os_user`: who does it, for the history
 - `drawing/`, `styles`: executions as text, and its colours
 - `missing_code`: the warning that no worker has a workflow's code
 - `extras`: commands that need a package which may not be installed
@@ -28,6 +29,22 @@ COMMANDS = {
         ),
         "workflows": ListedCommand("definitions", "workflows", "List the deployed workflows."),
         "schedules": ListedCommand("schedules", "schedules", "List schedules and when each is next due."),
+        "activate": ListedCommand(
+            "workflow_control", "activate", "Let a deactivated or archived workflow start executions again."
+        ),
+        "deactivate": ListedCommand(
+            "workflow_control",
+            "deactivate",
+            "Let no trigger of a workflow start anything; what runs goes on to its end.",
+        ),
+        "archive": ListedCommand(
+            "workflow_control",
+            "archive",
+            "Deactivate a workflow, and hide it and its finished executions from lists.",
+        ),
+        "triggers": ListedCommand(
+            "workflow_control", "triggers", "List triggers with their states; pause and resume single ones."
+        ),
         "schema": ListedCommand("definitions", "schema", "Print the JSON Schema of definitions."),
     },
     "Executions": {

@@ -71,6 +71,7 @@ FILTERS = [
         help="Only executions started since then; or 3h, a time ago.",
     ),
     click.option("--until", type=Moment(), metavar="TIME", help="Only executions started before; or 3h."),
+    click.option("--archived", is_flag=True, help="Finished executions of archived workflows too."),
     click.option(
         "--text",
         metavar="TEXT",
@@ -95,6 +96,7 @@ def filter_of(
     since: datetime | None,
     until: datetime | None,
     text: str | None,
+    archived: bool,
     older_than: float | None = None,
 ) -> ExecutionFilter:
     """Return the filter that the options describe. Raises a usage error for what cannot be filtered by."""
@@ -103,6 +105,8 @@ def filter_of(
         repeated = len(dict(conditions)) < len(conditions)
         if repeated:
             raise InvalidValue("where", "a path is given twice; remove one of the two")
-        return ExecutionFilter(workflow, statuses, dict(conditions), tags, since, until, older_than, text)
+        return ExecutionFilter(
+            workflow, statuses, dict(conditions), tags, since, until, older_than, text, archived
+        )
     except InvalidValue as refusal:
         raise click.UsageError(f"--{str(refusal).replace(':', '', 1)}") from refusal

@@ -1,6 +1,7 @@
-"""What operators do to executions.
+"""What operators do to executions and workflows.
 
 - `executions`: pause, resume, cancel, retry, rerun
+- `workflows`: activate, deactivate, archive; pause and resume of triggers
 - `descendants`: the children of executions that were moved
 - `reopening`: where an execution continues after a resume, a retry or a rerun
 - `explain/`: why an execution does not move, and the command that helps

@@ -14,6 +14,7 @@ from typing import Any
 
 from workflow_engine.control.descendants import Descendants
 from workflow_engine.control.reopening import Reopening
+from workflow_engine.control.workflows import WorkflowControl
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.publisher import Publisher
@@ -25,10 +26,9 @@ from workflow_engine.errors import (
     ExecutionNotFound,
     IllegalMove,
 )
-from workflow_engine.execution.bounded_texts import shorten
+from workflow_engine.execution.bounded_texts import checked_note
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import EVENT_TYPES, FINISHED, LEGAL_FROM, ExecutionStatus, Operation
-from workflow_engine.json_values import normalise
 from workflow_engine.postgres.executions.children import Children
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import Change, ExecutionEvent, OperatorMoves
@@ -89,12 +89,15 @@ class ExecutionControl:
         running_nodes: RunningNodes,
         publisher: Publisher,
         children: Children,
+        workflow_control: WorkflowControl,
     ) -> None:
+        self.workflows = workflow_control
+        """What is done to workflows and triggers: `client.control.workflows.deactivate("shop")`."""
         self._moves = moves
         self._state = state
         self._cache = cache
         self._locks = locks
-        self._workflows = workflows
+        self._compiled = workflows
         self._executor = executor
         self._running_nodes = running_nodes
         self._publisher = publisher
@@ -234,10 +237,7 @@ class ExecutionControl:
         actor: str | None,
     ) -> Move:
         execution_id = checked_id(execution_id)
-        note = {
-            "reason": reason and shorten(normalise(reason, "reason")),
-            "actor": actor and shorten(normalise(actor, "actor")),
-        }
+        note = checked_note(reason, actor)
         for _ in range(ATTEMPTS):
             intended = change()
             holders_before = self._holders_to_interrupt(execution_id) if intended.takes_fence else ()
@@ -261,7 +261,7 @@ class ExecutionControl:
         if snapshot is None:
             raise ExecutionNotFound(execution_id)
         self._check_legal(operation, snapshot.execution_id, snapshot.status)
-        return Reopening(snapshot, self._workflows)
+        return Reopening(snapshot, self._compiled)
 
     def _check_legal(self, operation: Operation, execution_id: str, status: ExecutionStatus) -> None:
         if status not in LEGAL_FROM[operation]:
@@ -298,7 +298,7 @@ class ExecutionControl:
             snapshot = self._state.load_snapshot(execution_id, with_outputs=False)
             if snapshot is None or not snapshot.status.is_finished:
                 return
-            change = Reopening(snapshot, self._workflows).retry()
+            change = Reopening(snapshot, self._compiled).retry()
             if (moved := self._moves.write(execution_id, change, actor="its parent")) is not None:
                 self._publisher.follow_up(moved.follow_ups)
                 self._notify_workers(execution_id, Operation.RETRY, change.status, ())

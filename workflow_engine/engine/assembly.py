@@ -19,7 +19,6 @@ from workflow_engine.health.state_metrics import StateMetrics
 from workflow_engine.nodes.loading import load_node_types
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.postgres.database import Database
-from workflow_engine.postgres.deployments import Deployments
 from workflow_engine.postgres.due_times import DueTimes
 from workflow_engine.postgres.events import Events
 from workflow_engine.postgres.executions.children import Children
@@ -30,8 +29,9 @@ from workflow_engine.postgres.executions.stalled import Stalled
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.postgres.executions.timeouts import ExecutionTimeouts
 from workflow_engine.postgres.retention import Retention
-from workflow_engine.postgres.triggers import Triggers
 from workflow_engine.postgres.waits import Waits
+from workflow_engine.postgres.workflows.deployments import Deployments
+from workflow_engine.postgres.workflows.triggers import Triggers
 from workflow_engine.redis.client import connect_redis
 from workflow_engine.redis.data_age import DataAge
 from workflow_engine.redis.lock import DistributedLockService

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workflow_engine.engine.context_cache import ExecutionContextCache
-from workflow_engine.postgres.deployments import Deployments
 from workflow_engine.postgres.executions.children import Children
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.postgres.waits import Waits
+from workflow_engine.postgres.workflows.deployments import Deployments
 from workflow_engine.redis.lock import DistributedLockService
 
 

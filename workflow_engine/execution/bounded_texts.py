@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workflow_engine.json_values import encode
+from workflow_engine.json_values import encode, normalise
 
 LONGEST_TEXT = 16 * 1024
 """Bytes of UTF-8 of a message or traceback, and of JSON of all other details of an error."""
@@ -32,6 +32,14 @@ def shorten(text: str, limit: int = LONGEST_TEXT) -> str:
     half = max(0, limit - LONGEST_NOTE) // 2
     note = f"\n… {len(encoded) - 2 * half:,} of {len(encoded):,} bytes omitted …\n"
     return f"{_decoded(encoded[:half])}{note}{_decoded(encoded[len(encoded) - half :])}"
+
+
+def checked_note(reason: str | None, actor: str | None) -> dict[str, str | None]:
+    """Return why and who, for a history. Raises `InvalidValue` for a text that cannot be stored."""
+    return {
+        "reason": reason and shorten(normalise(reason, "reason")),
+        "actor": actor and shorten(normalise(actor, "actor")),
+    }
 
 
 def readable_part(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The statuses of executions, nodes and waits, and which may follow which.
+"""The statuses of executions, nodes, waits, workflows and triggers, and which may follow which.
 
                   start                first commit
     (nothing) ───────────▶ PENDING ───────────────────▶ RUNNING ◀────────┐
@@ -99,6 +99,18 @@ class WaitStatus(StrEnum):
     COMPLETED = "COMPLETED"
     TIMEOUT = "TIMEOUT"
     CANCELLED = "CANCELLED"
+
+
+class WorkflowState(StrEnum):
+    ACTIVE = "ACTIVE"
+    DEACTIVATED = "DEACTIVATED"  # its triggers start nothing; what runs finishes
+    ARCHIVED = "ARCHIVED"  # deactivated, and hidden from lists
+
+
+class TriggerState(StrEnum):
+    ACTIVE = "ACTIVE"
+    PAUSED = "PAUSED"  # by an operator: it starts nothing
+    ERROR = "ERROR"  # its last start was refused; the next one that succeeds makes it ACTIVE
 
 
 FINISHED = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})

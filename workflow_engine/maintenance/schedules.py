@@ -15,11 +15,12 @@ from workflow_engine.errors import (
     BackingServiceUnavailable,
     IdempotencyConflict,
     InvalidValue,
+    StartRefused,
     TriggerDataInvalid,
     WorkflowNotFound,
 )
 from workflow_engine.nodes.trigger.scheduler import SCHEDULED_FOR, SchedulerConfig
-from workflow_engine.postgres.triggers import DueStart, Triggers
+from workflow_engine.postgres.workflows.triggers import DueStart, Triggers
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Schedules:
                 except BackingServiceUnavailable:
                     raise
                 except Exception as error:
+                    self._triggers.fail(due, f"{type(error).__name__}: {error}")
                     log.exception(
                         "Trigger %s of %s could not be fired",
                         due.node_id,
@@ -102,13 +104,20 @@ class Schedules:
         if time is None or time > due.now:
             self._triggers.move_on(due, time)
             return False
-        started = _start(due, time, config, start)
-        self._triggers.move_on(due, config.schedule.next_after(time))
-        return started
+        refusal = _start(due, time, config, start)
+        if refusal is not None:
+            self._triggers.fail(due, f"it started nothing for {_in_utc(time)}: {refusal}")
+        self._triggers.move_on(due, config.schedule.next_after(time), fired=refusal is None)
+        return refusal is None
 
 
-def _start(due: DueStart, time: datetime, config: SchedulerConfig, start: Start) -> bool:
-    scheduled_for = time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _in_utc(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _start(due: DueStart, time: datetime, config: SchedulerConfig, start: Start) -> Exception | None:
+    """Start the execution of a due time; return why it was refused for good, if it was."""
+    scheduled_for = _in_utc(time)
     try:
         start(
             due.workflow_id,
@@ -136,5 +145,7 @@ def _start(due: DueStart, time: datetime, config: SchedulerConfig, start: Start)
                 error=refusal,
             ),
         )
-        return False
-    return True
+        return refusal
+    except StartRefused:
+        return None  # an operator closed it after it was claimed, which took its due time
+    return None

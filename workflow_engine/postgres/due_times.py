@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from workflow_engine.postgres import triggers, waits
+from workflow_engine.postgres import waits
 from workflow_engine.postgres.database import Database
 from workflow_engine.postgres.executions import children, timeouts
+from workflow_engine.postgres.workflows import triggers
 
 LOOK = (
     """

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
@@ -37,8 +38,10 @@ from workflow_engine.execution.states import (
     ExecutionStatus,
     NodeStatus,
     SupersededFor,
+    TriggerState,
     WaitStatus,
     WaitType,
+    WorkflowState,
 )
 
 NOW = text("now()")
@@ -65,8 +68,28 @@ def tables(schema: str) -> MetaData:
         Column("id", Text, primary_key=True),
         Column("name", Text),
         Column("current_version", Integer, nullable=False),
+        # What an operator made of it, and who, when and why.
+        Column("state", Text, nullable=False, server_default=text("'ACTIVE'")),
+        Column("state_since", timestamp),
+        Column("state_by", Text),
+        Column("state_reason", Text),
         Column("created_at", timestamp, nullable=False, server_default=NOW),
         Column("updated_at", timestamp, nullable=False, server_default=NOW),
+        CheckConstraint(one_of("state", WorkflowState), name="workflows_state"),
+    )
+    # What operators did to workflows and to their triggers; `execution_events` is the same for executions.
+    Table(
+        "workflow_events",
+        metadata,
+        Column("id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+        Column("workflow_id", Text, ForeignKey(f"{schema}.workflows.id", ondelete="CASCADE"), nullable=False),
+        Column("node_id", Text),
+        Column("type", Text, nullable=False),
+        Column("actor", Text),
+        Column("reason", Text),
+        Column("payload", JSONB),
+        Column("created_at", timestamp, nullable=False, server_default=NOW),
+        PrimaryKeyConstraint("workflow_id", "created_at", "id"),
     )
     Table(
         "workflow_versions",
@@ -91,11 +114,18 @@ def tables(schema: str) -> MetaData:
         Column("queue", Text, nullable=False),
         # False once the current version of the workflow has no such trigger any more.
         Column("active", Boolean, nullable=False, server_default=text("true")),
+        # Whether it may start anything, and who decided it, when and why.
+        Column("state", Text, nullable=False, server_default=text("'ACTIVE'")),
+        Column("state_since", timestamp),
+        Column("state_by", Text),
+        Column("state_reason", Text),
         # Of a schedule: its first due time that has not been fired, and until when a worker has claimed it.
+        # It has none while it is paused or its workflow is not ACTIVE.
         Column("next_due", timestamp),
         Column("claimed_until", timestamp),
         Column("created_at", timestamp, nullable=False, server_default=NOW),
         Column("updated_at", timestamp, nullable=False, server_default=NOW),
+        CheckConstraint(one_of("state", TriggerState), name="triggers_state"),
         UniqueConstraint("workflow_id", "node_id", name="triggers_node"),
         Index("triggers_due", "next_due", postgresql_where=text("active AND next_due IS NOT NULL")),
     )

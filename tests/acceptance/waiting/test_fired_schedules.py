@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from support.fleet import Fleet
 from support.polling import poll
 from workflow_engine import WorkflowBuilder
-from workflow_engine.postgres.triggers import ScheduledTrigger
+from workflow_engine.postgres.workflows.triggers import ScheduledTrigger
 
 YEARLY = {"cron": "0 0 1 1 *", "timezone": "Europe/Berlin"}
 

@@ -116,6 +116,7 @@ def test_every_commit_between_the_first_and_the_last_stays_in_its_page_and_leave
 
 KEEP_UNIQUE = {
     "workflows_pkey",
+    "workflow_events_pkey",
     "workflow_versions_pkey",
     "workflow_versions_content",
     "triggers_pkey",

@@ -77,7 +77,7 @@ def test_deploying_reports_whether_it_made_a_version() -> None:
 
     Path("shop.yaml").write_text(SHOP.replace("EUR", "CHF"))
     assert run_json("deploy", "shop.yaml")["deployed"] == [
-        {"workflowId": "shop", "version": 2, "isNew": True, "wasCurrent": False}
+        {"workflowId": "shop", "version": 2, "isNew": True, "wasCurrent": False, "state": "ACTIVE"}
     ]
     Path("shop.yaml").write_text(SHOP)
     assert run("deploy", "shop.yaml").stdout == "shop version 1: current again\n"

@@ -10,7 +10,7 @@ import pytest
 
 from support.broker import Workers
 from workflow_engine import DefinitionInvalid, Workflow, WorkflowBuilder, WorkflowClient, WorkflowNotFound
-from workflow_engine.postgres.deployments import Deployment
+from workflow_engine.postgres.workflows.deployments import Deployment
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

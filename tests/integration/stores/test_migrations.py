@@ -100,6 +100,7 @@ def test_upgrading_twice_changes_nothing(empty_database_url: str, database: Engi
         "workflows",
         "workflow_versions",
         "triggers",
+        "workflow_events",
         "idempotency_keys",
         "executions",
         "node_executions",

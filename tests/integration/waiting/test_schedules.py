@@ -17,7 +17,7 @@ from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import DatabaseUnavailable
 from workflow_engine.maintenance.schedules import Schedules
 from workflow_engine.postgres.due_times import DueTimes
-from workflow_engine.postgres.triggers import LEASE
+from workflow_engine.postgres.workflows.triggers import LEASE
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -356,6 +356,9 @@ def test_the_command_line_lists_what_is_scheduled(deploy: Any, sql: Sql) -> None
             "timezone": "UTC",
             "catchUp": "skip",
             "nextDue": None,
+            "state": "ACTIVE",
+            "stateReason": None,
+            "workflowState": "ACTIVE",
         },
         {
             "workflowId": "report",
@@ -364,5 +367,8 @@ def test_the_command_line_lists_what_is_scheduled(deploy: Any, sql: Sql) -> None
             "timezone": "Europe/Berlin",
             "catchUp": "latest",
             "nextDue": f"{due.astimezone(UTC):%Y-%m-%dT%H:%M:%S.000Z}",
+            "state": "ACTIVE",
+            "stateReason": None,
+            "workflowState": "ACTIVE",
         },
     ]

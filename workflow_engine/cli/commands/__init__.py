@@ -1,6 +1,6 @@
 """The commands, one module for each family.
 
-- `definitions`, `schedules`: workflows
+- `definitions`, `schedules`, `workflow_control`: workflows
 - `executions`, `explain`, `events`, `history`: executions
 - `control`: pause, resume, cancel, retry, rerun
 - `database`, `retention`, `health`, `metrics`, `doctor`: operation

@@ -6,7 +6,6 @@ Each execution is moved by itself: one that is refused, because it has just ende
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,21 +14,13 @@ import click
 from workflow_engine.cli.command_group import ExitStatus, with_advice
 from workflow_engine.cli.filters import FILTERS, Age, filter_of
 from workflow_engine.cli.invocation import Invocation, as_object, command
+from workflow_engine.cli.os_user import os_user
 from workflow_engine.client import WorkflowClient
 from workflow_engine.control.executions import Move
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
 from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.presentation.phrases import quantity, sanitise
-
-
-def os_user() -> str | None:
-    """Return the name of the user who is logged in; None if the system has none, as in some containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return None
-
 
 SELECTION = [
     click.argument("executions", metavar="[EXECUTION]...", nargs=-1),

@@ -12,6 +12,7 @@ from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.errors import DefinitionInvalid, DefinitionUnreadable, Problem
+from workflow_engine.execution.states import WorkflowState
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.presentation.phrases import age, instant, quantity, sanitise
 
@@ -66,25 +67,31 @@ def deploy(invocation: Invocation, files: Sequence[BinaryIO]) -> ExitStatus:
     lines = []
     for each in done:
         news = "already current" if each.was_current else "new" if each.is_new else "current again"
-        lines.append(f"{each.workflow_id} version {each.version}: {news}")
+        closed = "" if each.state is WorkflowState.ACTIVE else f"; it is {each.state} and starts nothing"
+        lines.append(f"{each.workflow_id} version {each.version}: {news}{closed}")
     invocation.output({"deployed": [as_object(each) for each in done]}, *lines)
     return ExitStatus.YES
 
 
 @command("workflows")
-def workflows(invocation: Invocation) -> None:
-    """List the deployed workflows."""
+@click.option("--archived", is_flag=True, help="Those that are archived too.")
+def workflows(invocation: Invocation, archived: bool) -> None:
+    """List the deployed workflows.
+
+    Of one that is DEACTIVATED or ARCHIVED no trigger starts anything.
+    """
     from rich.table import Table
 
-    deployed = invocation.engine().deployments.workflows()
+    deployed = invocation.engine().deployments.workflows(archived=archived)
     table = Table(box=None, header_style="dim", pad_edge=False)
     table.add_column("WORKFLOW", overflow="fold")
     table.add_column("VERSION", justify="right")
+    table.add_column("STATE", no_wrap=True)
     table.add_column("DEPLOYED", no_wrap=True)
     table.add_column("NAME")
     for each in deployed:
         when = f"{instant(each.deployed_at)}, {age(each.deployed_at)} ago"
-        table.add_row(each.id, str(each.current_version), when, sanitise(each.name or ""))
+        table.add_row(each.id, str(each.current_version), each.state, when, sanitise(each.name or ""))
     nothing = "No workflow is deployed; `workflow-engine deploy FILE` deploys one."
     invocation.output({"workflows": [as_object(each) for each in deployed]}, table if deployed else nothing)
 

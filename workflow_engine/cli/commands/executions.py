@@ -222,7 +222,7 @@ def list_executions(
             "--after goes with --children-of; of other executions, --before is the next page"
         )
     found = engine.queries.list(wanted, limit=limit, before=before)
-    counts = client.count(workflow)
+    counts = client.count(workflow, archived=wanted.archived)
     value = {"executions": [_list_value(each) for each in found], "counts": counts}
     if not found:
         invocation.output(

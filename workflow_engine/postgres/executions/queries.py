@@ -62,9 +62,7 @@ ORDER BY e.id DESC
 """.replace("{columns}", EXECUTION_COLUMNS)
 
 COUNT = """
-SELECT status, count(*) FROM {s}.executions
-WHERE (%(workflow_id)s::text IS NULL OR workflow_id = %(workflow_id)s) AND parent_execution_id IS NULL
-GROUP BY status
+SELECT e.status, count(*) FROM {s}.executions e WHERE {plain} GROUP BY e.status
 """
 
 CHILDREN = """
@@ -253,11 +251,12 @@ class ExecutionQueries:
             counts.setdefault(seq, {})[ExecutionStatus(status)] = count
         return counts
 
-    def count(self, workflow_id: str | None = None) -> dict[ExecutionStatus, int]:
+    def count(self, workflow_id: str | None = None, *, archived: bool = False) -> dict[ExecutionStatus, int]:
         """Count the executions by status, without statuses that none has."""
-        return {
-            ExecutionStatus(status): n for status, n in self._database.rows(COUNT, workflow_id=workflow_id)
-        }
+        wanted = ExecutionFilter(workflow_id, archived=archived)
+        statement = COUNT.replace("{plain}", wanted.plain_condition())
+        rows = self._database.rows(statement, **wanted.parameters())
+        return {ExecutionStatus(status): number for status, number in rows}
 
     def journal(self, execution_id: str) -> Sequence[NodeExecution]:
         """Return the journal's rows in the order of their commits, superseded ones included."""

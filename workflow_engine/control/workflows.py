@@ -1,0 +1,69 @@
+"""WorkflowControl: what a person, or a program on their behalf, does to a workflow or one of its triggers."""
+
+from __future__ import annotations
+
+from workflow_engine.execution.bounded_texts import checked_note
+from workflow_engine.execution.states import TriggerState, WorkflowState
+from workflow_engine.postgres.workflows.deployments import Deployments, WorkflowMove
+from workflow_engine.postgres.workflows.history import WorkflowEvent
+from workflow_engine.postgres.workflows.triggers import TriggerMove, Triggers
+
+
+class WorkflowControl:
+    """Opens and closes workflows and triggers. Every method may raise `DatabaseUnavailable`.
+
+    A change holds from its return on, in every process: each start reads it. It is recorded in
+    `workflow_events` with actor and reason. To repeat one changes nothing and records nothing. All raise
+    `WorkflowNotFound`, `TriggerNotFound`, or `InvalidValue` for an `actor` or `reason` that cannot be stored.
+    """
+
+    def __init__(self, deployments: Deployments, triggers: Triggers) -> None:
+        self._deployments = deployments
+        self._triggers = triggers
+
+    def activate(
+        self, workflow_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> WorkflowMove:
+        """Let a deactivated or archived workflow start executions again; its schedules skip what is past."""
+        return self._set_state(workflow_id, WorkflowState.ACTIVE, reason, actor)
+
+    def deactivate(
+        self, workflow_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> WorkflowMove:
+        """Let no trigger of a workflow start anything. What runs goes on to its end.
+
+        As a child of another workflow it still starts: that decides whether its executions go on.
+        """
+        return self._set_state(workflow_id, WorkflowState.DEACTIVATED, reason, actor)
+
+    def archive(
+        self, workflow_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> WorkflowMove:
+        """Deactivate a workflow, and hide it and its finished executions from lists."""
+        return self._set_state(workflow_id, WorkflowState.ARCHIVED, reason, actor)
+
+    def pause_trigger(
+        self, workflow_id: str, trigger: str, *, reason: str | None = None, actor: str | None = None
+    ) -> TriggerMove:
+        """Let one trigger start nothing; the others of its workflow go on."""
+        note = checked_note(reason, actor)
+        return self._triggers.set_state(workflow_id, trigger, TriggerState.PAUSED, **note)
+
+    def resume_trigger(
+        self, workflow_id: str, trigger: str, *, reason: str | None = None, actor: str | None = None
+    ) -> TriggerMove:
+        """Let a paused trigger start executions again; a schedule skips what is past.
+
+        A trigger in ERROR becomes ACTIVE.
+        """
+        note = checked_note(reason, actor)
+        return self._triggers.set_state(workflow_id, trigger, TriggerState.ACTIVE, **note)
+
+    def audit(self, workflow_id: str) -> list[WorkflowEvent]:
+        """Return what operators did to a workflow and its triggers, oldest first."""
+        return self._deployments.events(workflow_id)
+
+    def _set_state(
+        self, workflow_id: str, state: WorkflowState, reason: str | None, actor: str | None
+    ) -> WorkflowMove:
+        return self._deployments.set_state(workflow_id, state, **checked_note(reason, actor))
