@@ -144,6 +144,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="address of that port; `0.0.0.0` lets other machines read the metrics",
     )
+    pages_read_only: bool | None = Field(
+        None,
+        description="whether the pages in Flower only show; when empty, they do if Flower has no sign-on "
+        "(`--auth`, `--basic-auth`)",
+    )
     api_call_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="comma-separated internal hosts that `action/api-call` may reach: names "
@@ -162,7 +167,7 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("celery_internals", "metrics_port", mode="before")
+    @field_validator("celery_internals", "metrics_port", "pages_read_only", mode="before")
     @classmethod
     def _take_empty_for_unset(cls, value: Any) -> Any:
         return None if value == "" else value

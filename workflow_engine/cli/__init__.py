@@ -80,6 +80,9 @@ COMMANDS = {
         "doctor": ListedCommand(
             "doctor", "doctor", "Check servers, workers and settings, with advice for each problem."
         ),
+        "ui": ListedCommand(
+            "ui", "ui", "Start Flower with the pages of executions, workflows, statistics and queues."
+        ),
         "dev": ListedCommand("dev", "dev", "Run your own nodes while you write them."),
         "demo": ListedCommand("demo", "demo", "Run an example on real workers and watch it."),
     },

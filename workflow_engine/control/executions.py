@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_engine.control.descendants import Descendants
-from workflow_engine.control.reopening import Reopening
+from workflow_engine.control.reopening import Preview, Reopening
 from workflow_engine.control.workflows import WorkflowControl
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
@@ -200,6 +200,13 @@ class ExecutionControl:
             return self._reopening(Operation.RERUN, execution_id).rerun(from_node, version)
 
         return self._move(Operation.RERUN, execution_id, change, reason, actor)
+
+    def preview(self, operation: Operation, execution_id: str, from_node: str | None = None) -> Preview:
+        """Return what a retry, or a rerun from a node, would do; nothing changes.
+
+        Raises as the operation would.
+        """
+        return self._reopening(operation, execution_id).preview(operation, from_node)
 
     def audit(self, execution_id: str) -> list[ExecutionEvent]:
         """Return what operators did to an execution and the events that it received, oldest first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from workflow_engine.definition.graph import Graph
@@ -20,6 +21,21 @@ from workflow_engine.execution.superseding import (
 from workflow_engine.execution.walk import JournalEntry, Walk
 from workflow_engine.postgres.executions.moves import Change
 from workflow_engine.runner.compiled import CompiledWorkflows
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a retry or a rerun would do, before it is done."""
+
+    runs: tuple[str, ...]
+    """The nodes that would be due at once, in order."""
+    waits: tuple[str, ...]
+    """The nodes that would wait again; one that waits for children has those that failed retried."""
+    may_follow: tuple[str, ...]
+    """The nodes that these lead to, in the order of the definition; which of them run depends on results."""
+    superseded: tuple[JournalEntry, ...]
+    """The journal rows that would no longer count."""
+
 
 SUPERSEDED_FOR = {Operation.RETRY: SupersededFor.RETRY, Operation.RERUN: SupersededFor.RERUN}
 
@@ -73,6 +89,21 @@ class Reopening:
         if from_node not in (*walk.due, snapshot.trigger_node_id):
             raise self._unknown_node(from_node)
         return change
+
+    def preview(self, operation: Operation, from_node: str | None = None) -> Preview:
+        """Return what a retry, or a rerun from a node, would do. Raises as they do."""
+        graph = self._graph(self._snapshot.version)
+        change = self.rerun(from_node or "") if operation is Operation.RERUN else self.retry()
+        rows = {row.seq for row in change.superseded}
+        left = [row for row in self._journal if row.seq not in rows]
+        visits = self._snapshot.visits
+        if operation is Operation.RERUN:
+            visits = visits_after(visits, change.superseded)
+        walk = self._walk(self._snapshot.version, left, visits)
+        begins = (*walk.due, *walk.waiting)
+        follow = frozenset().union(*(graph.downstream(node_id) for node_id in begins))
+        may_follow = tuple(node_id for node_id in graph.nodes if node_id in follow.difference(begins))
+        return Preview(tuple(walk.due), tuple(walk.waiting), may_follow, tuple(change.superseded))
 
     def _superseding(
         self,

@@ -9,6 +9,7 @@
 - `waits`: waits that are over, and the nodes they wake
 - `events`: events from outside, matched with the waits for them
 - `due_times`: when the next wait, schedule, timeout or child is due
+- `lookups/`: what operators look up on pages
 - `retention`: removes what ended long ago
 - `caller_transaction`: starting in a caller's transaction; `background` publishes after its commit
 """

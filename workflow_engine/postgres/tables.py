@@ -379,6 +379,13 @@ def tables(schema: str) -> MetaData:
             "correlation_id",
             postgresql_where=text("status IN ('WAITING', 'RESUMING') AND correlation_id IS NOT NULL"),
         ),
+        # To find the executions that wait for an event, by its name alone.
+        Index(
+            "execution_wait_states_events",
+            text("(details->'events')"),
+            postgresql_using="gin",
+            postgresql_where=text("status = 'WAITING' AND wait_type = 'EVENTS'"),
+        ),
         Index(
             "execution_wait_states_children",
             "children_due",

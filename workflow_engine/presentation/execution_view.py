@@ -16,7 +16,7 @@ from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.execution.records import Snapshot
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SupersededFor
-from workflow_engine.execution.walk import Walk, node_statuses
+from workflow_engine.execution.walk import JournalEntry, Walk, node_statuses
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeWait
 from workflow_engine.presentation.graph_layout import PlacedNode, place
 from workflow_engine.redis.lock import Holder
@@ -96,10 +96,50 @@ def view_execution(
 
     `children` counts its children by status, for each journal row that opened a wait for them.
     """
-    graph = Graph.of(workflow)
     entries = [row.entry for row in snapshot.journal] if snapshot else []
+    return _view(execution, workflow, entries, journal, runs, children, is_over=execution.is_finished)
+
+
+def view_as_of(
+    execution: Execution,
+    workflow: Workflow,
+    journal: Sequence[NodeExecution],
+    seq: int,
+    children: Mapping[int, Mapping[ExecutionStatus, int]] | None = None,
+) -> ExecutionView:
+    """Build the view that an execution had once the journal row `seq` was committed."""
+    is_last = bool(journal) and seq >= journal[-1].seq
+    known = [
+        row
+        if row.superseded_by is not None and row.superseded_by <= seq
+        else replace(row, superseded_by=None, superseded_for=None)
+        for row in journal
+        if row.seq <= seq
+    ]
+    entries = [_entry(row) for row in known if row.superseded_by is None]
+    is_over = execution.is_finished and is_last
+    return _view(execution, workflow, entries, known, (), children, is_over=is_over)
+
+
+def _entry(row: NodeExecution) -> JournalEntry:
+    waits = row.wait is not None
+    return JournalEntry(
+        row.seq, row.node_id, row.visit, row.attempt, row.status, row.handles, waits, row.retry_rule
+    )
+
+
+def _view(
+    execution: Execution,
+    workflow: Workflow,
+    entries: Sequence[JournalEntry],
+    journal: Sequence[NodeExecution],
+    runs: Sequence[Run],
+    children: Mapping[int, Mapping[ExecutionStatus, int]] | None,
+    *,
+    is_over: bool,
+) -> ExecutionView:
+    graph = Graph.of(workflow)
     visits = _visits_of_reruns(journal)
-    is_over = execution.is_finished
     start = execution.trigger_node_id
     statuses: dict[str, NodeStatus] = {}
     due: Sequence[str] = ()

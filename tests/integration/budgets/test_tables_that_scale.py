@@ -161,7 +161,9 @@ def many_executions(
     time_passes(HOUR)
     wake_due()
     workers.drain()
-    originals += [client.start(workflow).id for workflow in ("timed", "asked", "limited", "lacking")]
+    originals += [
+        client.start(workflow).id for workflow in ("timed", "asked", "limited", "lacking")
+    ]
     workers.drain()
     for original in originals:
         sql(COPY.format(many=MANY), original, original, original)
@@ -173,6 +175,10 @@ def many_executions(
         INSERT INTO triggers (workflow_id, node_id, sub_type, config, queue, next_due)
         SELECT 'timed', 'trigger' || n, 'scheduler', '{{}}', 'workflow', now() + interval '1 day'
         FROM generate_series(1, {MANY}) AS n
+    """)
+    sql("""
+        UPDATE execution_wait_states SET details = jsonb_set(details, '{events}', '["rare"]')
+        WHERE execution_id IN (SELECT id FROM executions WHERE workflow_id = 'asked' LIMIT 3)
     """)
     # Some are children of others.
     sql("""
@@ -231,6 +237,7 @@ def test_every_index_has_a_reader_among_the_engines_own_statements_or_keeps_some
         ),
         "a wait for an event": lambda: (client.start("asked"), Workers(broker, engine).drain()),
         "an event": lambda: client.send_event("order-7", "paid", {}, event_id="event-of-order-7"),
+        "executions that wait for an event": lambda: client.list(text="rare"),
         "cancel": lambda: client.control.cancel(many_executions),
         "purge": lambda: client.purge(older_than=-60),
     }

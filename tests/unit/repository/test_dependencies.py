@@ -25,6 +25,10 @@ OF_AN_EXTRA = {
 """Packages that come with an extra, which may be missing: the extra, and the distribution."""
 
 
+OF_THE_PAGES = {"flower", "tornado"}
+"""Packages that come with the extra `flower`, and that only the room of the pages imports."""
+
+
 def test_every_package_that_the_engine_imports_comes_without_an_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {name.lower() for each in project["dependencies"] for name in re.split(r"[\[\]>]", each)}
@@ -32,7 +36,19 @@ def test_every_package_that_the_engine_imports_comes_without_an_extra() -> None:
     imported = {name for file in (ROOT / "workflow_engine").rglob("*.py") for name in imports_of(file)}
 
     missing = {name for name in imported if NOT_NAMED_ALIKE.get(name, name).replace("_", "-") not in declared}
-    assert missing - sys.stdlib_module_names - {"workflow_engine"} == OF_AN_EXTRA.keys()
+    assert missing - sys.stdlib_module_names - {"workflow_engine"} == OF_AN_EXTRA.keys() | OF_THE_PAGES
+
+
+def test_the_pages_are_imported_only_by_who_starts_flower() -> None:
+    importing = {
+        file.relative_to(ROOT / "workflow_engine")
+        for file in (ROOT / "workflow_engine").rglob("*.py")
+        if re.search(
+            r"^\s*(from|import) (flower|tornado)\b|workflow_engine\.flower\.", file.read_text(), re.M
+        )
+    }
+
+    assert {path.parts[0] for path in importing} == {"flower"}
 
 
 @pytest.mark.parametrize("package", OF_AN_EXTRA)

@@ -29,6 +29,21 @@ NOT_HIDDEN = """CASE WHEN e.status IN ({finished}) THEN e.workflow_id <> ALL(
 )
 """Finished executions of archived workflows are left out, unless their workflow is named."""
 
+_AWAITED = """
+    (w.status IN ('WAITING', 'RESUMING') AND w.correlation_id = %(text)s
+    OR w.status = 'WAITING' AND w.wait_type = 'EVENTS' AND w.details->'events' @> to_jsonb(%(text)s::text)
+        AND NOT w.received_events ? %(text)s)
+"""
+
+WAITS_ITSELF = """
+    EXISTS (SELECT FROM {s}.execution_wait_states w WHERE w.execution_id = e.id AND {awaited})
+""".replace("{awaited}", _AWAITED)
+
+# As an array, so that the index by id serves it beside those of the alternatives.
+WAITS_FOR_IT = """
+    e.id = ANY(ARRAY(SELECT w.execution_id FROM {s}.execution_wait_states w WHERE {awaited}))
+""".replace("{awaited}", _AWAITED)
+
 _START_OF_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,12})?)?)?)?")
 
 
@@ -52,7 +67,10 @@ class ExecutionFilter:
     older_than: float | None = None
     """It was started more than this many seconds ago, by the clock of the database."""
     text: str | None = None
-    """It has an error with these words, or this idempotency key, tag, id or beginning of an id."""
+    """It has an error with these words, or this idempotency key, tag, id or beginning of an id.
+
+    Or it waits for an event of this name or correlation id.
+    """
     archived: bool = False
     """Finished executions of archived workflows too, which are left out unless `workflow_id` names theirs."""
 
@@ -94,22 +112,26 @@ class ExecutionFilter:
             parts.append("e.created_at < now() - %(older_than)s * interval '1 second'")
         return " AND ".join(parts)
 
-    def rare_condition(self) -> str | None:
-        """Return the condition, on `executions e`, that inverted indexes serve; None if there is none."""
+    def rare_condition(self, *, one_by_one: bool = False) -> str | None:
+        """Return the condition, on `executions e`, that inverted indexes serve; None if there is none.
+
+        `one_by_one` is for executions that have been chosen otherwise, each of which is to be checked.
+        """
         parts = []
         if self.where:
             parts.append("e.user_metadata @> %(contained)s::jsonb")
         if self.tags:
             parts.append("e.tags @> %(tags)s::text[]")
         if self.text is not None:
-            parts.append(self._text_condition())
+            parts.append(self._text_condition(WAITS_ITSELF if one_by_one else WAITS_FOR_IT))
         return " AND ".join(parts) or None
 
-    def _text_condition(self) -> str:
+    def _text_condition(self, waits: str) -> str:
         alternatives = [
             "(e.error IS NOT NULL AND to_tsvector('simple', e.error) @@ plainto_tsquery('simple', %(text)s))",
             "e.idempotency_key = %(text)s",
             "e.tags @> ARRAY[%(text)s::text]",
+            waits,
         ]
         if self._id_bounds is not None:
             alternatives.append("e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid")

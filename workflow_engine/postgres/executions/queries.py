@@ -81,8 +81,10 @@ GROUP BY c.parent_seq, c.status
 """
 
 JOURNAL = """
-SELECT n.seq, n.node_id, n.label, n.type, n.sub_type, n.visit, n.attempt, n.status, n.handles, n.variables,
-    n.superseded_by, n.input_data, n.output_data, n.error, n.error_details, n.worker, n.started_at,
+SELECT n.seq, n.node_id, n.label, n.type, n.sub_type, n.visit, n.attempt, n.status, n.handles,
+    CASE WHEN %(with_values)s THEN n.variables END, n.superseded_by,
+    CASE WHEN %(with_values)s THEN n.input_data END, CASE WHEN %(with_values)s THEN n.output_data END,
+    n.error, n.error_details, n.worker, n.started_at,
     n.completed_at, n.duration_ms, n.superseded_for, (n.retry_details->>'waitMs')::bigint,
     (n.retry_details->>'rule')::int, w.wait_type, w.status, w.resume_at, w.expires_at, w.correlation_id,
     w.details->'events', ARRAY(SELECT jsonb_object_keys(w.received_events)), w.needs, w.needed_until,
@@ -217,9 +219,10 @@ class ExecutionQueries:
         if rare is None:
             rows = self._database.rows(LIST.replace("{plain}", plain), **given)
         else:
-            statements = [each.replace("{plain}", plain) for each in (LIST_AMONG_RECENT, LIST_RARE)]
-            for statement in statements:
-                rows = self._database.rows(statement.replace("{rare}", rare), **given)
+            one_by_one = wanted.rare_condition(one_by_one=True) or rare
+            for statement, condition in ((LIST_AMONG_RECENT, one_by_one), (LIST_RARE, rare)):
+                filled = statement.replace("{plain}", plain).replace("{rare}", condition)
+                rows = self._database.rows(filled, **given)
                 if len(rows) >= limit:
                     break
         return [_execution(row) for row in rows]
@@ -258,9 +261,13 @@ class ExecutionQueries:
         rows = self._database.rows(statement, **wanted.parameters())
         return {ExecutionStatus(status): number for status, number in rows}
 
-    def journal(self, execution_id: str) -> Sequence[NodeExecution]:
-        """Return the journal's rows in the order of their commits, superseded ones included."""
-        return [_node_execution(row) for row in self._database.rows(JOURNAL, id=checked_id(execution_id))]
+    def journal(self, execution_id: str, *, with_values: bool = True) -> Sequence[NodeExecution]:
+        """Return the journal's rows in the order of their commits, superseded ones included.
+
+        Without inputs, outputs and variables it still shows what happened, however large they are.
+        """
+        rows = self._database.rows(JOURNAL, id=checked_id(execution_id), with_values=with_values)
+        return [_node_execution(row) for row in rows]
 
     def outputs(self, execution_id: str, nodes: Sequence[str]) -> dict[str, Any]:
         """Return the outputs by node id, of those nodes that have one."""

@@ -116,6 +116,12 @@ EVENT_OF = {
 }
 """The name of each operation in the history of workflows."""
 
+VERSIONS = """
+SELECT v.version, v.version = w.current_version, v.created_at
+FROM {s}.workflows w JOIN {s}.workflow_versions v ON v.workflow_id = w.id
+WHERE w.id = %(id)s ORDER BY v.version DESC LIMIT %(limit)s
+"""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -184,6 +190,15 @@ class WorkflowMove:
     workflow_id: str
     state_before: WorkflowState
     state: WorkflowState
+
+
+@dataclass(frozen=True)
+class ListedVersion:
+    """A version of a workflow in a list."""
+
+    version: int
+    is_current: bool
+    created_at: datetime
 
 
 class Deployments:
@@ -275,6 +290,10 @@ class Deployments:
         if not found:
             self.version(workflow_id)
         return found
+
+    def versions(self, workflow_id: str, limit: int = 100) -> list[ListedVersion]:
+        """Return the versions of a workflow, the newest first; none of one that is not deployed."""
+        return [ListedVersion(*row) for row in self._database.rows(VERSIONS, id=workflow_id, limit=limit)]
 
     def _about_version(self, statement: str, workflow_id: str, version: int | None) -> Row:
         if (row := self._database.first(statement, id=workflow_id, version=version)) is None:

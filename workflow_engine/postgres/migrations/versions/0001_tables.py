@@ -409,6 +409,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('WAITING', 'RESUMING') AND correlation_id IS NOT NULL"),
     )
     op.create_index(
+        "execution_wait_states_events",
+        "execution_wait_states",
+        [sa.text("(details->'events')")],
+        unique=False,
+        schema=schema,
+        postgresql_using="gin",
+        postgresql_where=sa.text("status = 'WAITING' AND wait_type = 'EVENTS'"),
+    )
+    op.create_index(
         "execution_wait_states_due",
         "execution_wait_states",
         [sa.text("LEAST(resume_at, expires_at)")],

@@ -1,0 +1,83 @@
+"""The queues: which workers consume each of them, what waits in it, and which has no worker at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import tornado.web
+
+from workflow_engine.broker.dispatcher import Backlog
+from workflow_engine.errors import BrokerUnavailable
+from workflow_engine.flower.desk import Answers
+from workflow_engine.flower.page import Page
+
+
+@dataclass
+class QueueLine:
+    """A queue in the table."""
+
+    name: str
+    workers: list[str] = field(default_factory=list)
+    executions: int = 0
+    """Those whose next node belongs into it."""
+    oldest: datetime | None = None
+    """When the one that has waited longest moved last."""
+    next_message: datetime | None = None
+    """The time of the commit behind the message that is next in line."""
+
+    @property
+    def lacks_worker(self) -> bool:
+        return not self.workers
+
+
+@dataclass(frozen=True)
+class QueueReport:
+    """All queues; `problem` says why the workers could not be asked."""
+
+    queues: list[QueueLine]
+    workers: int
+    engine_workers: int
+    """Those that can run nodes."""
+    problem: str
+
+
+class QueuesPage(Page):
+    """The table of queues."""
+
+    active_tab = "queues"
+
+    @tornado.web.authenticated
+    async def get(self) -> None:
+        report = await self.ask(_report)
+        state = [(each.name, each.workers, each.executions, each.oldest) for each in report.queues]
+        if self.is_unchanged(state, report.problem):
+            return
+        self.show("engine_queues.html", report=report)
+
+
+def _report(answers: Answers) -> QueueReport:
+    lines = {
+        due.queue: QueueLine(due.queue, executions=due.executions, oldest=due.oldest)
+        for due in answers.statistics.due_by_queue()
+    }
+    problem, workers, able = "", 0, 0
+    try:
+        for report in answers.reports():
+            workers += 1
+            if report.facts is None:
+                continue
+            able += 1
+            for queue in report.queues:
+                lines.setdefault(queue, QueueLine(queue)).workers.append(report.name)
+    except BrokerUnavailable as error:
+        problem = str(error)
+    priority = answers.engine.settings.node_priority
+    for line in lines.values():
+        try:
+            found = answers.engine.dispatcher.oldest(line.name, priority)
+        except BrokerUnavailable:
+            continue
+        line.next_message = None if isinstance(found, Backlog) else found
+    ordered = sorted(lines.values(), key=lambda line: (not line.lacks_worker, line.name))
+    return QueueReport(ordered, workers, able, problem)
