@@ -83,8 +83,8 @@ COMMANDS = {
         "ui": ListedCommand(
             "ui", "ui", "Start Flower with the pages of executions, workflows, statistics and queues."
         ),
-        "dev": ListedCommand("dev", "dev", "Run your own nodes while you write them."),
-        "demo": ListedCommand("demo", "demo", "Run an example on real workers and watch it."),
+        "dev": ListedCommand("sessions", "dev", "Run your own nodes while you write them."),
+        "demo": ListedCommand("sessions", "demo", "Run an example on real workers and watch it."),
     },
 }
 

@@ -161,9 +161,7 @@ def many_executions(
     time_passes(HOUR)
     wake_due()
     workers.drain()
-    originals += [
-        client.start(workflow).id for workflow in ("timed", "asked", "limited", "lacking")
-    ]
+    originals += [client.start(workflow).id for workflow in ("timed", "asked", "limited", "lacking")]
     workers.drain()
     for original in originals:
         sql(COPY.format(many=MANY), original, original, original)

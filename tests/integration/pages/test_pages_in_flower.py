@@ -94,7 +94,7 @@ def test_a_text_finds_executions_by_id_key_event_correlation_id_and_words_of_the
 ) -> None:
     other = client.start("shop", {"orderId": "order-8"}).id
 
-    for text in (waiting, waiting[:18], waiting.replace("-", "")[:16], "key-7", "paid", "order-7"):
+    for text in (waiting, waiting[:18], "key-7", "paid", "order-7"):
         listed = site.get("/executions", params={"text": text}).text
         assert f'title="{waiting}"' in listed, text
     assert other not in site.get("/executions", params={"text": "order-7"}).text

@@ -4,6 +4,5 @@
 - `executions`, `explain`, `events`, `history`: executions
 - `control`: pause, resume, cancel, retry, rerun
 - `database`, `retention`, `health`, `metrics`, `doctor`: operation
-- `ui`: Flower with the pages
-- `demo`, `dev`: commands that bring their own servers
+- `sessions`: ui, dev, demo, which start programs of their own
 """
