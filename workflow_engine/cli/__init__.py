@@ -81,7 +81,7 @@ COMMANDS = {
             "doctor", "doctor", "Check servers, workers and settings, with advice for each problem."
         ),
         "ui": ListedCommand(
-            "ui", "ui", "Start Flower with the pages of executions, workflows, statistics and queues."
+            "sessions", "ui", "Start Flower with the pages of executions, workflows, statistics and queues."
         ),
         "dev": ListedCommand("sessions", "dev", "Run your own nodes while you write them."),
         "demo": ListedCommand("sessions", "demo", "Run an example on real workers and watch it."),
