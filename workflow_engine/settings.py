@@ -149,6 +149,10 @@ class Settings(BaseSettings):
         description="whether the pages in Flower only show; when empty, they do if Flower has no sign-on "
         "(`--auth`, `--basic-auth`)",
     )
+    tracing: bool = Field(
+        False,
+        description="whether executions are traced with OpenTelemetry, where they start and where they run",
+    )
     api_call_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="comma-separated internal hosts that `action/api-call` may reach: names "

@@ -67,10 +67,11 @@ class Workers:
 
     def hop(self) -> HopMessage:
         """Serve the oldest message, and return it for the test's next step."""
-        message = self.broker.take()
-        self._engines[self.hops % len(self._engines)].executor.continue_execution(message)
+        dispatch = self.broker.queue.popleft()
+        engine = self._engines[self.hops % len(self._engines)]
+        engine.executor.continue_execution(dispatch.message, traceparent=dispatch.traceparent)
         self.hops += 1
-        return message
+        return dispatch.message
 
     def drain(self) -> int:
         """Serve messages until there are none, and return their number."""

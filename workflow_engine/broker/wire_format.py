@@ -16,6 +16,7 @@ import orjson
 
 from workflow_engine.execution.messages import Dispatch, HopMessage
 from workflow_engine.execution.records import FORMAT
+from workflow_engine.telemetry.tracing import TRACEPARENT
 
 TASK_NAME = "workflow_engine.run_node"
 FORMAT_HEADER = "workflow_engine_format"
@@ -43,7 +44,9 @@ def task_headers(dispatch: Dispatch, task_id: str) -> dict[str, Any]:
     searches `kwargsrepr` for an execution's id.
     """
     message = dispatch.message
+    traced = {} if dispatch.traceparent is None else {TRACEPARENT: dispatch.traceparent}
     return {
+        **traced,
         "lang": "py",
         "task": TASK_NAME,
         "shadow": f"{message.workflow}/{message.node_id}",

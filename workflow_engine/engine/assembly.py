@@ -13,6 +13,7 @@ from workflow_engine.broker.tasks import Tasks
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
+from workflow_engine.engine.observation.spans import Spans
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.stores import Stores
 from workflow_engine.health.state_metrics import StateMetrics
@@ -41,6 +42,7 @@ from workflow_engine.redis.presence import Introduction, Presence
 from workflow_engine.redis.running_nodes import RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.settings import Settings, get_settings
+from workflow_engine.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Engine:
                 running_nodes,
                 publisher,
                 settings,
+                Spans(Tracing()) if settings.tracing else None,
             ),
         )
 

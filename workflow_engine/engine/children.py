@@ -32,6 +32,7 @@ from workflow_engine.nodes.trigger.direct import check_trigger_data
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
 from workflow_engine.runner.node_run import Outcome
 from workflow_engine.settings import Settings
+from workflow_engine.telemetry.tracing import TRACEPARENT
 
 REFUSED = "CHILDREN_REFUSED"
 """The type of the error of a node whose children cannot be started."""
@@ -182,6 +183,7 @@ class ChildExecutions:
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,
             body=body or None,
+            metadata={} if hop.traceparent is None else {TRACEPARENT: hop.traceparent},
             timeout=min((limit for limit in limits if limit is not None), default=None),
         )
 

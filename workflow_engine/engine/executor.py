@@ -22,6 +22,7 @@ from workflow_engine.engine.hop import Committed, Hop, worker_name
 from workflow_engine.engine.hop_report import INTERRUPTED, HopEnd, HopReport, dropped
 from workflow_engine.engine.inline import Slice
 from workflow_engine.engine.observation.counts import count_commit
+from workflow_engine.engine.observation.spans import Spans
 from workflow_engine.engine.publisher import PUBLISH_TIMEOUT, Publisher
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.siblings import Siblings
@@ -65,6 +66,7 @@ class WorkflowExecutor:
         running_nodes: RunningNodes,
         publisher: Publisher,
         settings: Settings,
+        spans: Spans | None = None,
     ) -> None:
         self._state = stores.state
         self._cache = stores.cache
@@ -76,6 +78,7 @@ class WorkflowExecutor:
         self._attempts = attempts
         self._publisher = publisher
         self._settings = settings
+        self._spans = spans
 
     def execute_workflow(
         self, new: NewExecution, transaction: CallersTransaction | None = None
@@ -85,6 +88,11 @@ class WorkflowExecutor:
         In a transaction of the caller, the message waits for its commit. If the broker accepts no message,
         the execution exists all the same, and recovery finds it.
         """
+        if self._spans is not None:
+            return self._spans.start(new, partial(self._execute, transaction=transaction))
+        return self._execute(new, transaction)
+
+    def _execute(self, new: NewExecution, transaction: CallersTransaction | None) -> StartedExecution:
         if transaction is not None:
             return self._execute_in(transaction, new)
         started = self._state.create_execution(new)
@@ -95,15 +103,19 @@ class WorkflowExecutor:
             self._begin_if_pending(new, started)
         return started
 
-    def continue_execution(self, message: HopMessage, task_id: str = "") -> HopReport:
+    def continue_execution(
+        self, message: HopMessage, task_id: str = "", traceparent: str | None = None
+    ) -> HopReport:
         """Run one node of an execution, enqueue the next, and report how the node ended.
 
         A message for a node that is not due is dropped. Raises `LeftToOthers` for an execution that a newer
         worker has written. Raises `Requeue` if the message has to be delivered again later: a server cannot
         be reached, migrations have to be applied first, or the node needs a newer worker.
+
+        `traceparent` is the trace context of what led to the message.
         """
         with message.log_context():
-            return self._hop(message, task_id, self._attempts.run)
+            return self._hop(message, task_id, self._attempts.run, traceparent)
 
     def fail_node(self, message: HopMessage, error: NodeError) -> None:
         """Fail the current attempt of a node whose process could not do so itself.
@@ -150,10 +162,18 @@ class WorkflowExecutor:
 
     # -- one hop: 1 enter (`Admission`), 2 run (`Attempts`), and the three steps below ---------------------
 
-    def _hop(self, message: HopMessage, task_id: str, run: Callable[[Hop], Outcome]) -> HopReport:
+    def _hop(
+        self,
+        message: HopMessage,
+        task_id: str,
+        run: Callable[[Hop], Outcome],
+        traceparent: str | None = None,
+    ) -> HopReport:
         slice_ = Slice(self._locks)
         try:
             hop = self._admission.admit(message, task_id)
+            if traceparent is not None:
+                hop = replace(hop, cause=traceparent)
             with self._resumption.release_on_error(hop.claim):
                 done = self._run_and_commit(hop, run)
             report = done.report if done is not None else INTERRUPTED
@@ -178,7 +198,10 @@ class WorkflowExecutor:
         which its parent counts.
         """
         try:
-            done = self._commit(hop, run(hop))
+            if self._spans is None:
+                done = self._commit(hop, run(hop))
+            else:
+                done = self._spans.attempt(hop, lambda hop: self._commit(hop, run(hop)))
             if counting.active is not None:
                 count_commit(counting.active, done)
             return done

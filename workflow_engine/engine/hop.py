@@ -37,6 +37,7 @@ from workflow_engine.redis.results import LeaveResult
 from workflow_engine.runner.compiled import CompiledWorkflow
 from workflow_engine.runner.node_run import Outcome, attempt_failure_outcome, failure_outcome
 from workflow_engine.telemetry.log_events import log_context
+from workflow_engine.telemetry.tracing import TRACEPARENT
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Hop:
     """The wait that is over, if the node resumes from one."""
     missed: tuple[JournalRow, ...] = ()
     """The rows that siblings have committed since it was entered; the walk has seen them."""
+    cause: str | None = None
+    """The trace context of what led to it, if its execution is traced."""
+    span: str | None = None
+    """The trace context of its own span, if it has one."""
 
     @property
     def is_shared(self) -> bool:
@@ -85,6 +90,11 @@ class Hop:
     def idempotency_key(self) -> str:
         """The same over retries and crashes of one visit."""
         return f"{self.execution_id}:{self.node.id}:{self.walk.visit(self.node.id)}"
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of what follows from it: that of its span, or else of its execution's start."""
+        return self.span or self.cached.identity["metadata"].get(TRACEPARENT)
 
     def log_context(self) -> AbstractContextManager[None]:
         """Add the fields of this node and execution to the log lines of a block."""
@@ -184,7 +194,7 @@ class Hop:
             crashes=self._other_crashes,
             unstored=unstored,
         )
-        return Hop(self.claim, self.workflow, node, cached, walk)
+        return Hop(self.claim, self.workflow, node, cached, walk, cause=self.span)
 
     def commit_of(self, outcome: Outcome, walk: Walk, step: Step, timeout: float) -> NodeCommit:
         """Return the journal row of the outcome, the waits it opens and closes, and the status after it.
@@ -217,12 +227,18 @@ class Hop:
             due_queue=due.queue if due else None,
             due_priority=due.priority if due else None,
             retry_details=self._retry_details(outcome),
-            opens=_new_wait(outcome, self.attempt, timeout, self._seconds_left),
+            opens=_new_wait(outcome, self._wait_details, timeout, self._seconds_left),
             closes=(*step.cancelled, *((node.id,) if self.woken else ())),
             woken_status=self.woken.status_when_resumed if self.woken else None,
             shared_since=self.cached.seq if self.is_shared else None,
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
         )
+
+    @property
+    def _wait_details(self) -> dict[str, Any]:
+        """What is kept with a wait for the run that follows it."""
+        details: dict[str, Any] = {"attempt": self.attempt}
+        return details if self.span is None else {**details, TRACEPARENT: self.span}
 
     @property
     def _seconds_left(self) -> float | None:
@@ -290,7 +306,15 @@ class Committed:
         """What the messages for the nodes that are due now have in common."""
         hop, result = self.hop, self.result
         queue, priority = (hop.cached.identity[name] for name in ("queue", "priority"))
-        return Envelope(hop.execution_id, hop.workflow, result.seq, queue, priority, result.committed_at)
+        return Envelope(
+            hop.execution_id,
+            hop.workflow,
+            result.seq,
+            queue,
+            priority,
+            result.committed_at,
+            hop.traceparent,
+        )
 
     @property
     def report(self) -> HopReport:
@@ -302,8 +326,9 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _new_wait(outcome: Outcome, attempt: int, timeout: float, seconds_left: float | None) -> NewWait | None:
-    details: dict[str, Any] = {"attempt": attempt}
+def _new_wait(
+    outcome: Outcome, details: dict[str, Any], timeout: float, seconds_left: float | None
+) -> NewWait | None:
     if outcome.needs is not None:
         details = {**details, "tries": 1}
         return NewWait(

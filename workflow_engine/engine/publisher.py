@@ -38,6 +38,7 @@ from workflow_engine.outages import retry_unavailable
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
+from workflow_engine.telemetry.tracing import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Envelope:
     priority: int | None
     committed_at: datetime | None
     """The database's time when `seq` was committed, or when its message was found to be lost."""
+    traceparent: str | None = None
+    """The trace context of what leads to the messages, if the execution is traced."""
 
 
 class Publisher:
@@ -89,6 +92,7 @@ class Publisher:
             new.queue,
             new.priority,
             started.created_at,
+            new.metadata.get(TRACEPARENT),
         )
         self.follow_up(self._begin(first))
 
@@ -120,7 +124,13 @@ class Publisher:
         workflow = self._workflows.get(first.workflow_id, first.version)
         walk = Walk.start(workflow.graph, first.trigger_node_id)
         envelope = Envelope(
-            first.execution_id, workflow, FIRST_SEQ, first.queue, first.priority, first.created_at
+            first.execution_id,
+            workflow,
+            FIRST_SEQ,
+            first.queue,
+            first.priority,
+            first.created_at,
+            first.traceparent,
         )
         with log_context(first.execution_id, first.workflow_id):
             return self._go_on(envelope, walk)
@@ -183,7 +193,13 @@ class Publisher:
                 )
                 continue
             envelope = Envelope(
-                wait.execution_id, workflow, wait.seq, wait.queue, wait.priority, wait.woken_at
+                wait.execution_id,
+                workflow,
+                wait.seq,
+                wait.queue,
+                wait.priority,
+                wait.woken_at,
+                wait.traceparent,
             )
             yield wait, self._dispatch(envelope, wait.node_id)
 
@@ -239,4 +255,5 @@ class Publisher:
             queue=route.queue or envelope.queue or settings.queue,
             priority=next(number for number in priorities if number is not None),
             committed_at=envelope.committed_at,
+            traceparent=envelope.traceparent,
         )

@@ -20,6 +20,7 @@ from workflow_engine.redis.lock import Claim, Holder, Unlocked
 from workflow_engine.redis.results import Abandoned
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
 from workflow_engine.settings import Settings
+from workflow_engine.telemetry.tracing import TRACEPARENT
 
 LOOK_FOR_A_CRASH = "look for a crash or the kernel's out-of-memory killer in the worker's log"
 """The advice about a process that was lost for an unknown reason."""
@@ -183,6 +184,7 @@ def _envelope(workflow: CompiledWorkflow, snapshot: Snapshot) -> Envelope:
         snapshot.queue,
         AHEAD_OF_THE_QUEUE,
         snapshot.read_at,
+        snapshot.metadata.get(TRACEPARENT),
     )
 
 

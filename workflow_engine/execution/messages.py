@@ -94,3 +94,5 @@ class Dispatch:
     priority: int
     committed_at: datetime | None = None
     """The database's time of the commit or wake behind this message; it separates a backlog from a loss."""
+    traceparent: str | None = None
+    """The trace context of the span behind this message, if its execution is traced."""

@@ -144,6 +144,8 @@ class WokenWait:
     """The journal row that opened it."""
     children: Mapping[str, Any] = field(default_factory=dict)
     """Of a wait for children: `workflow`, `version`, `first`, `total`, `completed`, `failed`, `tolerated`."""
+    traceparent: str | None = None
+    """The trace context of the run that began it, if that is traced."""
 
     @property
     def status_when_resumed(self) -> WaitStatus:
@@ -165,6 +167,8 @@ class DueWait:
     """The execution's queue; None: the one of the settings."""
     woken_before: datetime | None = field(default=None, compare=False)
     """The time of an earlier claim, whose message may still be in the queue."""
+    traceparent: str | None = field(default=None, compare=False)
+    """The trace context of the execution, if it is traced."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,8 @@ class StartedChild:
     queue: str | None
     priority: int | None
     created_at: datetime
+    traceparent: str | None = None
+    """The trace context of its start, if it is traced."""
 
 
 @dataclass(frozen=True)

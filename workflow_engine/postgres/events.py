@@ -203,7 +203,7 @@ WITH listening AS (
 )
 SELECT listening.execution_id::text, listening.has_it, taken.id IS NOT NULL, taken.status = 'RESUMING',
     requested.workflow_id, requested.workflow_version, taken.node_id, requested.seq, requested.priority,
-    now(), requested.queue
+    now(), requested.queue, NULL, requested.traceparent
 FROM listening LEFT JOIN taken USING (id) LEFT JOIN requested ON requested.id = taken.execution_id
 ORDER BY listening.execution_id, listening.seq
 """.replace("{woken_if_enough}", WOKEN_IF_ENOUGH).replace("{is_enough}", IS_ENOUGH)

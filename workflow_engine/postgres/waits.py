@@ -90,7 +90,7 @@ WITH over AS (
     SELECT * FROM {s}.request_wake_v1(ARRAY(SELECT execution_id FROM claimed WHERE NOT is_paused))
 )
 SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq, a.priority, now(), a.queue,
-    c.woken_before
+    c.woken_before, a.traceparent
 FROM claimed c JOIN requested a ON a.id = c.execution_id
 """
 
@@ -131,7 +131,8 @@ SELECT w.wait_type, coalesce((w.details->>'timedOut')::boolean, false), w.receiv
         'workflow', concat_ws('#', w.children->'start'->>'workflow_id', w.children->'start'->>'body'),
         'version', w.children->'start'->'version', 'first', w.children->'first',
         'total', w.children->'total', 'tolerated', w.children->'tolerated',
-        'completed', w.details->'completed', 'failed', w.details->'failed') END
+        'completed', w.details->'completed', 'failed', w.details->'failed') END,
+    w.details->>'traceparent'
 FROM {s}.execution_wait_states w
 WHERE w.execution_id = %(execution_id)s AND w.node_id = %(node_id)s AND w.status = 'RESUMING'
 """
@@ -192,14 +193,14 @@ class Waits:
         row = self._database.first(WOKEN, execution_id=execution_id, node_id=node_id)
         if row is None:
             return None
-        wait_type, timed_out, received, waited, is_given_up, seq, children = row
+        wait_type, timed_out, received, waited, is_given_up, seq, children, traceparent = row
         if wait_type == WaitType.CHILDREN:
             woken_by: Literal["timeout", "children"] = "timeout" if timed_out else "children"
-            return WokenWait(WaitType.CHILDREN, woken_by, {}, waited, is_given_up, seq, children)
+            return WokenWait(WaitType.CHILDREN, woken_by, {}, waited, is_given_up, seq, children, traceparent)
         if wait_type != WaitType.EVENTS:
-            return WokenWait(WaitType(wait_type), "time", {}, waited, is_given_up)
+            return WokenWait(WaitType(wait_type), "time", {}, waited, is_given_up, traceparent=traceparent)
         reason: Literal["timeout", "events"] = "timeout" if timed_out else "events"
-        return WokenWait(WaitType.EVENTS, reason, received, waited, is_given_up)
+        return WokenWait(WaitType.EVENTS, reason, received, waited, is_given_up, traceparent=traceparent)
 
     def park(self, execution_id: str, node_id: str, needs: str) -> None:
         """Leave a woken node to workers that know the node type or function `needs`.

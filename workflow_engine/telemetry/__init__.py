@@ -5,4 +5,5 @@
 - `log_events`: the events that log lines report, and their fields
 - `json_log`: log lines as JSON
 - `exposition`: metrics in the form that Prometheus reads
+- `tracing`: spans of OpenTelemetry
 """

@@ -32,6 +32,7 @@ from workflow_engine.execution.states import HistoryLine
 from workflow_engine.outages import BackOff, outage_behind, outages
 from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
+from workflow_engine.telemetry.tracing import TRACEPARENT
 from workflow_engine.worker.celery_internals.pool_writes import DirectPoolWrites
 from workflow_engine.worker.celery_internals.prefetch import BacklogPrefetch
 from workflow_engine.worker.log_filters import NodeRequeued, silence_repeats
@@ -72,7 +73,10 @@ def run_node(self: Task, **message: Any) -> str:
     """Run one node of an execution; return how it ended. Raises the exception of a failed node."""
     try:
         engine, request = worker_engine(self.app), self.request
-        report = _continue_execution(engine, message, request.get(FORMAT_HEADER), request.id)
+        traceparent = request.get(TRACEPARENT) if engine.settings.tracing else None
+        if not isinstance(traceparent, str):
+            traceparent = None
+        report = _continue_execution(engine, message, request.get(FORMAT_HEADER), request.id, traceparent)
     except InvalidMessage as refusal:
         log.warning(
             "Refused a message that the engine did not write: %s",
@@ -89,7 +93,9 @@ def run_node(self: Task, **message: Any) -> str:
     return outcome
 
 
-def _continue_execution(engine: Engine, body: Mapping[str, Any], form: object, task_id: str) -> HopReport:
+def _continue_execution(
+    engine: Engine, body: Mapping[str, Any], form: object, task_id: str, traceparent: str | None
+) -> HopReport:
     """Serve a message; drop one that only newer workers can serve, and leave its execution to them.
 
     Wait up to `OUTAGE_TIMEOUT` for an unavailable server, then raise `Requeue`. Raises `InvalidMessage`.
@@ -101,7 +107,7 @@ def _continue_execution(engine: Engine, body: Mapping[str, Any], form: object, t
     while True:
         try:
             with log_context(execution_id), outages.watch("run nodes"):
-                return _serve(engine, body, form, task_id)
+                return _serve(engine, body, form, task_id, traceparent)
         except InvalidMessage:
             raise
         except Requeue:
@@ -129,12 +135,14 @@ def _record_return(engine: Engine, body: Mapping[str, Any], worker: str, reason:
         )
 
 
-def _serve(engine: Engine, body: Mapping[str, Any], form: object, task_id: str) -> HopReport:
+def _serve(
+    engine: Engine, body: Mapping[str, Any], form: object, task_id: str, traceparent: str | None
+) -> HopReport:
     """Run the node of a message. Raises `Requeue` while a server is unavailable, and `InvalidMessage`."""
     try:
         if isinstance(form, int) and form > FORMAT:
             raise LeftToOthers("the message was written by a newer release")
-        return engine.executor.continue_execution(HopMessage.of(body), task_id)
+        return engine.executor.continue_execution(HopMessage.of(body), task_id, traceparent)
     except LeftToOthers as reason:
         try:
             engine.stalled.leave(execution_id_of(body))

@@ -17,6 +17,7 @@ NOT_NAMED_ALIKE = {"psycopg2": "psycopg2-binary", "yaml": "pyyaml"}
 """Distributions whose packages are called otherwise."""
 
 OF_AN_EXTRA = {
+    "opentelemetry": ("otel", "opentelemetry-api"),
     "prometheus_client": ("metrics", "prometheus-client"),
     "re2": ("regex", "google-re2"),
     "httpx2": ("http", "httpx2"),

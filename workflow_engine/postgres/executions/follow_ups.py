@@ -25,6 +25,7 @@ def follow_ups_of(returned: str | Mapping[str, Any] | None) -> FollowUps | None:
             each["queue"],
             each["priority"],
             instant(each["created_at"]),
+            each.get("traceparent"),
         )
         for each in found.get("started", ())
     )
@@ -38,6 +39,7 @@ def follow_ups_of(returned: str | Mapping[str, Any] | None) -> FollowUps | None:
             each["priority"],
             instant(each["woken_at"]),
             each["queue"],
+            traceparent=each.get("traceparent"),
         )
         for each in found.get("woken", ())
     )

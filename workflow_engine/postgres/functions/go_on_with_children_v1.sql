@@ -89,7 +89,8 @@ BEGIN
                 'id', child, 'created_at', {s}.start_execution_v1(document),
                 'workflow_id', concat_ws('#', document->>'workflow_id', document->>'body'),
                 'version', document->'version', 'trigger_node_id', document->'trigger_node_id',
-                'queue', document->'queue', 'priority', document->'priority');
+                'queue', document->'queue', 'priority', document->'priority',
+                'traceparent', document->'metadata'->'traceparent');
             next := next + 1;
             running := running + 1;
         END LOOP;
@@ -119,6 +120,7 @@ BEGIN
             coalesce(so_far->'woken', '[]') || jsonb_build_array(jsonb_build_object(
             'execution_id', r.id, 'workflow_id', r.workflow_id, 'version', r.workflow_version,
             'node_id', given_node, 'seq', r.seq, 'priority', r.priority, 'queue', r.queue,
+            'traceparent', r.traceparent,
             'woken_at', (extract(epoch FROM now()) * 1000000)::bigint)))
         INTO follow_ups FROM {s}.request_wake_v1(ARRAY[given_parent]) r;
     ELSIF started <> '[]' THEN

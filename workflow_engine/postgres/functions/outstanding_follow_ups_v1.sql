@@ -10,13 +10,15 @@ BEGIN
     SELECT jsonb_agg(jsonb_build_object(
         'id', e.id, 'created_at', (extract(epoch FROM e.created_at) * 1000000)::bigint,
         'workflow_id', concat_ws('#', e.workflow_id, e.body), 'version', e.workflow_version,
-        'trigger_node_id', e.trigger_node_id, 'queue', e.queue, 'priority', e.priority))
+        'trigger_node_id', e.trigger_node_id, 'queue', e.queue, 'priority', e.priority,
+        'traceparent', e.metadata->'traceparent'))
     INTO started FROM {s}.executions e
     WHERE e.parent_execution_id = given_parent AND e.parent_seq = given_seq AND e.status = 'PENDING';
 
     SELECT jsonb_agg(jsonb_build_object(
         'execution_id', e.id, 'workflow_id', concat_ws('#', e.workflow_id, e.body), 'version', e.workflow_version,
         'node_id', given_node, 'seq', e.seq, 'priority', e.priority, 'queue', e.queue,
+        'traceparent', e.metadata->'traceparent',
         'woken_at', (extract(epoch FROM now()) * 1000000)::bigint))
     INTO woken
     FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id

@@ -1,0 +1,263 @@
+"""An execution is one trace: a root where it starts, a span for each attempt, links to what led to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.trace import StatusCode
+
+from support.broker import Broker, Workers
+from support.workflows import line
+from workflow_engine import WorkflowBuilder, WorkflowClient, waiting
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.maintenance.timekeeper import Timekeeping
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+class Switch(Sampler):
+    """Samples roots while it is on."""
+
+    is_on = True
+
+    def should_sample(self, *given: Any, **named: Any) -> Any:
+        return (ALWAYS_ON if self.is_on else ALWAYS_OFF).should_sample(*given, **named)
+
+    def get_description(self) -> str:
+        return "Switch"
+
+
+SAMPLER = Switch()
+EXPORTER = InMemorySpanExporter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def provider() -> None:
+    """Set up the SDK, which a process can do once."""
+    made = TracerProvider(sampler=ParentBased(SAMPLER))
+    made.add_span_processor(SimpleSpanProcessor(EXPORTER))
+    trace.set_tracer_provider(made)
+
+
+@pytest.fixture
+def spans() -> Callable[[], list[ReadableSpan]]:
+    """Return a function that returns the spans of this test, in the order in which they ended."""
+    EXPORTER.clear()
+    SAMPLER.is_on = True
+    return lambda: list(EXPORTER.get_finished_spans())
+
+
+@pytest.fixture
+def engine(new_engine: Callable[..., Engine]) -> Engine:
+    return new_engine(tracing=True)
+
+
+@pytest.fixture
+def second_engine(new_engine: Callable[..., Engine]) -> Engine:
+    return new_engine(tracing=True)
+
+
+def one() -> int:
+    with trace.get_tracer("shop").start_as_current_span("ask the bank"):
+        return 1
+
+
+def two() -> int:
+    return 2
+
+
+def three() -> int:
+    return 3
+
+
+def fails(context: Any) -> int:
+    if context.attempt == 1:
+        raise ConnectionError("no route")
+    return 4
+
+
+def asks(context: Any) -> Any:
+    return waiting(events=["paid"], correlation_id="order-7") if context.wake is None else "paid"
+
+
+def pauses(context: Any) -> Any:
+    return waiting(seconds=60) if context.wake is None else None
+
+
+def named(spans: list[ReadableSpan], name: str) -> list[ReadableSpan]:
+    return [span for span in spans if span.name == name]
+
+
+def id_of(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return span.context.span_id
+
+
+def links_of(span: ReadableSpan) -> list[int]:
+    return [link.context.span_id for link in span.links]
+
+
+def test_five_nodes_on_two_workers_are_one_trace_below_the_producers_span(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    client.deploy(line(one, two, three, asks, pauses))
+    with trace.get_tracer("shop").start_as_current_span("checkout") as checkout:
+        client.start("line")
+    workers.drain()
+
+    found = spans()
+
+    assert {span.context.trace_id for span in found if span.context} == {checkout.get_span_context().trace_id}
+    [root] = named(found, "start line")
+    assert root.parent is not None
+    assert root.parent.span_id == checkout.get_span_context().span_id
+    attempts = [span for span in found if span.name.startswith("line/")]
+    assert [span.name for span in attempts] == ["line/one", "line/two", "line/three", "line/asks"]
+    assert [span.parent.span_id for span in attempts if span.parent] == [id_of(root)] * 4
+    assert [links_of(span) for span in attempts] == [[id_of(span)] for span in (root, *attempts[:-1])]
+    [bank] = named(found, "ask the bank")
+    assert bank.parent is not None
+    assert bank.parent.span_id == id_of(attempts[0])
+
+
+def test_each_attempt_has_a_span_with_its_error_and_its_wait(
+    client: WorkflowClient,
+    workers: Workers,
+    engine: Engine,
+    spans: Callable[[], list[ReadableSpan]],
+    time_passes: Callable[[float], None],
+) -> None:
+    client.deploy(line(fails, retry={"maxAttempts": 2, "waitDuration": 30_000, "jitter": False}))
+    execution = client.start("line").id
+    workers.drain()
+    time_passes(40)
+    Timekeeping(engine).round()
+    workers.drain()
+
+    first, second = named(spans(), "line/fails")
+
+    assert first.attributes is not None
+    assert first.attributes["workflow_engine.outcome"] == "RETRYING"
+    assert first.attributes["workflow_engine.execution_id"] == execution
+    assert first.attributes["error.type"] == "ConnectionError"
+    assert (first.status.status_code, first.status.description) == (StatusCode.ERROR, "no route")
+    [begins] = first.events
+    assert (begins.name, dict(begins.attributes or {})) == (
+        "wait began",
+        {"workflow_engine.type": "RETRY", "workflow_engine.seconds": 30.0},
+    )
+    assert second.attributes is not None
+    assert second.attributes["workflow_engine.attempt"] == 2
+    assert links_of(second) == [id_of(first)]
+    assert [event.name for event in second.events] == ["wait ended"]
+
+
+def test_a_node_that_an_event_wakes_is_linked_to_the_run_that_began_to_wait(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    client.deploy(line(asks, two))
+    client.start("line")
+    workers.drain()
+    client.send_event("order-7", "paid")
+    workers.drain()
+
+    before, after = named(spans(), "line/asks")
+    [following] = named(spans(), "line/two")
+
+    assert links_of(after) == [id_of(before)]
+    assert links_of(following) == [id_of(after)]
+    waits = [dict(event.attributes or {}) for event in (*before.events, *after.events)]
+    assert [each["workflow_engine.type"] for each in waits] == ["EVENTS", "EVENTS"]
+    assert {span.context.trace_id for span in (before, after, following) if span.context} == {
+        before.context.trace_id  # type: ignore[union-attr]
+    }
+
+
+def test_children_and_inline_steps_belong_to_the_trace_of_their_root(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    client.deploy(line(one, two, id="child", settings={"hops": "inline"}))
+    flow = WorkflowBuilder("parent")
+    flow.trigger("begin") >> flow.sub_workflow("sub", "child") >> flow.function("end", "{{ sub }}")
+    client.deploy(flow.build())
+    execution = client.start("parent").id
+    workers.drain()
+
+    found = spans()
+
+    assert client.get(execution).result == 2
+    assert len({span.context.trace_id for span in found if span.context}) == 1
+    waiting_sub, _ = named(found, "parent/sub")
+    [first], [second] = named(found, "child/one"), named(found, "child/two")
+    assert first.parent is not None
+    assert first.parent.span_id == id_of(waiting_sub)
+    assert links_of(second) == [id_of(first)]
+
+
+def test_a_start_that_is_not_sampled_makes_no_span_anywhere(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]], sql: Sql
+) -> None:
+    SAMPLER.is_on = False
+    client.deploy(line(one, two, pauses))
+    execution = client.start("line").id
+    SAMPLER.is_on = True
+
+    workers.drain()
+
+    assert spans() == [], "what nodes trace themselves follows the decision of the start"
+    [(traceparent,)] = sql("SELECT metadata->>'traceparent' FROM executions WHERE id = %s", execution)
+    assert int(traceparent[-2:], 16) & 1 == 0
+
+
+def test_without_the_setting_nothing_is_stored_sent_or_traced(
+    new_engine: Callable[..., Engine], broker: Broker, spans: Callable[[], list[ReadableSpan]], sql: Sql
+) -> None:
+    untraced = new_engine()
+    client = WorkflowClient(engine=untraced)
+    client.deploy(line(two, three))
+    execution = client.start("line").id
+
+    assert [dispatch.traceparent for dispatch in broker.queue] == [None]
+    Workers(broker, untraced).drain()
+
+    assert spans() == []
+    assert sql("SELECT metadata ? 'traceparent' FROM executions WHERE id = %s", execution) == [(False,)]
+
+
+def test_an_execution_of_an_untraced_producer_is_run_by_workers_that_trace(
+    new_engine: Callable[..., Engine], workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    client = WorkflowClient(engine=new_engine())
+    client.deploy(line(two, three))
+    execution = client.start("line").id
+
+    workers.drain()
+
+    assert client.get(execution).is_finished
+    assert spans() == []
+
+
+@pytest.mark.parametrize(
+    "traceparent", ["", "00-1-2-3", "no trace", "00-" + "f" * 90, f"00-{'0' * 32}-{'0' * 16}-01"]
+)
+def test_a_message_with_a_broken_trace_context_is_served(
+    traceparent: str,
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    spans: Callable[[], list[ReadableSpan]],
+) -> None:
+    client.deploy(line(two))
+    execution = client.start("line").id
+
+    engine.executor.continue_execution(broker.take(), traceparent=traceparent)
+
+    assert client.get(execution).is_finished
+    assert [span.name for span in spans()] == ["start line", "line/two"]
