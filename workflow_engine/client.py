@@ -41,7 +41,7 @@ from workflow_engine.postgres.events import SentEvent
 from workflow_engine.postgres.executions.creation import Key
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import ExecutionEvent
-from workflow_engine.postgres.executions.queries import Execution, NodeExecution
+from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeLog
 from workflow_engine.postgres.retention import Purged
 from workflow_engine.postgres.workflows.deployments import DeployedVersion, DeployedWorkflow, Deployment
 from workflow_engine.postgres.workflows.triggers import DeployedTrigger, ScheduledTrigger
@@ -344,6 +344,16 @@ class WorkflowClient:
         if not rows:
             self._engine.queries.get(execution_id)
         return rows
+
+    def logs(self, execution_id: str, node: str | None = None) -> Sequence[NodeLog]:
+        """Return what the attempts of an execution, or of one node, have logged, in commit order.
+
+        Only where the workers keep it (`node_log_limit`). Raises `ExecutionNotFound`.
+        """
+        found = self._engine.queries.logs(execution_id, node)
+        if not found:
+            self._engine.queries.get(execution_id)
+        return found
 
     def history(self, execution_id: str) -> Sequence[NodeExecution | ExecutionEvent]:
         """Return events and journal as one list, in the order of time. Raises `ExecutionNotFound`."""

@@ -149,6 +149,13 @@ class Settings(BaseSettings):
         description="whether the pages in Flower only show; when empty, they do if Flower has no sign-on "
         "(`--auth`, `--basic-auth`)",
     )
+    node_log_limit: int = Field(
+        0,
+        ge=0,
+        le=1_048_576,
+        description="bytes of JSON kept of what each attempt of a node logs, in its row of the journal; "
+        "0: nothing",
+    )
     tracing: bool = Field(
         False,
         description="whether executions are traced with OpenTelemetry, where they start and where they run",

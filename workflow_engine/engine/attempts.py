@@ -73,7 +73,9 @@ class Attempts:
                 context = self._context(hop, running)
                 begin = partial(self._begin, hop) if is_marked else None
                 limit = self._settings.output_limit
-                outcome = run_node(compiled, graph, context, limit, hop.claim.token, begin)
+                outcome = run_node(
+                    compiled, graph, context, limit, hop.claim.token, begin, self._settings.node_log_limit
+                )
             return self._children.prepared(hop, context, outcome)
         except UnknownNodeType as error:
             if is_marked:

@@ -62,7 +62,9 @@ class ChildExecutions:
                 start = self._of_workflow(hop, wanted)
         except (WorkflowNotFound, TriggerDataInvalid, InvalidValue) as error:
             failed = hop.attempt_failure_outcome(NodeError(REFUSED, str(error)))
-            return dataclasses.replace(failed, input_data=outcome.input_data, duration_ms=outcome.duration_ms)
+            return dataclasses.replace(
+                failed, input_data=outcome.input_data, duration_ms=outcome.duration_ms, logs=outcome.logs
+            )
         has_items = wanted.items is not None
         is_named = has_items and wanted.workflow is None
         children = NewChildren(

@@ -219,6 +219,7 @@ class Hop:
             variables=encode(dict(outcome.variables)) if outcome.variables else None,
             input_data=outcome.input_data,
             output=outcome.output,
+            logs=outcome.logs,
             error=error.message if error else None,
             error_details=error.as_stored() if error else None,
             worker=worker_name(),

@@ -230,6 +230,8 @@ class NodeCommit:
     variables: bytes | None = None
     input_data: bytes | None = None
     output: bytes | None = None
+    logs: bytes | None = None
+    """What the node has logged, as JSON."""
     error: str | None = None
     error_details: Mapping[str, Any] | None = None
     duration_ms: float = 0.0

@@ -283,6 +283,8 @@ def tables(schema: str) -> MetaData:
         Column("started_at", timestamp, nullable=False),
         Column("completed_at", timestamp),
         Column("duration_ms", BigInteger),
+        # What the node has logged, where that is kept.
+        Column("logs", JSONB),
         CheckConstraint(
             one_of("status", set(NodeStatus) - {"RUNNING", "SKIPPED"}), name="node_executions_status"
         ),

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from workflow_engine.definition.graph import Graph
@@ -45,6 +47,7 @@ from workflow_engine.runner.compiled import CompiledNode
 from workflow_engine.runner.interruption import call_interruptibly, causes, order_behind
 from workflow_engine.runner.retry_policy import next_attempt
 from workflow_engine.runner.time_limit import with_time_limit
+from workflow_engine.telemetry.attempt_log import AttemptLog, kept
 
 TIMEOUT = "TIMEOUT"
 """The type of the error of a node that ran too long."""
@@ -73,6 +76,8 @@ class Outcome:
     """After a failed attempt that is followed by another: milliseconds until that one."""
     retry_rule: int | None = None
     """The position of the rule that allows it, if `retry` is a list of rules."""
+    logs: bytes | None = None
+    """What the node has logged, as JSON, if that is kept."""
     duration_ms: float = 0.0
 
     @property
@@ -93,6 +98,7 @@ def run_node(
     output_limit: int,
     token: str = "",
     begin: Callable[[], NodeError | None] | None = None,
+    log_limit: int = 0,
 ) -> Outcome:
     """Run a node and return the outcome of its result.
 
@@ -101,11 +107,13 @@ def run_node(
     Raises `UnknownNodeType`, `ContextUnavailable` if an output that it reads cannot be fetched,
     `NodeInterrupted` if another thread interrupts the run of this `token`, and any order to the worker.
 
-    `output_limit` is in bytes of JSON and bounds the output, the variables and the stored input.
+    `output_limit` is in bytes of JSON and bounds the output, the variables and the stored input. `log_limit`
+    bounds what is kept of its log lines; with 0 none are.
     """
     started = time.perf_counter()
     secrets = Secrets()
     input_data: bytes | None = None
+    log = AttemptLog(log_limit, partial(_clean, secrets)) if log_limit else None
     try:
         node_data = compiled.evaluate(_scope(context, secrets))
         # Before the node runs, since it may change its arguments.
@@ -113,7 +121,8 @@ def run_node(
         if begin is not None and (error := begin()) is not None:
             outcome = failure_outcome(compiled.node, graph, error, context.attempt)
             return dataclasses.replace(outcome, input_data=input_data)
-        result = _execute(compiled, node_data, _with_masked_reports(context, secrets), token)
+        with kept(log) if log is not None else nullcontext():
+            result = _execute(compiled, node_data, _with_masked_reports(context, secrets), token)
         outcome = _guarded_outcome(compiled, graph, context, result, secrets, output_limit)
         if outcome.wait is not None and outcome.wait.children is not None:
             _check_children(outcome.wait.children, input_data, secrets, output_limit)
@@ -123,6 +132,7 @@ def run_node(
     return dataclasses.replace(
         outcome,
         input_data=input_data,
+        logs=log.encoded() if log is not None else None,
         duration_ms=(time.perf_counter() - started) * 1000,
     )
 
@@ -348,6 +358,11 @@ def _error_of_refusal(refusal: ExpressionError | InvalidValue, secrets: Secrets)
     """Return the error for a refusal by the engine, without its traceback, which shows only the engine."""
     refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None
     return _storable_error(NodeError(type(refusal).__name__, str(refusal), raised=Raised(refusal)), secrets)
+
+
+def _clean(secrets: Secrets, text: str, limit: int) -> str:
+    """Return a text that a node has logged as it can be stored, without secrets."""
+    return shorten(secrets.mask_text(storable_text(readable_part(text))), limit)
 
 
 def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:

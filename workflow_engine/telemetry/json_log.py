@@ -29,7 +29,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")[:-6] + "Z",
             "level": record.levelname,
             "logger": record.name,
-            "message": _message_of(record),
+            "message": message_of(record),
             "process": record.processName,
             "pid": record.process,
         }
@@ -56,7 +56,8 @@ def format_unconfigured_logging() -> None:
         logging.lastResort.setFormatter(JsonFormatter())
 
 
-def _message_of(record: logging.LogRecord) -> str:
+def message_of(record: logging.LogRecord) -> str:
+    """Return the message of a record, whatever its arguments are."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - the line counts more than what is wrong with its arguments

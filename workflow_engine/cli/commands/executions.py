@@ -15,6 +15,7 @@ from rich.text import Text
 
 from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.drawing.execution_drawing import draw, header
+from workflow_engine.cli.drawing.node_logs import draw_logs
 from workflow_engine.cli.filters import filter_of, with_filters
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.missing_code import MissingCode
@@ -25,7 +26,7 @@ from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.postgres.executions.filters import ExecutionFilter
-from workflow_engine.postgres.executions.queries import Execution
+from workflow_engine.postgres.executions.queries import Execution, NodeLog
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
 from workflow_engine.presentation.phrases import age, duration
 
@@ -266,7 +267,8 @@ def _list_children(
 @click.option(
     "--context", "with_context", is_flag=True, help="Show its variables too; with --json, its whole context."
 )
-def show(invocation: Invocation, execution: str, with_context: bool) -> None:
+@click.option("--logs", "with_logs", is_flag=True, help="Show what its nodes logged, where that is kept.")
+def show(invocation: Invocation, execution: str, with_context: bool, with_logs: bool) -> None:
     """Draw an execution: its graph and what each node did.
 
     Nodes appear in the order of the walk, branches indented under the node that chose them. A node that joins
@@ -286,7 +288,10 @@ def show(invocation: Invocation, execution: str, with_context: bool) -> None:
     )
     variables = context["variables"] if context else None
     hint = () if found.is_finished else ("", f"Why is it there? workflow-engine explain {found.id}")
-    invocation.output(_view_value(view, context), *draw(view, variables, invocation.console.width), *hint)
+    logs = client.logs(found.id) if with_logs else None
+    drawn = draw(view, variables, invocation.console.width)
+    kept = () if logs is None else draw_logs(logs)
+    invocation.output(_view_value(view, context, logs), *drawn, *kept, *hint)
 
 
 def _runs(engine: Engine, execution_id: str) -> list[Run]:
@@ -310,9 +315,18 @@ def _list_value(execution: Execution) -> dict[str, Any]:
     return value
 
 
-def _view_value(view: ExecutionView, context: Mapping[str, Any] | None) -> dict[str, Any]:
-    value = {"execution": as_object(view.execution), "nodes": [as_object(node) for node in view.nodes]}
-    return value if context is None else {**value, "context": context}
+def _view_value(
+    view: ExecutionView, context: Mapping[str, Any] | None, logs: Sequence[NodeLog] | None
+) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "execution": as_object(view.execution),
+        "nodes": [as_object(node) for node in view.nodes],
+    }
+    if context is not None:
+        value["context"] = context
+    if logs is not None:
+        value["logs"] = [as_object(each) for each in logs]
+    return value
 
 
 def _summary(counts: Mapping[ExecutionStatus, int]) -> str:

@@ -45,6 +45,7 @@ def commit_document(commit: NodeCommit, claim_lease: float) -> str:
         "variables": _fragment(commit.variables),
         "input_data": _fragment(commit.input_data),
         "output": _fragment(commit.output),
+        "logs": _fragment(commit.logs),
         "error": commit.error,
         "error_details": commit.error_details,
         "execution_error": {"nodeId": commit.node_id, **(commit.error_details or {})} if is_failed else None,

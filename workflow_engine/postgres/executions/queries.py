@@ -94,6 +94,12 @@ LEFT JOIN {s}.execution_wait_states w ON w.execution_id = n.execution_id AND w.s
 WHERE n.execution_id = %(id)s ORDER BY n.seq
 """
 
+LOGS = """
+SELECT seq, node_id, visit, attempt, status, logs FROM {s}.node_executions
+WHERE execution_id = %(id)s AND logs IS NOT NULL AND (%(node)s::text IS NULL OR node_id = %(node)s)
+ORDER BY seq
+"""
+
 OUTPUTS = """
 SELECT DISTINCT ON (node_id) node_id, output_data FROM {s}.node_executions
 WHERE execution_id = %(id)s AND node_id = ANY(%(nodes)s) AND superseded_by IS NULL AND output_data IS NOT NULL
@@ -193,6 +199,34 @@ class NodeExecution:
     wait: NodeWait | None = None
 
 
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a node has logged."""
+
+    time: str
+    """ISO 8601 in UTC, by the clock of its worker."""
+    level: str
+    logger: str
+    message: str
+    exception: str | None = None
+    """The exception that was logged with it, with its traceback."""
+
+
+@dataclass(frozen=True)
+class NodeLog:
+    """What one attempt of a node has logged: the last lines of it."""
+
+    seq: int
+    """The row of the journal that the attempt has committed."""
+    node_id: str
+    visit: int
+    attempt: int
+    status: NodeStatus
+    lines: tuple[LogLine, ...]
+    dropped: int
+    """The number of lines before these, which were too many to keep."""
+
+
 class ExecutionQueries:
     """Reads executions; changes nothing. Methods may raise `DatabaseUnavailable`."""
 
@@ -268,6 +302,23 @@ class ExecutionQueries:
         """
         rows = self._database.rows(JOURNAL, id=checked_id(execution_id), with_values=with_values)
         return [_node_execution(row) for row in rows]
+
+    def logs(self, execution_id: str, node: str | None = None) -> Sequence[NodeLog]:
+        """Return what the attempts of an execution have logged, as far as it was kept, in commit order."""
+        return [
+            NodeLog(
+                seq,
+                node_id,
+                visit,
+                attempt,
+                NodeStatus(status),
+                tuple(LogLine(**line) for line in logs["lines"]),
+                logs["dropped"],
+            )
+            for seq, node_id, visit, attempt, status, logs in self._database.rows(
+                LOGS, id=checked_id(execution_id), node=node
+            )
+        ]
 
     def outputs(self, execution_id: str, nodes: Sequence[str]) -> dict[str, Any]:
         """Return the outputs by node id, of those nodes that have one."""

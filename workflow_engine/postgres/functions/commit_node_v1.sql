@@ -71,13 +71,14 @@ BEGIN
         INSERT INTO {s}.node_executions (
             execution_id, seq, node_id, label, type, sub_type, visit, attempt, status, handles, variables,
             token, input_data, output_data, error, error_details, retry_details, worker, started_at,
-            completed_at, duration_ms)
+            completed_at, duration_ms, logs)
         VALUES (
             given_execution, moved_seq, given->>'node_id', given->>'label', given->>'type',
             given->>'sub_type', (given->>'visit')::int, (given->>'attempt')::int, given->>'status',
             (given->>'handles')::text[], given->'variables', given_token, given->'input_data',
             given->'output', given->>'error', given->'error_details', given->'retry_details',
-            given->>'worker', began, CASE WHEN is_final THEN now() END, (given->>'duration_ms')::float8);
+            given->>'worker', began, CASE WHEN is_final THEN now() END, (given->>'duration_ms')::float8,
+            given->'logs');
 
         IF given ? 'opens' THEN
             -- By the wait that this commit closes. A retry starts over: it has not waited yet. Nor has a node

@@ -497,6 +497,8 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("duration_ms", sa.BigInteger(), nullable=True),
+        # What the node has logged, where that is kept.
+        sa.Column("logs", postgresql.JSONB(), nullable=True),
         sa.CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="node_executions_error"),
         sa.CheckConstraint(
             "status IN ('CANCELLED', 'COMPLETED', 'FAILED', 'RETRYING', 'WAITING')",
