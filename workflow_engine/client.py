@@ -112,6 +112,7 @@ class WorkflowClient:
             publisher=self._engine.publisher,
             children=self._engine.children,
             workflow_control=WorkflowControl(self._engine.deployments, self._engine.triggers),
+            output_limit=self._engine.settings.output_limit,
         )
 
     @functools.cached_property

@@ -259,6 +259,16 @@ class IllegalMove(WorkflowEngineError):
         super().__init__(f"execution {execution_id} is {status} and {refusal}")
 
 
+class IllegalNodeMove(WorkflowEngineError):
+    """An operator's move is not possible for this node of an execution."""
+
+    def __init__(self, execution_id: str, node_id: str, wanted: str, why: str) -> None:
+        self.execution_id = execution_id
+        self.node_id = node_id
+        self.wanted = wanted
+        super().__init__(f"cannot {wanted} node {node_id!r} of execution {execution_id}: {why}")
+
+
 class ChildNotAwaited(WorkflowEngineError):
     """A child that has ended cannot go on by itself: its parent no longer waits for it."""
 

@@ -19,7 +19,7 @@ from workflow_engine.execution.states import (
     WaitStatus,
     WaitType,
 )
-from workflow_engine.postgres.executions.moves import Change
+from workflow_engine.postgres.executions.moves import Amendment, Change, CommitByHand
 
 PAUSE = Change(ExecutionStatus.PAUSED, LEGAL_FROM[Operation.PAUSE], "PAUSED")
 CANCEL = Change(ExecutionStatus.CANCELLED, LEGAL_FROM[Operation.CANCEL], "CANCELLED", takes_fence=True)
@@ -360,6 +360,109 @@ class MovesContract:
         assert stores.timeouts.end() == []
         stores.pass_time(TIMEOUT / 2)
         assert [ended.execution_id for ended in stores.timeouts.end()] == [execution]
+
+    @pytest.mark.parametrize("status", ExecutionStatus)
+    def test_a_result_by_hand_is_appended_from_its_sources_and_from_no_other_status(
+        self, stores: Stores, status: ExecutionStatus
+    ) -> None:
+        execution = in_status(stores, status)
+        before = stores.show(execution)
+        late = stores.commit(execution)
+        sources = LEGAL_FROM[Operation.SKIP] - {ExecutionStatus.FAILED}
+        by_hand = CommitByHand(stores.commit(execution, output=b'"by hand"'), sources, "NODE_SKIPPED")
+
+        moved = stores.moves.commit(execution, by_hand, actor="ada", reason="lunch")
+
+        if status not in sources:
+            assert moved is None
+            assert stores.show(execution) == before
+            return
+        is_paused = status is ExecutionStatus.PAUSED
+        becomes = ExecutionStatus.PAUSED if is_paused else ExecutionStatus.RUNNING
+        assert moved is not None
+        assert (moved.status_before, moved.status, moved.seq) == (status, becomes, 2)
+        assert stores.snapshot(execution).journal[-1].output == b'"by hand"'
+        assert stores.show(execution).history[-1] == ("NODE_SKIPPED", "ada", "lunch")
+        assert not stores.state.update_execution(late).accepted, "the fence was taken"
+
+    def test_a_result_by_hand_closes_the_wait_of_its_node(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(waiting(stores, execution))
+        commit = stores.commit(execution, closes=("first",), woken_status=WaitStatus.COMPLETED)
+
+        stores.moves.commit(execution, CommitByHand(commit, {ExecutionStatus.WAITING}, "NODE_COMPLETED"))
+
+        assert stores.show(execution).waits == [("first", WaitStatus.COMPLETED)]
+        stores.pass_time(2 * 3600)
+        assert stores.waits.claim_due() == []
+
+    def test_a_result_by_hand_reopens_what_a_failure_has_ended_in_the_same_move(self, stores: Stores) -> None:
+        execution = stores.start()
+        assert commit_of_a_failure(stores, execution)
+        snapshot = stores.snapshot(execution)
+        reopening = Change(
+            ExecutionStatus.RUNNING,
+            {ExecutionStatus.FAILED},
+            None,
+            takes_fence=True,
+            fence=snapshot.fence,
+            superseded=[snapshot.journal[-1].entry],
+            superseded_for=SupersededFor.RETRY,
+        )
+        commit = stores.commit(execution, node_id="second", execution_status=ExecutionStatus.COMPLETED)
+        by_hand = CommitByHand(commit, {ExecutionStatus.FAILED}, "NODE_SKIPPED", reopening)
+
+        moved = stores.moves.commit(execution, by_hand)
+
+        assert moved is not None
+        assert (moved.status_before, moved.status) == (ExecutionStatus.FAILED, ExecutionStatus.COMPLETED)
+        assert [row.entry.seq for row in stores.snapshot(execution).journal] == [1, 4]
+        shown = stores.show(execution)
+        assert (shown.status, shown.error) == (ExecutionStatus.COMPLETED, None)
+        assert stores.moves.commit(execution, by_hand) is None, "the fence has moved"
+
+    @pytest.mark.parametrize("status", ExecutionStatus)
+    def test_an_amendment_is_made_from_its_sources_and_changes_no_status_and_no_fence(
+        self, stores: Stores, status: ExecutionStatus
+    ) -> None:
+        execution = in_status(stores, status)
+        before, snapshot = stores.show(execution), stores.snapshot(execution)
+        sources = LEGAL_FROM[Operation.SET_VARIABLE]
+        amendments = [
+            Amendment(sources, "VARIABLE_SET", snapshot.fence, variable="currency", value=b'"USD"'),
+            Amendment(sources, "OUTPUT_SET", snapshot.fence, seq=1, output=b"7"),
+        ]
+
+        moved = [stores.moves.amend(execution, each, actor="ada", reason="typo") for each in amendments]
+
+        after = stores.snapshot(execution)
+        assert (after.status, after.fence, after.seq) == (status, snapshot.fence, snapshot.seq)
+        if status not in sources:
+            assert moved == [None, None]
+            assert (stores.show(execution), after.journal) == (before, snapshot.journal)
+            return
+        assert [each and each.status_before for each in moved] == [status, status]
+        assert (after.journal[0].output, after.journal[0].variables) == (b"7", {"currency": "USD"})
+        shown = stores.show(execution)
+        assert shown.context == context_of(stores, execution)
+        assert shown.history[-2:] == [("VARIABLE_SET", "ada", "typo"), ("OUTPUT_SET", "ada", "typo")]
+        stale = Amendment(sources, "OUTPUT_SET", stores.start(), seq=1, output=b"8")
+        assert stores.moves.amend(execution, stale) is None, "that is not its fence"
+
+    def test_an_amended_variable_has_its_value_in_each_row_that_has_set_it(self, stores: Stores) -> None:
+        execution = stores.start()
+        stores.state.update_execution(stores.commit(execution, variables=b'{"currency":"CHF"}'))
+        stores.state.update_execution(stores.commit(execution, node_id="second", variables=b'{"paid":true}'))
+        stores.moves.write(execution, PAUSE)
+        fence = stores.snapshot(execution).fence
+
+        stores.moves.amend(
+            execution,
+            Amendment({ExecutionStatus.PAUSED}, "VARIABLE_SET", fence, variable="currency", value=b'"USD"'),
+        )
+
+        variables = [row.variables for row in stores.snapshot(execution).journal]
+        assert variables == [{"currency": "USD"}, {"currency": "USD"}, {"paid": True}]
 
 
 def rerun_of_first(

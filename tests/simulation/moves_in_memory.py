@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
-from simulation.postgres_in_memory import PostgresInMemory
-from simulation.rows import ExecutionRow, open_waits, put_aside_or_on
+import orjson
+
+from simulation.postgres_in_memory import PostgresInMemory, StateInMemory
+from simulation.rows import ExecutionRow, context_at_rest, open_waits, put_aside_or_on
+from workflow_engine.execution.records import FIRST_SEQ, JournalRow
 from workflow_engine.execution.states import ExecutionStatus, SupersededFor, WaitStatus
 from workflow_engine.execution.superseding import visits_after
-from workflow_engine.postgres.executions.moves import Change, Moved
+from workflow_engine.postgres.executions.moves import Amendment, Change, CommitByHand, Moved
 from workflow_engine.postgres.executions.timeouts import TimedOut
 
 
@@ -34,8 +38,51 @@ class MovesInMemory:
             )
         else:
             self._go_on(row, change)
-            row.history.append((change.event, actor, reason))
-        return Moved(before, row.seq, follow_ups)
+            row.history.append((change.event or "", actor, reason))
+        return Moved(before, row.seq, (follow_ups,))
+
+    def commit(
+        self,
+        execution_id: str,
+        by_hand: CommitByHand,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Moved | None:
+        row = self._database.executions.get(execution_id)
+        reopening, commit = by_hand.reopening, by_hand.commit
+        if row is None or row.status not in by_hand.sources or commit.fence != row.fence:
+            return None
+        before = row.status
+        if reopening is not None:
+            self._go_on(row, reopening)
+        result = StateInMemory(self._database).update_execution(replace(commit, fence=row.fence))
+        row.history.append((by_hand.event, actor, reason))
+        return Moved(before, result.seq, (result.follow_ups,), result.status)
+
+    def amend(
+        self,
+        execution_id: str,
+        amendment: Amendment,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Moved | None:
+        row = self._database.executions.get(execution_id)
+        if row is None or row.status not in amendment.sources or amendment.fence != row.fence:
+            return None
+        row.journal = [self._amended(each, amendment) for each in row.journal]
+        row.context = context_at_rest(row)
+        row.history.append((amendment.event, actor, reason))
+        return Moved(row.status, row.seq, status=row.status)
+
+    def _amended(self, each: JournalRow, amendment: Amendment) -> JournalRow:
+        name, variables = amendment.variable, each.variables or {}
+        if name is None:
+            return replace(each, output=amendment.output) if each.entry.seq == amendment.seq else each
+        if name not in variables and each.entry.seq != FIRST_SEQ:
+            return each
+        return replace(each, variables={**variables, name: orjson.loads(amendment.value or b"null")})
 
     def _go_on(self, row: ExecutionRow, change: Change) -> None:
         now = self._database.clock.now()

@@ -6,7 +6,7 @@ node types, is imported when that command runs, so `--help` prints at once.
 - `commands/`: the commands
 - `command_group`: imports a command when it is called, and prints every error
 - `invocation`: the options that all commands share
-- `filters`: the options that select executions
+- `filters`, `json_options`: options that select executions, and those with JSON
 - `os_user`: who does it, for the history
 - `drawing/`, `styles`: executions as text, and its colours
 - `missing_code`: the warning that no worker has a workflow's code
@@ -28,7 +28,9 @@ COMMANDS = {
             "definitions", "deploy", "Deploy definitions as the current versions of their workflows."
         ),
         "workflows": ListedCommand("definitions", "workflows", "List the deployed workflows."),
-        "schedules": ListedCommand("schedules", "schedules", "List schedules and when each is next due."),
+        "schedules": ListedCommand(
+            "workflow_control", "schedules", "List schedules and when each is next due."
+        ),
         "activate": ListedCommand(
             "workflow_control", "activate", "Let a deactivated or archived workflow start executions again."
         ),
@@ -64,6 +66,18 @@ COMMANDS = {
         "cancel": ListedCommand("control", "cancel", "End executions at once."),
         "retry": ListedCommand("control", "retry", "Resume failed executions from the failed node."),
         "rerun": ListedCommand("control", "rerun", "Run a node and everything after it again."),
+        "skip": ListedCommand(
+            "control", "skip", "Give a node an output in place of a run, and go on behind it."
+        ),
+        "complete": ListedCommand("control", "complete", "End the wait of a node by hand, with this output."),
+        "set-output": ListedCommand(
+            "control",
+            "set_output",
+            "Replace the output of a completed node, before a resume, retry or rerun.",
+        ),
+        "set-variable": ListedCommand(
+            "control", "set_variable", "Give a variable a value, before a resume, retry or rerun."
+        ),
         "events": ListedCommand("history", "events", "Show what happened to an execution, and who did it."),
     },
     "Operation": {

@@ -1,6 +1,6 @@
 """What operators do to executions and workflows.
 
-- `executions`: pause, resume, cancel, retry, rerun
+- `executions`: pause, resume, cancel, retry, rerun, and what is done to single nodes
 - `workflows`: activate, deactivate, archive; pause and resume of triggers
 - `descendants`: the children of executions that were moved
 - `reopening`: where an execution continues after a resume, a retry or a rerun

@@ -29,9 +29,10 @@ from workflow_engine.errors import (
 from workflow_engine.execution.bounded_texts import checked_note
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import EVENT_TYPES, FINISHED, LEGAL_FROM, ExecutionStatus, Operation
+from workflow_engine.json_values import check_size, encode, normalise
 from workflow_engine.postgres.executions.children import Children
 from workflow_engine.postgres.executions.filters import ExecutionFilter
-from workflow_engine.postgres.executions.moves import Change, ExecutionEvent, OperatorMoves
+from workflow_engine.postgres.executions.moves import Amendment, Change, ExecutionEvent, Moved, OperatorMoves
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.redis.lock import DistributedLockService, Holder
 from workflow_engine.redis.running_nodes import RunningNodes
@@ -40,6 +41,9 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
 
+
+AMENDING = frozenset({Operation.SET_OUTPUT, Operation.SET_VARIABLE})
+"""The operations that change the journal and not the status."""
 
 ATTEMPTS = 20
 """How often an operation is tried on an execution that keeps moving between its read and its write."""
@@ -90,7 +94,9 @@ class ExecutionControl:
         publisher: Publisher,
         children: Children,
         workflow_control: WorkflowControl,
+        output_limit: int,
     ) -> None:
+        self._output_limit = output_limit
         self.workflows = workflow_control
         """What is done to workflows and triggers: `client.control.workflows.deactivate("shop")`."""
         self._moves = moves
@@ -208,6 +214,83 @@ class ExecutionControl:
         """
         return self._reopening(operation, execution_id).preview(operation, from_node)
 
+    def skip(
+        self,
+        execution_id: str,
+        node: str,
+        *,
+        output: Any = None,
+        handle: str | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> Move:
+        """Give a node that is due, waits or has failed an output, and go on behind it without running it.
+
+        If its failure has ended the execution, the execution is reopened. A node that runs is interrupted and
+        its result refused. `handle` names the way out of a node that has several. Raises `NodeNotFound`,
+        `InvalidValue`, and `IllegalNodeMove` for a node that is done or not reached.
+        """
+        return self._by_hand(Operation.SKIP, execution_id, node, output, handle, reason, actor)
+
+    def complete(
+        self,
+        execution_id: str,
+        node: str,
+        output: Any = None,
+        *,
+        handle: str | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> Move:
+        """End the wait of a node by hand, with this output.
+
+        Children that it waits for are cancelled. Raises as `skip` does; the node must wait.
+        """
+        return self._by_hand(Operation.COMPLETE, execution_id, node, output, handle, reason, actor)
+
+    def set_output(
+        self,
+        execution_id: str,
+        node: str,
+        output: Any,
+        *,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> Move:
+        """Replace the output of a completed node, before a resume, retry or rerun goes on with it.
+
+        The way that the node took stays. The history keeps the output that it had. Raises `NodeNotFound`,
+        `IllegalNodeMove`, `InvalidValue`, and `TriggerDataInvalid` for data that a trigger's schema refuses.
+        """
+        encoded = self._encoded(output, "output")
+        operation = Operation.SET_OUTPUT
+
+        def amendment() -> Amendment:
+            return self._reopening(operation, execution_id).output_of(node, encoded)
+
+        return self._amend(operation, execution_id, amendment, reason, actor)
+
+    def set_variable(
+        self,
+        execution_id: str,
+        name: str,
+        value: Any,
+        *,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> Move:
+        """Give a variable a value, before a resume, retry or rerun goes on with it.
+
+        It has this value wherever the execution goes on, until a node sets it again. Raises `InvalidValue`.
+        """
+        encoded = self._encoded(value, f"variables.{name}")
+        operation = Operation.SET_VARIABLE
+
+        def amendment() -> Amendment:
+            return self._reopening(operation, execution_id).variable(name, encoded)
+
+        return self._amend(operation, execution_id, amendment, reason, actor)
+
     def audit(self, execution_id: str) -> list[ExecutionEvent]:
         """Return what operators did to an execution and the events that it received, oldest first.
 
@@ -250,18 +333,83 @@ class ExecutionControl:
             holders_before = self._holders_to_interrupt(execution_id) if intended.takes_fence else ()
             if (moved := self._moves.write(execution_id, intended, **note)) is not None:
                 status = intended.status
-                self._publisher.follow_up(moved.follow_ups)
+                self._follow_up(moved)
                 holders, interrupted = self._notify_workers(execution_id, operation, status, holders_before)
                 if intended.takes_fence:
                     self.descendants.see_to([execution_id])
                 return Move(
                     execution_id, operation, moved.status_before, status, moved.seq, holders, interrupted
                 )
-            status = self._state.status_of(execution_id)
-            self._check_legal(operation, execution_id, status)
-            if status.is_finished:
-                self._check_awaited(operation, execution_id)
+            self._check_may_still(operation, execution_id)
         raise ExecutionMoved(execution_id, operation.value)
+
+    def _by_hand(
+        self,
+        operation: Operation,
+        execution_id: str,
+        node: str,
+        output: Any,
+        handle: str | None,
+        reason: str | None,
+        actor: str | None,
+    ) -> Move:
+        execution_id, note = checked_id(execution_id), checked_note(reason, actor)
+        encoded = self._encoded(output, "output")
+        for _ in range(ATTEMPTS):
+            reopening = self._reopening(operation, execution_id)
+            by_hand = reopening.by_hand(operation, node, encoded, handle, note["actor"])
+            # Of nodes that run at the same time, the results of the others still count.
+            refused = tuple(
+                holder
+                for holder in self._holders_to_interrupt(execution_id)
+                if not reopening.is_shared or holder.node_id == node
+            )
+            if (moved := self._moves.commit(execution_id, by_hand, **note)) is not None:
+                return self._moved(operation, execution_id, moved, refused)
+            self._check_may_still(operation, execution_id)
+        raise ExecutionMoved(execution_id, operation.value)
+
+    def _amend(
+        self,
+        operation: Operation,
+        execution_id: str,
+        amendment: Callable[[], Amendment],
+        reason: str | None,
+        actor: str | None,
+    ) -> Move:
+        execution_id, note = checked_id(execution_id), checked_note(reason, actor)
+        for _ in range(ATTEMPTS):
+            if (moved := self._moves.amend(execution_id, amendment(), **note)) is not None:
+                return self._moved(operation, execution_id, moved, ())
+            self._check_may_still(operation, execution_id)
+        raise ExecutionMoved(execution_id, operation.value)
+
+    def _moved(
+        self, operation: Operation, execution_id: str, moved: Moved, refused: tuple[Holder, ...]
+    ) -> Move:
+        """Notify the workers of a move that the journal records, and return it."""
+        status = moved.status or moved.status_before
+        self._follow_up(moved)
+        holders, interrupted = self._notify_workers(execution_id, operation, status, refused)
+        if operation not in AMENDING:
+            self.descendants.see_to([execution_id])
+        return Move(execution_id, operation, moved.status_before, status, moved.seq, holders, interrupted)
+
+    def _check_may_still(self, operation: Operation, execution_id: str) -> None:
+        """Raise if an operation that was refused is not possible any more."""
+        status = self._state.status_of(execution_id)
+        self._check_legal(operation, execution_id, status)
+        if status.is_finished:
+            self._check_awaited(operation, execution_id)
+
+    def _follow_up(self, moved: Moved) -> None:
+        for each in moved.follow_ups:
+            self._publisher.follow_up(each)
+
+    def _encoded(self, value: Any, path: str) -> bytes:
+        encoded = encode(normalise(value, path))
+        check_size(encoded, self._output_limit, path)
+        return encoded
 
     def _reopening(self, operation: Operation, execution_id: str) -> Reopening:
         snapshot = self._state.load_snapshot(checked_id(execution_id), with_outputs=False)
@@ -307,7 +455,7 @@ class ExecutionControl:
                 return
             change = Reopening(snapshot, self._compiled).retry()
             if (moved := self._moves.write(execution_id, change, actor="its parent")) is not None:
-                self._publisher.follow_up(moved.follow_ups)
+                self._follow_up(moved)
                 self._notify_workers(execution_id, Operation.RETRY, change.status, ())
                 return
             place = self._children.parent_of(execution_id)
@@ -331,16 +479,16 @@ class ExecutionControl:
         interrupted: tuple[Holder, ...] = ()
         try:
             self._cache.remove_from_cache(execution_id)
-            if status.is_finished:
+            if status.is_finished and operation not in AMENDING:
                 self._cache.announce_finished(execution_id, status.value)
             holders = self._node_runners(execution_id)
             # A holder from before the move runs with a fence that was taken. One that took the lock since, in
             # an execution that continues, runs with the new fence.
             for holder in holders:
-                if status.is_finished or holder in holders_before:
+                if (status.is_finished and operation not in AMENDING) or holder in holders_before:
                     self._running_nodes.interrupt(execution_id, holder)
                     interrupted = (*interrupted, holder)
-            if status not in (ExecutionStatus.PAUSED, *FINISHED):
+            if status not in (ExecutionStatus.PAUSED, *FINISHED) and operation not in AMENDING:
                 # If a worker holds the lock, it publishes what is due after unlocking.
                 self._executor.resume_execution(execution_id)
         except BackingServiceUnavailable as error:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workflow_engine.definition.graph import Graph
-from workflow_engine.errors import NodeNotFound, Problem, VersionDiffers
+from workflow_engine.definition.workflow import ERROR, ORDINARY, Node
+from workflow_engine.errors import (
+    IllegalNodeMove,
+    InvalidValue,
+    NodeNotFound,
+    Problem,
+    TriggerDataInvalid,
+    VersionDiffers,
+)
 from workflow_engine.execution.messages import Route
-from workflow_engine.execution.records import Snapshot
-from workflow_engine.execution.states import EVENT_TYPES, ExecutionStatus, Operation, SupersededFor
+from workflow_engine.execution.records import NodeCommit, Snapshot
+from workflow_engine.execution.states import (
+    EVENT_TYPES,
+    ExecutionStatus,
+    NodeStatus,
+    Operation,
+    SupersededFor,
+    WaitStatus,
+)
 from workflow_engine.execution.superseding import (
     differences,
     ending_failure,
@@ -19,7 +35,9 @@ from workflow_engine.execution.superseding import (
     visits_after,
 )
 from workflow_engine.execution.walk import JournalEntry, Walk
-from workflow_engine.postgres.executions.moves import Change
+from workflow_engine.json_values import decode
+from workflow_engine.nodes.trigger.direct import check_trigger_data
+from workflow_engine.postgres.executions.moves import Amendment, Change, CommitByHand
 from workflow_engine.runner.compiled import CompiledWorkflows
 
 
@@ -48,6 +66,11 @@ class Reopening:
         self._workflows = workflows
         self._journal = [row.entry for row in snapshot.journal]
 
+    @property
+    def is_shared(self) -> bool:
+        """True if several nodes of the execution may run at the same time."""
+        return self._graph(self._snapshot.version).concurrency > 1
+
     def resume(self) -> Change:
         """Return the change that resumes it where it stopped."""
         snapshot = self._snapshot
@@ -66,13 +89,119 @@ class Reopening:
 
         Raises `VersionDiffers`, `WorkflowNotFound`.
         """
+        return self._retry(version)[0]
+
+    def by_hand(
+        self, operation: Operation, node_id: str, output: bytes, handle: str | None, actor: str | None
+    ) -> CommitByHand:
+        """Return the commit that gives a node its output in place of a run.
+
+        Raises `NodeNotFound`, `IllegalNodeMove`, `InvalidValue`.
+        """
+        snapshot, reopening = self._snapshot, None
+        graph = self._graph(snapshot.version)
+        node = self._node(graph, operation, node_id)
+        if snapshot.status is ExecutionStatus.FAILED:
+            failure = ending_failure(self._journal)
+            if failure is not None and failure.node_id != node_id:
+                raise IllegalNodeMove(
+                    snapshot.execution_id,
+                    node_id,
+                    operation.value,
+                    f"only {failure.node_id!r} can be, whose failure ended the execution",
+                )
+            reopening, walk = self._retry(None)
+            reopening = replace(reopening, event=None)
+        else:
+            walk = self._walk(snapshot.version, self._journal, snapshot.visits)
+        self._check_stands(walk, operation, node_id)
+        handles = (_way_out(graph, node_id, handle),)
+        visit, attempt, was_waiting = walk.visit(node_id), walk.attempt(node_id), node_id in walk.waiting
+        step = walk.advance(graph, node_id, handles)
+        due = self._due(snapshot.version, walk) or Route()
+        return CommitByHand(
+            NodeCommit(
+                execution_id=snapshot.execution_id,
+                fence=snapshot.fence,
+                token=str(uuid.uuid4()),
+                execution_status=_status_after(walk),
+                node_id=node_id,
+                type=node.type,
+                sub_type=node.sub_type,
+                label=node.label,
+                visit=visit,
+                attempt=attempt,
+                status=NodeStatus.COMPLETED,
+                handles=handles,
+                output=output,
+                worker=f"operator {actor}" if actor else "operator",
+                due_queue=due.queue,
+                due_priority=due.priority,
+                closes=(*step.cancelled, *((node_id,) if was_waiting else ())),
+                woken_status=WaitStatus.COMPLETED if was_waiting else None,
+            ),
+            sources={snapshot.status},
+            event=EVENT_TYPES[operation],
+            reopening=reopening,
+            details={"nodeId": node_id, **({"handle": handle} if handle else {})},
+        )
+
+    def output_of(self, node_id: str, output: bytes) -> Amendment:
+        """Return the amendment that gives a node another output. Raises as `by_hand` does."""
+        operation = Operation.SET_OUTPUT
+        graph = self._graph(self._snapshot.version)
+        node = self._node(graph, operation, node_id)
+        rows = [row for row in self._journal if row.node_id == node_id and row.status is NodeStatus.COMPLETED]
+        if not rows:
+            raise IllegalNodeMove(
+                self._snapshot.execution_id, node_id, operation.value, "it has not completed; skip it instead"
+            )
+        if node.type == "trigger" and (problems := check_trigger_data(node.config, decode(output))):
+            raise TriggerDataInvalid(self._snapshot.workflow_id, node_id, problems)
+        return self._amendment(operation, {"nodeId": node_id}, seq=rows[-1].seq, output=output)
+
+    def variable(self, name: str, value: bytes) -> Amendment:
+        """Return the amendment that gives a variable another value. Raises `InvalidValue`."""
+        if name.startswith("_") or not name or name in self._graph(self._snapshot.version).nodes:
+            raise InvalidValue(
+                f"variables.{name}",
+                "it needs a name that does not start with _ and is not that of a node",
+            )
+        return self._amendment(Operation.SET_VARIABLE, {"name": name}, variable=name, value=value)
+
+    def _amendment(self, operation: Operation, details: dict[str, Any], **what: Any) -> Amendment:
+        snapshot = self._snapshot
+        return Amendment({snapshot.status}, EVENT_TYPES[operation], snapshot.fence, details=details, **what)
+
+    def _node(self, graph: Graph, operation: Operation, node_id: str) -> Node:
+        if (node := graph.nodes.get(node_id)) is None:
+            raise NodeNotFound(
+                self._snapshot.execution_id,
+                node_id,
+                f"cannot {operation.value} node {node_id!r} of execution {self._snapshot.execution_id}: "
+                f"its workflow has {', '.join(graph.nodes)}",
+            )
+        return node
+
+    def _check_stands(self, walk: Walk, operation: Operation, node_id: str) -> None:
+        if node_id in walk.waiting or (operation is Operation.SKIP and node_id in walk.due):
+            return
+        if operation is Operation.COMPLETE and node_id in walk.due:
+            why = "it does not wait; skip it instead"
+        else:
+            waiting = f"{', '.join(walk.waiting)} waiting" if walk.waiting else ""
+            due = f"{', '.join(walk.due)} due" if walk.due else ""
+            why = f"it is done or not reached; {' and '.join(filter(None, (due, waiting))) or 'none is due'}"
+        raise IllegalNodeMove(self._snapshot.execution_id, node_id, operation.value, why)
+
+    def _retry(self, version: int | None) -> tuple[Change, Walk]:
         failure = ending_failure(self._journal)
         superseded, visits = (
             rows_of_a_retry(self._graph(self._snapshot.version), self._journal),
             self._snapshot.visits,
         )
         details = {"nodeId": failure.node_id} if failure else {}
-        return self._superseding(Operation.RETRY, superseded, visits, version, details)[0]
+        return self._superseding(Operation.RETRY, superseded, visits, version, details)
 
     def rerun(self, from_node: str, version: int | None = None) -> Change:
         """Return the change that runs a node and everything after it again.
@@ -175,6 +304,26 @@ class Reopening:
             f"cannot rerun execution {execution_id} from {node_id!r}, which it has not reached; "
             f"it has reached {known}",
         )
+
+
+def _status_after(walk: Walk) -> ExecutionStatus:
+    if walk.due:
+        return ExecutionStatus.RUNNING
+    return ExecutionStatus.COMPLETED if walk.is_finished else ExecutionStatus.WAITING
+
+
+def _way_out(graph: Graph, node_id: str, handle: str | None) -> str:
+    """Return the handle by which a node leaves that did not run. Raises `InvalidValue`."""
+    handles = tuple(dict.fromkeys(edge.handle for edge in graph.outgoing[node_id]))
+    named = ", ".join(each for each in handles if each != ORDINARY)
+    if handle is not None:
+        if handle not in handles:
+            ways = f"its ways out are {named}" if named else "it has one way out; name none"
+            raise InvalidValue("handle", f"no edge leaves {node_id!r} from {handle!r}; {ways}")
+        return handle
+    if set(handles) <= {ORDINARY, ERROR}:
+        return ORDINARY
+    raise InvalidValue("handle", f"{node_id!r} has several ways out, {named}; name the one to take")
 
 
 def _rows_waiting(walk: Walk, journal: Sequence[JournalEntry]) -> list[int]:

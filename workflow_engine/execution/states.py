@@ -40,6 +40,10 @@ class Operation(StrEnum):
     CANCEL = "cancel"
     RETRY = "retry"
     RERUN = "rerun"
+    SKIP = "skip"
+    COMPLETE = "complete"
+    SET_OUTPUT = "set-output"
+    SET_VARIABLE = "set-variable"
 
 
 class NodeStatus(StrEnum):
@@ -81,6 +85,10 @@ EVENT_TYPES = {
     Operation.CANCEL: "CANCELLED",
     Operation.RETRY: "RETRIED",
     Operation.RERUN: "RERUN",
+    Operation.SKIP: "NODE_SKIPPED",
+    Operation.COMPLETE: "NODE_COMPLETED",
+    Operation.SET_OUTPUT: "OUTPUT_SET",
+    Operation.SET_VARIABLE: "VARIABLE_SET",
 }
 """The name of each operation in the history."""
 
@@ -146,5 +154,11 @@ LEGAL_FROM: dict[Operation, frozenset[ExecutionStatus]] = {
     Operation.RETRY: frozenset({ExecutionStatus.FAILED}),
     # A PENDING execution has not run anything yet.
     Operation.RERUN: frozenset(set(ExecutionStatus) - {ExecutionStatus.PENDING}),
+    # Of a FAILED execution, the node whose failure ended it.
+    Operation.SKIP: frozenset(set(ExecutionStatus) - {ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED}),
+    Operation.COMPLETE: frozenset({ExecutionStatus.RUNNING, ExecutionStatus.WAITING, ExecutionStatus.PAUSED}),
+    # Only at rest: no node is to begin with the one value and end after the other.
+    Operation.SET_OUTPUT: frozenset({ExecutionStatus.PAUSED} | FINISHED),
+    Operation.SET_VARIABLE: frozenset({ExecutionStatus.PAUSED} | FINISHED),
 }
 """The statuses that each operation is possible from; it is refused in all others."""

@@ -27,7 +27,12 @@ BECOMES = {
     Operation.CANCEL: ExecutionStatus.CANCELLED,
     Operation.RETRY: ExecutionStatus.RUNNING,
     Operation.RERUN: ExecutionStatus.RUNNING,
+    Operation.SKIP: ExecutionStatus.RUNNING,
+    Operation.COMPLETE: ExecutionStatus.RUNNING,
 }
+"""The status after an operation; one that is not here changes none."""
+
+LEAVE_A_PAUSE = {Operation.RERUN, Operation.SKIP, Operation.COMPLETE}
 
 COMMITTED = [
     ExecutionStatus.RUNNING,
@@ -83,17 +88,25 @@ def stored(sql: Sql) -> Callable[[], list[Any]]:
 
 
 def operate(client: WorkflowClient, operation: Operation, execution: str) -> Move:
-    match operation:
-        case Operation.PAUSE:
-            return client.control.pause(execution)
-        case Operation.RESUME:
-            return client.control.resume(execution)
-        case Operation.CANCEL:
-            return client.control.cancel(execution)
-        case Operation.RETRY:
-            return client.control.retry(execution)
-        case Operation.RERUN:
-            return client.control.rerun(execution, "first")
+    control = client.control
+    operations: dict[Operation, Callable[[], Move]] = {
+        Operation.PAUSE: lambda: control.pause(execution),
+        Operation.RESUME: lambda: control.resume(execution),
+        Operation.CANCEL: lambda: control.cancel(execution),
+        Operation.RETRY: lambda: control.retry(execution),
+        Operation.RERUN: lambda: control.rerun(execution, "first"),
+        Operation.SKIP: lambda: control.skip(execution, due_node(client, execution)),
+        Operation.COMPLETE: lambda: control.complete(execution, due_node(client, execution)),
+        Operation.SET_OUTPUT: lambda: control.set_output(execution, "start", {}),
+        Operation.SET_VARIABLE: lambda: control.set_variable(execution, "region", "north"),
+    }
+    return operations[operation]()
+
+
+def due_node(client: WorkflowClient, execution: str) -> str:
+    """Return the node that is due, waits or has failed: the first without a final row."""
+    done = {row.node_id for row in client.journal(execution) if row.status is NodeStatus.COMPLETED}
+    return next((node for node in ("first", "second", "third") if node not in done), "third")
 
 
 @pairs(Operation)
@@ -101,17 +114,21 @@ def test_every_operation_is_either_done_and_recorded_or_refused_and_changes_noth
     client: WorkflowClient,
     brought_to: Callable[[ExecutionStatus], str],
     stored: Callable[[], list[Any]],
+    sql: Sql,
     status: ExecutionStatus,
     wanted: Operation,
 ) -> None:
     execution = brought_to(status)
+    if wanted is Operation.COMPLETE and status in (ExecutionStatus.RUNNING, ExecutionStatus.PAUSED):
+        let_wait(sql, execution, "second")
+        sql("UPDATE executions SET status = %s WHERE id = %s", status.value, execution)
     events, before = len(client.control.audit(execution)), stored()
 
     if status in LEGAL_FROM[wanted]:
         move = operate(client, wanted, execution)
 
-        becomes = BECOMES[wanted]
-        if wanted is Operation.RERUN and status is ExecutionStatus.PAUSED:
+        becomes = BECOMES.get(wanted, status)
+        if wanted in LEAVE_A_PAUSE and status is ExecutionStatus.PAUSED:
             becomes = ExecutionStatus.PAUSED
         assert (move.status_before, move.status) == (status, becomes)
         assert client.get(execution).status is becomes

@@ -80,7 +80,7 @@ def test_each_function_is_a_file_named_with_its_version(
     with database.connect() as connection:
         installed = set(connection.scalars(text(FUNCTIONS), {"schema": schema}))
 
-    files = {path.stem: path.read_text() for path in Path(functions.__path__[0]).glob("*.sql")}
+    files = {path.stem: path.read_text() for path in Path(functions.__path__[0]).rglob("*.sql")}
     assert installed == files.keys()
     assert [name for name in files if not re.search(r"_v[1-9]\d*$", name)] == []
     assert [name for name, content in files.items() if f"CREATE FUNCTION {{s}}.{name}(" not in content] == []

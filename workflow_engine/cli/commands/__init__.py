@@ -1,8 +1,8 @@
 """The commands, one module for each family.
 
-- `definitions`, `schedules`, `workflow_control`: workflows
+- `definitions`, `workflow_control`: workflows
 - `executions`, `explain`, `events`, `history`: executions
-- `control`: pause, resume, cancel, retry, rerun
+- `control`: pause, resume, cancel, retry, rerun, skip, complete, set-output, set-variable
 - `database`, `retention`, `health`, `metrics`, `doctor`: operation
 - `sessions`: ui, dev, demo, which start programs of their own
 """

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `cancel`, `retry` and `rerun`, for one execution or many.
+"""`pause`, `resume`, `cancel`, `retry`, `rerun` and what is done to single nodes, in one execution or many.
 
 Executions are named by id, or selected by options; the user then confirms their number before any is moved.
 Each execution is moved by itself: one that is refused, because it has just ended, does not stop the others.
@@ -14,6 +14,7 @@ import click
 from workflow_engine.cli.command_group import ExitStatus, with_advice
 from workflow_engine.cli.filters import FILTERS, Age, filter_of
 from workflow_engine.cli.invocation import Invocation, as_object, command
+from workflow_engine.cli.json_options import JsonValue, Variable
 from workflow_engine.cli.os_user import os_user
 from workflow_engine.client import WorkflowClient
 from workflow_engine.control.executions import Move
@@ -165,6 +166,139 @@ def rerun(
         lambda id: client.control.rerun(
             id, from_node, version=version, reason=reason, actor=actor or os_user()
         ),
+        **chosen,
+    )
+
+
+NODE = click.option("--node", required=True, metavar="NODE", help="The node.")
+OUTPUT = click.option(
+    "--output", type=JsonValue(from_file=True), metavar="JSON|@FILE", help="Its output.  [default: null]"
+)
+HANDLE = click.option("--handle", metavar="HANDLE", help="The way out to take, if the node has several.")
+
+
+@command("skip")
+@with_selection
+@NODE
+@OUTPUT
+@HANDLE
+def skip(
+    invocation: Invocation,
+    reason: str | None,
+    actor: str | None,
+    node: str,
+    output: Any,
+    handle: str | None,
+    **chosen: Any,
+) -> ExitStatus:
+    """Give a node an output in place of a run, and go on behind it.
+
+    The node is due, waits, or has failed and ended its execution, which is then reopened. If it runs, it is
+    interrupted and its result refused.
+
+    \b
+    workflow-engine skip 0199c8a0-… --node charge --output '{"receipt": "paid in cash"}'
+    workflow-engine skip --workflow order-fulfilment --status FAILED --node notify
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.SKIP,
+        lambda id: client.control.skip(
+            id, node, output=output, handle=handle, reason=reason, actor=actor or os_user()
+        ),
+        **chosen,
+    )
+
+
+@command("complete")
+@with_selection
+@NODE
+@OUTPUT
+@HANDLE
+def complete(
+    invocation: Invocation,
+    reason: str | None,
+    actor: str | None,
+    node: str,
+    output: Any,
+    handle: str | None,
+    **chosen: Any,
+) -> ExitStatus:
+    """End the wait of a node by hand, with this output.
+
+    Children that it waits for are cancelled.
+
+    \b
+    workflow-engine complete 0199c8a0-… --node paid --output '{"paid": {"amount": 42}}'
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.COMPLETE,
+        lambda id: client.control.complete(
+            id, node, output, handle=handle, reason=reason, actor=actor or os_user()
+        ),
+        **chosen,
+    )
+
+
+@command("set-output")
+@with_selection
+@NODE
+@click.option(
+    "--output",
+    type=JsonValue(from_file=True),
+    required=True,
+    metavar="JSON|@FILE",
+    help="Its output from now on.",
+)
+def set_output(
+    invocation: Invocation, reason: str | None, actor: str | None, node: str, output: Any, **chosen: Any
+) -> ExitStatus:
+    """Replace the output of a completed node, before a resume, retry or rerun.
+
+    The way that the node took stays. The history keeps the output that it had.
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.SET_OUTPUT,
+        lambda id: client.control.set_output(id, node, output, reason=reason, actor=actor or os_user()),
+        **chosen,
+    )
+
+
+@command("set-variable")
+@with_selection
+@click.option(
+    "--set",
+    "variable",
+    type=Variable(or_text=True),
+    required=True,
+    metavar="NAME=JSON",
+    help="The variable and its value; one that is not JSON is text.",
+)
+def set_variable(
+    invocation: Invocation,
+    reason: str | None,
+    actor: str | None,
+    variable: tuple[str, Any],
+    **chosen: Any,
+) -> ExitStatus:
+    """Give a variable a value, before a resume, retry or rerun.
+
+    It has this value wherever the execution goes on, until a node sets it again.
+    """
+    client = WorkflowClient(engine=invocation.engine())
+    return _operate(
+        invocation,
+        client,
+        Operation.SET_VARIABLE,
+        lambda id: client.control.set_variable(id, *variable, reason=reason, actor=actor or os_user()),
         **chosen,
     )
 

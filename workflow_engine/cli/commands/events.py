@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from workflow_engine.cli.command_group import ExitStatus
-from workflow_engine.cli.commands.executions import JsonValue
 from workflow_engine.cli.invocation import Invocation, command
+from workflow_engine.cli.json_options import JsonValue
 from workflow_engine.client import WorkflowClient
 from workflow_engine.postgres.events import SentEvent
 from workflow_engine.presentation.phrases import quantity

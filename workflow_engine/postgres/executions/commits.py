@@ -24,12 +24,12 @@ from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant
 
 
-def commit_document(commit: NodeCommit, claim_lease: float) -> str:
+def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool = True) -> str:
     """Return the document for `commit_node`, without empty fields."""
     is_failed = commit.execution_status is ExecutionStatus.FAILED
     document = {
         "execution_id": commit.execution_id,
-        "fence": commit.fence,
+        "fence": commit.fence if names_fence else None,
         "token": commit.token,
         "execution_status": commit.execution_status,
         "ends": commit.execution_status.is_finished or None,

@@ -14,11 +14,12 @@ from typing import Any
 
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.messages import Route
-from workflow_engine.execution.records import FollowUps
+from workflow_engine.execution.records import FollowUps, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus, SupersededFor
 from workflow_engine.execution.walk import JournalEntry
-from workflow_engine.postgres.database import Database, Row
+from workflow_engine.postgres.database import Database, Row, Transaction
 from workflow_engine.postgres.events import lock_events, take_kept
+from workflow_engine.postgres.executions.commits import commit_document
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import to_jsonb
@@ -42,6 +43,17 @@ SELECT status_before, moved_seq, follow_ups FROM {s}.move_execution_v1(
     given_details => %(details)s,
     given_actor => %(actor)s,
     given_reason => %(reason)s)
+"""
+
+COMMIT_BY_HAND = """
+SELECT status_before, moved_status, moved_seq, follow_ups FROM {s}.commit_by_hand_v1(
+    %(commit)s::jsonb, %(sources)s, %(event)s, %(details)s::jsonb, %(actor)s, %(reason)s)
+"""
+
+AMEND = """
+SELECT status_before, moved_seq FROM {s}.amend_journal_v1(
+    %(execution_id)s, %(sources)s, %(fence)s, %(seq)s, %(output)s::jsonb, %(variable)s, %(value)s::jsonb,
+    %(event)s, %(details)s::jsonb, %(actor)s, %(reason)s)
 """
 
 REOPENED_FOR_EVENTS = """
@@ -84,8 +96,8 @@ class Change:
     status: ExecutionStatus
     sources: Collection[ExecutionStatus]
     """The statuses from which the move is possible."""
-    event: str
-    """The type of its row in `execution_events`."""
+    event: str | None
+    """The type of its row in `execution_events`; None: another move of the transaction has one."""
     takes_fence: bool = False
     """Replace the fence, so that a running node is refused when it commits. An end always does."""
     fence: str | None = None
@@ -102,14 +114,44 @@ class Change:
 
 
 @dataclass(frozen=True)
+class CommitByHand:
+    """A node's result that an operator gives."""
+
+    commit: NodeCommit
+    sources: Collection[ExecutionStatus]
+    """The statuses from which the move is possible."""
+    event: str
+    reopening: Change | None = None
+    """What reopens a failed execution first, in the same transaction; it has the fence that must hold."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """A change of the journal: the output in one row, or a variable."""
+
+    sources: Collection[ExecutionStatus]
+    event: str
+    fence: str
+    """The fence that must still hold."""
+    seq: int | None = None
+    output: bytes | None = None
+    variable: str | None = None
+    value: bytes | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Moved:
     """The result of a move."""
 
     status_before: ExecutionStatus
     seq: int
     """The execution's, after the move."""
-    follow_ups: FollowUps | None = None
+    follow_ups: tuple[FollowUps | None, ...] = ()
     """Of a child's end, or of a parent that goes on."""
+    status: ExecutionStatus | None = None
+    """The execution's after it, where the move does not decide it alone."""
 
 
 class OperatorMoves:
@@ -124,7 +166,85 @@ class OperatorMoves:
         self, execution_id: str, change: Change, *, actor: str | None = None, reason: str | None = None
     ) -> Moved | None:
         """Move an execution; return None if its status or fence is not what the change requires."""
-        given = {
+        given = self._given(execution_id, change, actor=actor, reason=reason)
+        reopened = self._reopened(given)
+        if reopened:
+            status_before, seq, returned = self._move_and_reopen(given, reopened)
+        else:
+            ((status_before, seq, returned),) = self._database.rows(MOVE, **given)
+        if status_before is None:
+            return None
+        return Moved(ExecutionStatus(status_before), seq, (follow_ups_of(returned),))
+
+    def commit(
+        self,
+        execution_id: str,
+        by_hand: CommitByHand,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Moved | None:
+        """Append a node's result; return None if the execution's status or fence is not what it requires."""
+        reopening = by_hand.reopening
+        before, sources = None, by_hand.sources
+        follow_ups: tuple[FollowUps | None, ...] = ()
+        given = None if reopening is None else self._given(execution_id, reopening, actor=actor)
+        waits = () if given is None else self._reopened(given)
+        with self._database.transaction() as transaction:
+            if given is not None and reopening is not None:
+                before, _, returned = self._moved_in(transaction, given, waits)
+                if before is None:
+                    return None
+                sources, follow_ups = (reopening.status,), (follow_ups_of(returned),)
+            ((status_before, status, seq, returned),) = transaction.rows(
+                COMMIT_BY_HAND,
+                commit=commit_document(by_hand.commit, self._claim_lease, names_fence=reopening is None),
+                sources=[each.value for each in sources],
+                event=by_hand.event,
+                details=to_jsonb(dict(by_hand.details)),
+                actor=actor,
+                reason=reason,
+            )
+        if status_before is None:
+            return None
+        return Moved(
+            ExecutionStatus(before or status_before),
+            seq,
+            (*follow_ups, follow_ups_of(returned)),
+            ExecutionStatus(status),
+        )
+
+    def amend(
+        self,
+        execution_id: str,
+        amendment: Amendment,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Moved | None:
+        """Change the journal; return None if the execution's status or fence is not what it requires."""
+        ((status_before, seq),) = self._database.rows(
+            AMEND,
+            execution_id=execution_id,
+            sources=[each.value for each in amendment.sources],
+            fence=amendment.fence,
+            seq=amendment.seq,
+            output=to_jsonb(amendment.output),
+            variable=amendment.variable,
+            value=to_jsonb(amendment.value),
+            event=amendment.event,
+            details=to_jsonb(dict(amendment.details)),
+            actor=actor,
+            reason=reason,
+        )
+        if status_before is None:
+            return None
+        return Moved(ExecutionStatus(status_before), seq, status=ExecutionStatus(status_before))
+
+    def _given(
+        self, execution_id: str, change: Change, *, actor: str | None, reason: str | None = None
+    ) -> dict[str, Any]:
+        return {
             "execution_id": execution_id,
             "sources": sorted(change.sources),
             "fence": change.fence,
@@ -143,29 +263,29 @@ class OperatorMoves:
             "actor": actor,
             "reason": reason,
         }
-        reopened = self._database.rows(REOPENED_FOR_EVENTS, **given) if change.waiting else ()
-        if reopened:
-            status_before, seq, returned = self._move_and_reopen(given, reopened)
-        else:
-            ((status_before, seq, returned),) = self._database.rows(MOVE, **given)
-        if status_before is None:
-            return None
-        return Moved(ExecutionStatus(status_before), seq, follow_ups_of(returned))
+
+    def _reopened(self, given: Mapping[str, Any]) -> Sequence[Row]:
+        """Return node and correlation id of the waits for events that a move reopens."""
+        return self._database.rows(REOPENED_FOR_EVENTS, **given) if given["waiting"] else ()
 
     def _move_and_reopen(self, given: Mapping[str, Any], waits: Sequence[Row]) -> Row:
+        with self._database.transaction() as transaction:
+            return self._moved_in(transaction, given, waits)
+
+    def _moved_in(self, transaction: Transaction, given: Mapping[str, Any], waits: Sequence[Row]) -> Row:
         """Move an execution, and give its reopened waits the events sent while they were closed."""
         execution_id: str = given["execution_id"]
-        with self._database.transaction() as transaction:
+        if waits:
             lock_events(transaction, execution_id, *(correlation_id or "" for _, correlation_id in waits))
-            (moved,) = transaction.rows(MOVE, **given)
-            for node_id, _ in waits if moved[0] is not None else ():
-                take_kept(
-                    transaction,
-                    execution_id,
-                    node_id,
-                    lease=self._claim_lease,
-                    retention=self._event_retention,
-                )
+        (moved,) = transaction.rows(MOVE, **given)
+        for node_id, _ in waits if moved[0] is not None else ():
+            take_kept(
+                transaction,
+                execution_id,
+                node_id,
+                lease=self._claim_lease,
+                retention=self._event_retention,
+            )
         return moved
 
     def events(self, execution_id: str) -> list[ExecutionEvent]:

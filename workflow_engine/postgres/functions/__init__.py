@@ -9,11 +9,12 @@ release go on calling the body that they were written for. A later release drops
 - `commit_node`: append a node's journal row and move its execution on; every hop calls it
 - `missed_commits`: decide whether a row may follow those of siblings, which its node has not seen
 - `move_execution`: move an execution for an operator
+- `commit_by_hand`: append the result that an operator gives a node
+- `amend_journal`: change an output or a variable before an execution goes on
 - `end_execution`: end an execution; commits, operators and timeouts have no other way
-- `open_children`, `go_on_with_children`, `child_reopened`: the children of a wait, in the transaction of the
-  commit that opens it, or of a child's end
-- `outstanding_follow_ups`: read what a commit had started or woken whose reply was lost
-- `tend_children`: start, name for a restart or cancel children, in batches, outside of any hop
+- `children/`: those of a wait. `open_children`, `go_on_with_children`, `child_reopened` are part of the
+  transaction of the commit that opens it, or of a child's end. `outstanding_follow_ups` reads what a commit
+  had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any hop
 - `context_at_rest`: read the context from the journal, where a commit did not bring it along
 - `request_wake`, `take_wake`: the only writers of `wake_requested`
 
@@ -28,7 +29,7 @@ from importlib import resources
 
 
 def definition(name: str, schema: str) -> str:
-    """Return the statement that creates a function, as `commit_node_v1`, in a schema."""
+    """Return the statement that creates a function in a schema; `name` is its file, as `commit_node_v1`."""
     return (
         resources.files(__name__)
         .joinpath(f"{name}.sql")

@@ -14,16 +14,18 @@ NAMES = (
     "request_wake_v1",
     "take_wake_v1",
     "start_execution_v1",
-    "go_on_with_children_v1",
-    "open_children_v1",
-    "child_reopened_v1",
-    "outstanding_follow_ups_v1",
+    "children/go_on_with_children_v1",
+    "children/open_children_v1",
+    "children/child_reopened_v1",
+    "children/outstanding_follow_ups_v1",
     "end_execution_v1",
-    "tend_children_v1",
+    "children/tend_children_v1",
     "load_snapshot_v1",
     "missed_commits_v1",
     "commit_node_v1",
     "move_execution_v1",
+    "commit_by_hand_v1",
+    "amend_journal_v1",
 )
 
 
