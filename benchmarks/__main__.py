@@ -25,6 +25,7 @@ from benchmarks import (
     outside,
     parallel,
     setup,
+    telemetry,
     waiting,
     workloads,
 )
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "calls": calls.measure,
     "internals": internals.measure,
     "levers": levers.measure,
+    "telemetry": telemetry.measure,
     "waiting": waiting.measure,
     "setup": setup.measure,
     "footprint": footprint.measure,

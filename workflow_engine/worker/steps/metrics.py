@@ -52,10 +52,10 @@ class Metrics(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
 
     def start(self, worker: Any) -> None:
         settings = get_settings()
-        if self._counts is None or settings.metrics_port is None:
+        if self._counts is None or counting.active is None or settings.metrics_port is None:
             return
         for event in LogEvent:  # a count that begins with its first event shows no increase
-            self._counts_of_main.event(event.value, 0)
+            counting.active.event(event.value, 0)
         # Not in `stop`, which comes before the running nodes have ended.
         worker_shutdown.connect(self._finish)
         try:
@@ -63,11 +63,6 @@ class Metrics(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             self._stop_serving = serve(settings.metrics_port, settings.metrics_address, collector)
         except OSError as error:
             _report(error)
-
-    @property
-    def _counts_of_main(self) -> counting.Counts:
-        assert counting.active is not None
-        return counting.active
 
     def terminate(self, worker: Any) -> None:
         self._finish()
