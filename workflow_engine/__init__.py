@@ -35,16 +35,21 @@ if TYPE_CHECKING:
         ExecutionNotFound,
         IdempotencyConflict,
         IllegalMove,
+        IllegalNodeMove,
         InvalidValue,
         ModuleFailed,
         NodeNotFound,
         Problem,
         SessionRefused,
         SettingsInvalid,
+        StartRefused,
         TriggerDataInvalid,
+        TriggerNotFound,
+        TriggerPaused,
         VersionDiffers,
         WaitTimeout,
         WorkflowEngineError,
+        WorkflowInactive,
         WorkflowNotFound,
     )
     from workflow_engine.execution.context import ExecutionContext
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from workflow_engine.nodes.registry import FreeConfig, node, registry
     from workflow_engine.nodes.results import NodeExecutionResult, failure, success, waiting
     from workflow_engine.postgres.events import SentEvent
+    from workflow_engine.postgres.executions.filters import ExecutionFilter
     from workflow_engine.postgres.executions.moves import ExecutionEvent
     from workflow_engine.postgres.executions.queries import Execution, NodeExecution
     from workflow_engine.postgres.workflows.deployments import Deployment
@@ -68,6 +74,7 @@ __all__ = [
     "Execution",
     "NodeExecution",
     "ExecutionEvent",
+    "ExecutionFilter",
     "Move",
     "Operation",
     "SentEvent",
@@ -110,6 +117,11 @@ __all__ = [
     "ChildNotAwaited",
     "NodeNotFound",
     "VersionDiffers",
+    "IllegalNodeMove",
+    "StartRefused",
+    "TriggerPaused",
+    "WorkflowInactive",
+    "TriggerNotFound",
     "WaitTimeout",
     "SettingsInvalid",
     "ModuleFailed",
@@ -129,7 +141,7 @@ _HOMES = {
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
         "ChildNotAwaited IdempotencyConflict IllegalMove InvalidValue ModuleFailed NodeNotFound Problem "
         "SessionRefused SettingsInvalid TriggerDataInvalid VersionDiffers WaitTimeout WorkflowEngineError "
-        "WorkflowNotFound"
+        "WorkflowNotFound IllegalNodeMove StartRefused TriggerPaused WorkflowInactive TriggerNotFound"
     ),
     "postgres.events": "SentEvent",
     "postgres.executions.queries": "Execution NodeExecution",
@@ -138,6 +150,7 @@ _HOMES = {
     "nodes.contract": "NodeExecutor NodeTimedOut NodeType",
     "nodes.registry": "FreeConfig node registry",
     "nodes.results": "NodeExecutionResult failure success waiting",
+    "postgres.executions.filters": "ExecutionFilter",
     "postgres.executions.moves": "ExecutionEvent",
     "control.executions": "Move",
     "settings": "Settings get_settings",

@@ -3,6 +3,7 @@
 - `executions`: pause, resume, cancel, retry, rerun, and what is done to single nodes
 - `workflows`: activate, deactivate, archive; pause and resume of triggers
 - `descendants`: the children of executions that were moved
+- `rehearsal`: what an operation would do, in groups
 - `reopening`: where an execution continues after a resume, a retry or a rerun
 - `explain/`: why an execution does not move, and the command that helps
 """

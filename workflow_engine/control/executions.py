@@ -7,12 +7,13 @@ commit, are in Postgres too. The same statement records in `execution_events` wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from workflow_engine.control.descendants import Descendants
+from workflow_engine.control.rehearsal import Group, effect_of, grouped
 from workflow_engine.control.reopening import Preview, Reopening
 from workflow_engine.control.workflows import WorkflowControl
 from workflow_engine.engine.context_cache import ExecutionContextCache
@@ -25,6 +26,7 @@ from workflow_engine.errors import (
     ExecutionMoved,
     ExecutionNotFound,
     IllegalMove,
+    WorkflowEngineError,
 )
 from workflow_engine.execution.bounded_texts import checked_note
 from workflow_engine.execution.ids import checked_id
@@ -315,6 +317,50 @@ class ExecutionControl:
         wanted = wanted or ExecutionFilter(**filters)
         possible = LEGAL_FROM[operation].intersection(wanted.statuses or ExecutionStatus)
         return self._moves.select(sorted(possible), wanted)
+
+    def dry_run(
+        self,
+        operation: Operation,
+        wanted: ExecutionFilter | Sequence[str],
+        **arguments: Any,
+    ) -> list[Group]:
+        """Return what an operation would do to these executions, in groups; nothing changes.
+
+        `wanted` are filters, which leave out those in a status that does not allow the operation, or ids.
+        `arguments` are those of the operation, such as `node` and `output`. Raises `InvalidValue`.
+        """
+        given = dict(arguments)
+        for name, path in (("output", "output"), ("value", f"variables.{given.get('name')}")):
+            if name in given:
+                given[name] = self._encoded(given[name], path)
+        ids = self.candidates(operation, wanted) if isinstance(wanted, ExecutionFilter) else wanted
+        return grouped([self._rehearsed(operation, execution_id, given) for execution_id in ids])
+
+    def _rehearsed(
+        self, operation: Operation, execution_id: str, arguments: Mapping[str, Any]
+    ) -> tuple[str, str, int, str, str, bool]:
+        snapshot = self._state.load_snapshot(checked_id(execution_id), with_outputs=False)
+        if snapshot is None:
+            raise ExecutionNotFound(execution_id)
+        try:
+            self._check_legal(operation, snapshot.execution_id, snapshot.status)
+            if snapshot.status.is_finished and operation not in AMENDING:
+                self._check_awaited(operation, snapshot.execution_id)
+            effect, is_refused = effect_of(Reopening(snapshot, self._compiled), operation, arguments), False
+        except (WorkflowEngineError, ValueError) as refusal:
+            if isinstance(refusal, BackingServiceUnavailable):
+                raise
+            # Without the id, in which alike refusals differ.
+            text = str(refusal).replace(f" of execution {snapshot.execution_id}", "")
+            effect, is_refused = text.replace(snapshot.execution_id, "…"), True
+        return (
+            snapshot.execution_id,
+            snapshot.workflow_id,
+            snapshot.version,
+            snapshot.status.value,
+            effect,
+            is_refused,
+        )
 
     # One move, from where the execution stands to sending what is due
 

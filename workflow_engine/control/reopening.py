@@ -98,6 +98,11 @@ class Reopening:
 
         Raises `NodeNotFound`, `IllegalNodeMove`, `InvalidValue`.
         """
+        return self._by_hand(operation, node_id, output, handle, actor)[0]
+
+    def _by_hand(
+        self, operation: Operation, node_id: str, output: bytes, handle: str | None, actor: str | None
+    ) -> tuple[CommitByHand, Walk]:
         snapshot, reopening = self._snapshot, None
         graph = self._graph(snapshot.version)
         node = self._node(graph, operation, node_id)
@@ -119,7 +124,7 @@ class Reopening:
         visit, attempt, was_waiting = walk.visit(node_id), walk.attempt(node_id), node_id in walk.waiting
         step = walk.advance(graph, node_id, handles)
         due = self._due(snapshot.version, walk) or Route()
-        return CommitByHand(
+        by_hand = CommitByHand(
             NodeCommit(
                 execution_id=snapshot.execution_id,
                 fence=snapshot.fence,
@@ -145,6 +150,7 @@ class Reopening:
             reopening=reopening,
             details={"nodeId": node_id, **({"handle": handle} if handle else {})},
         )
+        return by_hand, walk
 
     def output_of(self, node_id: str, output: bytes) -> Amendment:
         """Return the amendment that gives a node another output. Raises as `by_hand` does."""
@@ -208,6 +214,28 @@ class Reopening:
 
         Raises `NodeNotFound`, `VersionDiffers`, `WorkflowNotFound`.
         """
+        return self._rerun(from_node, version)[0]
+
+    def walk(self) -> Walk:
+        """Return where it stands now."""
+        return self._walk(self._snapshot.version, self._journal, self._snapshot.visits)
+
+    def walk_after(
+        self, operation: Operation, from_node: str = "", version: int | None = None
+    ) -> tuple[Walk, int]:
+        """Return where a retry or rerun would go on, and the number of rows it would supersede.
+
+        Raises as they do.
+        """
+        is_rerun = operation is Operation.RERUN
+        change, walk = self._rerun(from_node, version) if is_rerun else self._retry(version)
+        return walk, len(change.superseded)
+
+    def walk_by_hand(self, operation: Operation, node_id: str, handle: str | None) -> Walk:
+        """Return where it would go on after a commit by hand. Raises as `by_hand`."""
+        return self._by_hand(operation, node_id, b"null", handle, None)[1]
+
+    def _rerun(self, from_node: str, version: int | None) -> tuple[Change, Walk]:
         snapshot = self._snapshot
         graph = self._graph(snapshot.version)
         if from_node not in graph.nodes:
@@ -217,7 +245,7 @@ class Reopening:
         change, walk = self._superseding(Operation.RERUN, superseded, visits, version, {"nodeId": from_node})
         if from_node not in (*walk.due, snapshot.trigger_node_id):
             raise self._unknown_node(from_node)
-        return change
+        return change, walk
 
     def preview(self, operation: Operation, from_node: str | None = None) -> Preview:
         """Return what a retry, or a rerun from a node, would do. Raises as they do."""

@@ -6,7 +6,8 @@ Each execution is moved by itself: one that is refused, because it has just ende
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -23,11 +24,17 @@ from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionS
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.presentation.phrases import quantity, sanitise
 
+REFUSING = frozenset({Operation.CANCEL, Operation.RETRY, Operation.RERUN})
+"""The operations after which no result of a running node counts."""
+
 SELECTION = [
     click.argument("executions", metavar="[EXECUTION]...", nargs=-1),
     *FILTERS,
     click.option(
         "--older-than", type=Age(), metavar="AGE", help="Only executions older than this, such as 3h."
+    ),
+    click.option(
+        "--dry-run", is_flag=True, help="Say what would happen to how many, in groups; change nothing."
     ),
     click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
     click.option("--reason", metavar="TEXT", help="Why, for the history of the execution."),
@@ -65,14 +72,7 @@ def pause(
     workflow-engine pause 0199c8a0-… --reason 'moving the shop'
     workflow-engine pause --workflow order-fulfilment
     """
-    client = WorkflowClient(engine=invocation.engine())
-    return _operate(
-        invocation,
-        client,
-        Operation.PAUSE,
-        lambda id: client.control.pause(id, children=children, reason=reason, actor=actor or os_user()),
-        **chosen,
-    )
+    return _operate(invocation, Operation.PAUSE, {"children": children}, reason, actor, **chosen)
 
 
 @command("resume")
@@ -85,14 +85,7 @@ def resume(
 
     Nodes that came due while they were paused are due now.
     """
-    client = WorkflowClient(engine=invocation.engine())
-    return _operate(
-        invocation,
-        client,
-        Operation.RESUME,
-        lambda id: client.control.resume(id, children=children, reason=reason, actor=actor or os_user()),
-        **chosen,
-    )
+    return _operate(invocation, Operation.RESUME, {"children": children}, reason, actor, **chosen)
 
 
 @command("cancel")
@@ -104,14 +97,7 @@ def cancel(invocation: Invocation, reason: str | None, actor: str | None, **chos
     workflow-engine cancel 0199c8a0-… --reason 'ordered twice'
     workflow-engine cancel --workflow order-fulfilment --status WAITING --older-than 30d
     """
-    client = WorkflowClient(engine=invocation.engine())
-    return _operate(
-        invocation,
-        client,
-        Operation.CANCEL,
-        lambda id: client.control.cancel(id, reason=reason, actor=actor or os_user()),
-        **chosen,
-    )
+    return _operate(invocation, Operation.CANCEL, {}, reason, actor, **chosen)
 
 
 @command("retry")
@@ -128,14 +114,7 @@ def retry(
     workflow-engine retry 0199c8a0-…
     workflow-engine retry --workflow order-fulfilment --older-than 10min --version 4
     """
-    client = WorkflowClient(engine=invocation.engine())
-    return _operate(
-        invocation,
-        client,
-        Operation.RETRY,
-        lambda id: client.control.retry(id, version=version, reason=reason, actor=actor or os_user()),
-        **chosen,
-    )
+    return _operate(invocation, Operation.RETRY, {"version": version}, reason, actor, **chosen)
 
 
 @command("rerun")
@@ -158,15 +137,8 @@ def rerun(
     \b
     workflow-engine rerun 0199c8a0-… --from charge
     """
-    client = WorkflowClient(engine=invocation.engine())
     return _operate(
-        invocation,
-        client,
-        Operation.RERUN,
-        lambda id: client.control.rerun(
-            id, from_node, version=version, reason=reason, actor=actor or os_user()
-        ),
-        **chosen,
+        invocation, Operation.RERUN, {"from_node": from_node, "version": version}, reason, actor, **chosen
     )
 
 
@@ -200,14 +172,12 @@ def skip(
     workflow-engine skip 0199c8a0-… --node charge --output '{"receipt": "paid in cash"}'
     workflow-engine skip --workflow order-fulfilment --status FAILED --node notify
     """
-    client = WorkflowClient(engine=invocation.engine())
     return _operate(
         invocation,
-        client,
         Operation.SKIP,
-        lambda id: client.control.skip(
-            id, node, output=output, handle=handle, reason=reason, actor=actor or os_user()
-        ),
+        {"node": node, "output": output, "handle": handle},
+        reason,
+        actor,
         **chosen,
     )
 
@@ -233,14 +203,12 @@ def complete(
     \b
     workflow-engine complete 0199c8a0-… --node paid --output '{"paid": {"amount": 42}}'
     """
-    client = WorkflowClient(engine=invocation.engine())
     return _operate(
         invocation,
-        client,
         Operation.COMPLETE,
-        lambda id: client.control.complete(
-            id, node, output, handle=handle, reason=reason, actor=actor or os_user()
-        ),
+        {"node": node, "output": output, "handle": handle},
+        reason,
+        actor,
         **chosen,
     )
 
@@ -262,13 +230,8 @@ def set_output(
 
     The way that the node took stays. The history keeps the output that it had.
     """
-    client = WorkflowClient(engine=invocation.engine())
     return _operate(
-        invocation,
-        client,
-        Operation.SET_OUTPUT,
-        lambda id: client.control.set_output(id, node, output, reason=reason, actor=actor or os_user()),
-        **chosen,
+        invocation, Operation.SET_OUTPUT, {"node": node, "output": output}, reason, actor, **chosen
     )
 
 
@@ -293,28 +256,36 @@ def set_variable(
 
     It has this value wherever the execution goes on, until a node sets it again.
     """
-    client = WorkflowClient(engine=invocation.engine())
     return _operate(
         invocation,
-        client,
         Operation.SET_VARIABLE,
-        lambda id: client.control.set_variable(id, *variable, reason=reason, actor=actor or os_user()),
+        {"name": variable[0], "value": variable[1]},
+        reason,
+        actor,
         **chosen,
     )
 
 
 def _operate(
     invocation: Invocation,
-    client: WorkflowClient,
     operation: Operation,
-    move: Callable[[str], Move],
+    arguments: Mapping[str, Any],
+    reason: str | None,
+    actor: str | None,
     *,
     executions: Sequence[str],
     yes: bool,
+    dry_run: bool,
     **filters: Any,
 ) -> ExitStatus:
-    """Move the selected executions, and print what came of each."""
+    """Move the selected executions, and print what came of each; with `dry_run`, what would."""
+    client = WorkflowClient(engine=invocation.engine())
+    operate = getattr(client.control, operation.name.lower())
+    move = functools.partial(operate, **arguments, reason=reason, actor=actor or os_user())
     wanted = filter_of(**filters)
+    if dry_run:
+        _rehearse(invocation, client, operation, arguments, executions, wanted)
+        return ExitStatus.YES
     if len(executions) == 1 and wanted.is_empty:
         _report(invocation, operation, [move(executions[0])], [])
         return ExitStatus.YES
@@ -335,6 +306,33 @@ def _operate(
                 refused.append((execution, refusal))
     _report(invocation, operation, moved, refused)
     return ExitStatus.NO if refused else ExitStatus.YES
+
+
+def _rehearse(
+    invocation: Invocation,
+    client: WorkflowClient,
+    operation: Operation,
+    arguments: Mapping[str, Any],
+    executions: Sequence[str],
+    wanted: ExecutionFilter,
+) -> None:
+    if executions and not wanted.is_empty:
+        raise click.UsageError("name executions, or select them by options, but not both")
+    if not executions:
+        executions = _select(client, operation, wanted)
+    with invocation.busy(f"rehearse {operation.value} of {quantity(len(executions), 'execution')}"):
+        groups = client.control.dry_run(operation, executions, **arguments)
+    lines = []
+    for group in groups:
+        where = f"{group.workflow_id} version {group.version}, {group.status}"
+        what = f"REFUSED: {group.effect}" if group.is_refused else group.effect
+        lines.append(f"{group.count:>7,}  {where}: {sanitise(what)}")
+        lines.append(
+            f"         {' '.join(group.examples)}{' …' if group.count > len(group.examples) else ''}"
+        )
+    number = sum(group.count for group in groups if not group.is_refused)
+    lines.append(f"{operation.value} would move {quantity(number, 'execution')}; nothing was changed.")
+    invocation.output({"dryRun": [as_object(group) for group in groups]}, *lines)
 
 
 def _select(
@@ -396,9 +394,11 @@ def _as_move(move: Move) -> dict[str, Any]:
 def _running_nodes(move: Move) -> str:
     if not move.holders:
         return ""
-    outcome = "will count" if move.operation in (Operation.PAUSE, Operation.RESUME) else "will be refused"
     texts = []
     for holder in move.holders:
-        state = "was interrupted" if holder in move.interrupted else "is running"
+        is_interrupted = holder in move.interrupted
+        state = "was interrupted" if is_interrupted else "is running"
+        is_refused = is_interrupted or move.operation in REFUSING
+        outcome = "will be refused" if is_refused else "will count"
         texts.append(f"; a node {state} on {holder.instance}:{holder.process}, its result {outcome}")
     return "".join(texts)

@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -90,7 +90,7 @@ class ExecutionFilter:
     @property
     def is_empty(self) -> bool:
         """True if it holds for every execution."""
-        return self == ExecutionFilter()
+        return replace(self, archived=False) == ExecutionFilter()
 
     @property
     def wanted_statuses(self) -> list[str]:

@@ -1,0 +1,83 @@
+"""Rehearsing an operation: what it would do to many executions, in groups, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workflow_engine.control.reopening import Reopening
+from workflow_engine.execution.states import Operation
+from workflow_engine.execution.walk import Walk
+
+SHOWN = 5
+"""Ids of executions that each group names."""
+
+SHOWN_NODES = 5
+
+PLAIN = {
+    Operation.PAUSE: "starts no further node",
+    Operation.CANCEL: "ends, with its children",
+}
+"""The effects that do not depend on the journal."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Executions to which an operation would do the same."""
+
+    workflow_id: str
+    version: int
+    status: str
+    """Their status now."""
+    effect: str
+    """What would happen; why not, if it would be refused."""
+    is_refused: bool
+    count: int
+    examples: tuple[str, ...]
+    """The ids of the oldest of them."""
+
+
+def effect_of(reopening: Reopening, operation: Operation, arguments: Mapping[str, Any]) -> str:
+    """Return what an operation would do to one execution. Raises as the operation would."""
+    match operation:
+        case Operation.RESUME:
+            return goes_on(reopening.walk())
+        case Operation.RETRY | Operation.RERUN:
+            walk, superseded = reopening.walk_after(operation, **arguments)
+            rows = f"{superseded} journal row{'' if superseded == 1 else 's'}"
+            return f"{goes_on(walk)}; {rows} superseded" if superseded else goes_on(walk)
+        case Operation.SKIP | Operation.COMPLETE:
+            walk = reopening.walk_by_hand(operation, arguments["node"], arguments.get("handle"))
+            return f"{arguments['node']} is done by hand, and it {goes_on(walk)}"
+        case Operation.SET_OUTPUT:
+            reopening.output_of(arguments["node"], arguments["output"])
+            return f"{arguments['node']} has another output"
+        case Operation.SET_VARIABLE:
+            reopening.variable(arguments["name"], arguments["value"])
+            return f"{arguments['name']} has another value"
+    return PLAIN[operation]
+
+
+def goes_on(walk: Walk) -> str:
+    """Return where an execution would go on."""
+    parts = []
+    if walk.due:
+        parts.append(f"runs {_nodes(walk.due)}")
+    if walk.waiting:
+        parts.append(f"waits at {_nodes(walk.waiting)}")
+    return " and ".join(parts) or "completes"
+
+
+def _nodes(node_ids: list[str]) -> str:
+    more = f" and {len(node_ids) - SHOWN_NODES} more" if len(node_ids) > SHOWN_NODES else ""
+    return ", ".join(node_ids[:SHOWN_NODES]) + more
+
+
+def grouped(found: list[tuple[str, str, int, str, str, bool]]) -> list[Group]:
+    """Group `(execution, workflow, version, status, effect, is_refused)`, the largest groups first."""
+    groups: dict[tuple[str, int, str, str, bool], list[str]] = {}
+    for execution_id, *key in found:
+        groups.setdefault(tuple(key), []).append(execution_id)  # type: ignore[arg-type]
+    made = [Group(*key, len(ids), tuple(ids[:SHOWN])) for key, ids in groups.items()]
+    return sorted(made, key=lambda group: (group.is_refused, -group.count, group.workflow_id, group.version))
