@@ -6,6 +6,7 @@
 - `workflows`: deployed workflows, their versions, a start by a form
 - `statistics`: counts, failures and durations by node
 - `queues`: queues, their workers and what waits in them
+- `metrics`: the state of the installation for Prometheus
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from workflow_engine.flower.assets import Asset
 from workflow_engine.flower.pages.actions import ActionPage
 from workflow_engine.flower.pages.execution import ExecutionPage, ValuePage
 from workflow_engine.flower.pages.executions import ChildrenPage, ExecutionsPage
+from workflow_engine.flower.pages.metrics import MetricsPage
 from workflow_engine.flower.pages.queues import QueuesPage
 from workflow_engine.flower.pages.statistics import StatisticsPage
 from workflow_engine.flower.pages.workflows import WorkflowPage, WorkflowsPage
@@ -30,5 +32,6 @@ PAGES: list[tuple[str, Any, str]] = [
     (r"/workflows/([A-Za-z0-9_-]+)", WorkflowPage, "workflow"),
     (r"/statistics", StatisticsPage, "statistics"),
     (r"/queues", QueuesPage, "queues"),
+    (r"/workflow/metrics", MetricsPage, "workflow_metrics"),
     (r"/workflow-engine/static/([a-z.-]+)", Asset, "engine_asset"),
 ]

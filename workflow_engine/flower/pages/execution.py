@@ -21,7 +21,7 @@ from workflow_engine.flower.drawing.timeline import Timeline, draw_timeline
 from workflow_engine.flower.page import Page
 from workflow_engine.nodes.results import TRACEBACK
 from workflow_engine.postgres.executions.moves import ExecutionEvent
-from workflow_engine.postgres.executions.queries import Execution, NodeExecution
+from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeLog
 from workflow_engine.postgres.lookups.steps import ContextAt, RowValues
 from workflow_engine.presentation.execution_view import (
     ExecutionView,
@@ -30,6 +30,7 @@ from workflow_engine.presentation.execution_view import (
     view_as_of,
     view_execution,
 )
+from workflow_engine.presentation.phrases import sanitise
 
 MOST_ROWS = 300
 """Lines of the history that are listed."""
@@ -51,6 +52,8 @@ class ExecutionReport:
     row: NodeExecution | None
     """The one whose values are shown."""
     values: RowValues | None
+    log: str
+    """What the attempt of that row has logged, if that was kept."""
     context: ContextAt | None
     seq: int | None
     """The step that the page is set back to; None: the present."""
@@ -147,10 +150,22 @@ def _report(
         rows=rows,
         row=row,
         values=answers.steps.values(execution.id, row.seq) if row is not None else None,
+        log=_log(engine.queries.logs(execution.id, seq=row.seq)) if row is not None else "",
         context=answers.steps.context_at(execution.id, seq if seq is not None else last_seq),
         seq=seq,
         last_seq=last_seq,
     )
+
+
+def _log(logs: Sequence[NodeLog]) -> str:
+    parts = []
+    for log in logs:
+        if log.dropped:
+            parts.append(f"… {log.dropped:,} lines before these were not kept")
+        for line in log.lines:
+            parts.append(f"{line.time} {line.level} {line.logger}: {line.message}")
+            parts += [line.exception] if line.exception else []
+    return sanitise("\n".join(parts))
 
 
 def _history(

@@ -97,6 +97,7 @@ WHERE n.execution_id = %(id)s ORDER BY n.seq
 LOGS = """
 SELECT seq, node_id, visit, attempt, status, logs FROM {s}.node_executions
 WHERE execution_id = %(id)s AND logs IS NOT NULL AND (%(node)s::text IS NULL OR node_id = %(node)s)
+    AND (%(seq)s::int IS NULL OR seq = %(seq)s)
 ORDER BY seq
 """
 
@@ -303,8 +304,13 @@ class ExecutionQueries:
         rows = self._database.rows(JOURNAL, id=checked_id(execution_id), with_values=with_values)
         return [_node_execution(row) for row in rows]
 
-    def logs(self, execution_id: str, node: str | None = None) -> Sequence[NodeLog]:
-        """Return what the attempts of an execution have logged, as far as it was kept, in commit order."""
+    def logs(
+        self, execution_id: str, node: str | None = None, *, seq: int | None = None
+    ) -> Sequence[NodeLog]:
+        """Return what the attempts of an execution have logged, as far as it was kept, in commit order.
+
+        `node` and `seq` select those of one node, or that of one row.
+        """
         return [
             NodeLog(
                 seq,
@@ -316,7 +322,7 @@ class ExecutionQueries:
                 logs["dropped"],
             )
             for seq, node_id, visit, attempt, status, logs in self._database.rows(
-                LOGS, id=checked_id(execution_id), node=node
+                LOGS, id=checked_id(execution_id), node=node, seq=seq
             )
         ]
 
