@@ -72,9 +72,13 @@ def test_it_explains_one_execution_or_all_of_them(waiting: str) -> None:
     assert run_json("explain", "nonsense", status=1)["error"]["type"] == "ExecutionNotFound"
 
 
-def test_show_points_at_the_explanation_of_what_is_open(client: WorkflowClient, waiting: str) -> None:
-    assert f"workflow-engine explain {waiting}" in run("show", waiting).stdout
-    client.control.cancel(waiting)
+def test_show_points_at_the_explanation_of_a_node_that_should_run(
+    client: WorkflowClient, waiting: str
+) -> None:
+    client.deploy(line(one))
+    due = client.start("line").id
+
+    assert f"workflow-engine explain {due}" in run("show", due).stdout
     assert "workflow-engine explain" not in run("show", waiting).stdout
 
 

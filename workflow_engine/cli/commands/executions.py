@@ -22,7 +22,7 @@ from workflow_engine.cli.styles import STATUS_STYLES
 from workflow_engine.client import NO_DATA, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import CacheUnavailable
-from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.execution.states import ACTIVE, ExecutionStatus, NodeStatus
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.queries import Execution, NodeLog
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
@@ -224,7 +224,9 @@ def show(invocation: Invocation, execution: str, with_context: bool, with_logs: 
         engine.queries.child_counts(found.id),
     )
     variables = context["variables"] if context else None
-    hint = () if found.is_finished else ("", f"Why is it there? workflow-engine explain {found.id}")
+    # A node that runs or waits shows why; one that is due does not.
+    is_unclear = found.status in ACTIVE and not any(node.status is NodeStatus.RUNNING for node in view.nodes)
+    hint = ("", f"Why does it not move? workflow-engine explain {found.id}") if is_unclear else ()
     logs = client.logs(found.id) if with_logs else None
     drawn = draw(view, variables, invocation.console.width)
     kept = () if logs is None else draw_logs(logs)

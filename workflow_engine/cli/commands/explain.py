@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import click
@@ -12,7 +14,7 @@ from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.client import WorkflowClient
 from workflow_engine.control.explain.explainer import EXAMINED
 from workflow_engine.control.explain.explanation import Code, Explanation, Group, Overview
-from workflow_engine.presentation.phrases import compact_json, quantity, sanitise
+from workflow_engine.presentation.phrases import compact_json, instant, quantity, sanitise
 
 STYLES: dict[Code, str] = {
     Code.RUNNING: "cyan",
@@ -27,6 +29,9 @@ STYLES: dict[Code, str] = {
     Code.FINISHED: "green",
 }
 """The styles of codes; any other is a reason to act."""
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
+"""A time of the evidence."""
 
 
 @command("explain")
@@ -92,6 +97,8 @@ def _unasked(unasked: Any) -> Iterator[Text]:
 
 def _shown(value: Any) -> str:
     """Return a value on one line; text stands without quotes, unless it has to be cut off."""
+    if isinstance(value, str) and TIME.fullmatch(value):
+        return instant(datetime.fromisoformat(value))
     text = compact_json(value)
     is_whole = isinstance(value, str) and len(text) == len(value) + 2
     return text[1:-1] if is_whole else text
