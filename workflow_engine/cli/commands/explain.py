@@ -33,6 +33,9 @@ STYLES: dict[Code, str] = {
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 """A time of the evidence."""
 
+LONGEST_TEXT, LONGEST_LIST = 400, 20
+"""Characters and entries that are shown; --json has all of them."""
+
 
 @command("explain")
 @click.argument("execution", required=False)
@@ -96,12 +99,16 @@ def _unasked(unasked: Any) -> Iterator[Text]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value on one line; text stands without quotes, unless it has to be cut off."""
+    """Return a value on one line: text and times as they are, lists and objects without brackets."""
     if isinstance(value, str) and TIME.fullmatch(value):
         return instant(datetime.fromisoformat(value))
-    text = compact_json(value)
-    is_whole = isinstance(value, str) and len(text) == len(value) + 2
-    return text[1:-1] if is_whole else text
+    if isinstance(value, str) and len(value) <= LONGEST_TEXT:
+        return sanitise(value).replace("\n", " ")
+    if isinstance(value, list) and len(value) <= LONGEST_LIST:
+        return ("; " if any(isinstance(each, dict) for each in value) else ", ").join(map(_shown, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(each)}" for name, each in value.items() if each is not None)
+    return compact_json(value)
 
 
 def _drawn_overview(overview: Overview) -> Iterator[Text]:
