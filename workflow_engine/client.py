@@ -45,6 +45,7 @@ from workflow_engine.postgres.executions.queries import Execution, NodeExecution
 from workflow_engine.postgres.retention import Purged
 from workflow_engine.postgres.workflows.deployments import DeployedVersion, DeployedWorkflow, Deployment
 from workflow_engine.postgres.workflows.triggers import DeployedTrigger, ScheduledTrigger
+from workflow_engine.runner.limits import slots_of_execution
 from workflow_engine.settings import Settings
 from workflow_engine.validation import validate
 
@@ -100,7 +101,10 @@ class WorkflowClient:
 
     @functools.cached_property
     def control(self) -> ExecutionControl:
-        """What operators do to executions: `client.control.pause(execution_id, reason="…")`."""
+        """What operators do to executions: `client.control.pause(execution_id, reason="…")`.
+
+        `client.control.limits` shows and sets limits.
+        """
         return ExecutionControl(
             self._engine.moves,
             self._engine.state,
@@ -113,6 +117,7 @@ class WorkflowClient:
             children=self._engine.children,
             workflow_control=WorkflowControl(self._engine.deployments, self._engine.triggers),
             output_limit=self._engine.settings.output_limit,
+            limits=self._engine.limits,
         )
 
     @functools.cached_property
@@ -228,6 +233,9 @@ class WorkflowClient:
             data=self._checked_data(workflow_id, trigger_node.id, trigger_node.config, data),
             variables=self._checked_variables(compiled.workflow, compiled.graph, variables),
             timeout=compiled.workflow.settings.timeout,
+            limits=slots_of_execution(
+                compiled.limits, trigger_node.id, data, {**compiled.workflow.variables, **variables}
+            ),
             queue=self._engine.settings.queue,
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,

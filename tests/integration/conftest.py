@@ -24,6 +24,7 @@ from workflow_engine.settings import get_settings
 
 EMPTY = """
     DELETE FROM executions; DELETE FROM idempotency_keys; DELETE FROM execution_events;
+    DELETE FROM limit_overrides; DELETE FROM limit_windows;
     DELETE FROM triggers; DELETE FROM workflow_events; DELETE FROM workflow_versions; DELETE FROM workflows
 """
 

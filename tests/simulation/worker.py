@@ -81,6 +81,10 @@ class NoDeployments:
         raise WorkflowNotFound(workflow_id)
 
 
+class NoLimits:
+    """Stands in for `Limits`: no workflow of the simulation has any."""
+
+
 class UnwatchedNodes:
     """Stands in for `RunningNodes`: no node reports its progress or is interrupted."""
 
@@ -148,7 +152,7 @@ class Worker:
             self.locks = Locks(client, servers, SETTINGS)
         cache = ExecutionContextCache(client, servers, self.locks, state, SETTINGS)
         self._children = ChildrenInMemory(world.database)
-        stores = Stores(state, self._waits, cache, self.locks, self._children, NoDeployments())
+        stores = Stores(state, self._waits, cache, self.locks, self._children, NoDeployments(), NoLimits())
         self._publisher = Publisher(stores, world.workflows, world.queue, SETTINGS)
         self._resumption = Resumption(stores, world.workflows, self._publisher, SETTINGS)
         nodes = UnwatchedNodes()

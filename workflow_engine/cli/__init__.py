@@ -78,6 +78,7 @@ COMMANDS = {
         "set-variable": ListedCommand(
             "control", "set_variable", "Give a variable a value, before a resume, retry or rerun."
         ),
+        "limits": ListedCommand("limits", "limits", "List limits and who waits for them; set their numbers."),
         "events": ListedCommand("history", "events", "Show what happened to an execution, and who did it."),
     },
     "Operation": {

@@ -5,5 +5,6 @@
 - `descendants`: the children of executions that were moved
 - `rehearsal`: what an operation would do, in groups
 - `reopening`: where an execution continues after a resume, a retry or a rerun
+- `limits`: the numbers of limits, and who holds and awaits their slots
 - `explain/`: why an execution does not move, and the command that helps
 """

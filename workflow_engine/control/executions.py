@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_engine.control.descendants import Descendants
+from workflow_engine.control.limits import LimitControl
 from workflow_engine.control.rehearsal import Group, effect_of, grouped
 from workflow_engine.control.reopening import Preview, Reopening
 from workflow_engine.control.workflows import WorkflowControl
@@ -36,6 +37,7 @@ from workflow_engine.postgres.executions.children import Children
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import Amendment, Change, ExecutionEvent, Moved, OperatorMoves
 from workflow_engine.postgres.executions.state import ExecutionStateService
+from workflow_engine.postgres.limits import Limits
 from workflow_engine.redis.lock import DistributedLockService, Holder
 from workflow_engine.redis.running_nodes import RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
@@ -97,6 +99,7 @@ class ExecutionControl:
         children: Children,
         workflow_control: WorkflowControl,
         output_limit: int,
+        limits: Limits,
     ) -> None:
         self._output_limit = output_limit
         self.workflows = workflow_control
@@ -110,6 +113,7 @@ class ExecutionControl:
         self._running_nodes = running_nodes
         self._publisher = publisher
         self._children = children
+        self.limits = LimitControl(limits, publisher)
         self.descendants = Descendants(children, publisher, self._announce_cancelled, self._restart)
 
     def pause(

@@ -28,6 +28,7 @@ from workflow_engine.definition.workflow import (
     FUNCTION_NAME_ATTRIBUTE,
     ORDINARY,
     Edge,
+    Limit,
     Node,
     Retry,
     RetryRule,
@@ -50,6 +51,7 @@ class CommonOptions(TypedDict, total=False):
     priority: int
     on_error: Literal["fail", "continue"]
     on_crash: Literal["retry", "fail"]
+    limits: Sequence[Limit | Mapping[str, Any]]
 
 
 class NodeOptions(CommonOptions, total=False):
@@ -72,11 +74,14 @@ class WorkflowBuilder:
         description: str | None = None,
         settings: WorkflowSettings | Mapping[str, Any] | None = None,
         variables: Mapping[str, Any] | None = None,
+        limits: Sequence[Limit | Mapping[str, Any]] | None = None,
     ) -> None:
         self.id = id
         self._frame = {
             "id": id,
-            **_given(name=name, description=description, settings=settings, variables=variables),
+            **_given(
+                name=name, description=description, settings=settings, variables=variables, limits=limits
+            ),
         }
         self._nodes: dict[str, Node] = {}
         self._edges: dict[Edge, None] = {}

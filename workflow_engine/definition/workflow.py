@@ -23,6 +23,7 @@ from pydantic import (
     PlainSerializer,
     Strict,
     WrapValidator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
@@ -51,6 +52,21 @@ MOST_RULES = 20
 
 ALL_ERRORS = "all"
 """What a rule names in place of errors to match every one."""
+
+MOST_LIMITS = 10
+"""Limits of one workflow or node."""
+
+RATE_UNITS = {
+    "s": 1,
+    "second": 1,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+    "d": 86_400,
+    "day": 86_400,
+}
+"""Seconds by the unit of a rate."""
 
 MAX_CONCURRENCY = 64
 """Nodes of one execution that may run at the same time, at most."""
@@ -117,6 +133,24 @@ def _can_be_mapped(output: Any) -> Any:
             f"{output!r:.60} never changes; write an object, or an expression as in '{{{{ _response.id }}}}'"
         )
     return output
+
+
+def rate_of(text: str) -> tuple[int, float]:
+    """Return a rate such as 100/min as a number and the seconds that it is for. Raises ValueError."""
+    number, _, unit = text.partition("/")
+    if not re.fullmatch(r"[0-9]{1,9}", number) or unit not in RATE_UNITS:
+        raise ValueError(
+            f"{text!r:.60} is no rate; write a whole number, a slash and one of {', '.join(RATE_UNITS)}, "
+            "as in 100/min"
+        )
+    return int(number), float(RATE_UNITS[unit])
+
+
+def _is_rate(text: str) -> str:
+    number, _ = rate_of(text)
+    if not number:
+        raise ValueError("nothing could ever begin; give a number from 1 on")
+    return text
 
 
 def _at_most_eight_weeks(milliseconds: int) -> int:
@@ -210,6 +244,32 @@ class RetryRule(RetryPolicy):
     ] = Field(description=f"the errors of this rule, {_ERROR_NAMES}; `all`: every other one")
 
 
+class Limit(DefinitionPart):
+    """How many of those with the same key may run at a time, or begin within a time."""
+
+    key: Text = Field(
+        min_length=1, max_length=1000, description="what is counted together; usually an expression {{ … }}"
+    )
+    concurrency: Whole | None = Field(None, ge=1, description="how many may run at the same time")
+    rate: Annotated[Text, AfterValidator(_is_rate)] | None = Field(
+        None, description="how many may begin within a time, such as 100/min, 10/s, 5/hour or 1000/day"
+    )
+
+    @property
+    def rate_per_seconds(self) -> tuple[int, float] | None:
+        """The rate as a number and the seconds that it is for."""
+        return None if self.rate is None else rate_of(self.rate)
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Limit:
+        if self.concurrency is None and self.rate is None:
+            raise ValueError("it limits nothing; give `concurrency`, `rate` or both")
+        return self
+
+
+Limits = Annotated[tuple[Limit, ...], Strict(False)]
+
+
 class Node(DefinitionPart):
     """One step of a workflow."""
 
@@ -247,6 +307,12 @@ class Node(DefinitionPart):
     )
     on_crash: Literal["retry", "fail"] | None = Field(
         None, description="`fail` for work that must not be repeated when a worker dies in the middle of it"
+    )
+    limits: Limits | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_LIMITS,
+        description="what an attempt needs a slot of; it waits without a worker until there is one",
     )
 
     @property
@@ -293,6 +359,12 @@ class Workflow(DefinitionPart):
     settings: WorkflowSettings = Field(default_factory=WorkflowSettings)
     variables: JsonObject = Field(
         default_factory=dict, description="values that every node can read by name; never expressions"
+    )
+    limits: Limits | None = Field(
+        None,
+        min_length=1,
+        max_length=MOST_LIMITS,
+        description="what an execution needs a slot of, from its first node to its end",
     )
     nodes: Annotated[tuple[Node, ...], Strict(False)] = Field(
         (), description="the steps, at least one of them a trigger"

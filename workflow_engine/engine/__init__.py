@@ -3,7 +3,7 @@
 - `executor`: the five steps: enter, run, commit, leave, enqueue
 - `admission`: entering a node: its lock and its input, or the reason why the message is dropped
 - `attempts`: running the node, or waiting for a worker that has its code
-- `joins`: merges at which too few branches have arrived
+- `preconditions`: what must hold before a node runs: branches that arrived, slots of limits
 - `children`: what a node's children are started with, and their results
 - `hop`: what follows from a node's outcome, as pure values; `hop_report`: the result for Celery
 - `inline`: continuing with the next node under the same claim

@@ -16,6 +16,7 @@ from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import ExecutionNotFound, LeftToOthers, WorkflowNotFound
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.messages import HopMessage
+from workflow_engine.execution.states import SlotStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.cached_context import CachedContext, rebuilt_context
 from workflow_engine.redis.lock import Claim, Holder
@@ -70,12 +71,12 @@ class Admission:
         if isinstance(entered, Full):
             raise NotAdmitted("as many nodes of the execution run as may run at the same time")
         with self._resumption.release_on_error(claim):
-            cached, walk = self._context(claim, message, workflow, node, entered)
+            cached, walk, lacks_slot = self._context(claim, message, workflow, node, entered)
             _check_version(message, cached.identity["workflowId"], cached.identity["version"])
             woken = self._waits.woken(message.execution_id, node.id) if node.id in walk.waiting else None
             if woken is None and node.id not in walk.due:
                 raise NotAdmitted(NOT_DUE)
-        return Hop(claim, workflow, node, cached, walk, woken)
+        return Hop(claim, workflow, node, cached, walk, woken, lacks_slot=lacks_slot)
 
     def _node_of(self, message: HopMessage) -> tuple[CompiledWorkflow, Node]:
         try:
@@ -98,8 +99,10 @@ class Admission:
         workflow: CompiledWorkflow,
         node: Node,
         entered: CachedContext | Missing,
-    ) -> tuple[CachedContext, Walk]:
-        """Return the context that the node runs on, and the walk.
+    ) -> tuple[CachedContext, Walk, bool]:
+        """Return the context that the node runs on, the walk, and whether the execution lacks a slot.
+
+        Only one that begins, or was reopened, can lack it: its context is not cached then.
 
         The context is rebuilt if a worker vanished. Its crash has to be counted, which the cached context
         lacks, and if it walked inline it may have committed further nodes.
@@ -109,7 +112,7 @@ class Admission:
             self._resumption.count_abandoned(message.execution_id, workflow, abandoned)
         elif isinstance(entered, CachedContext):
             with suppress(ValueError):
-                return entered, Walk.from_json(entered.walk)
+                return entered, Walk.from_json(entered.walk), False
             log.warning(
                 "Cannot read the cached walk of execution %s; rebuilding it from Postgres",
                 message.execution_id,
@@ -126,20 +129,22 @@ class Admission:
         workflow: CompiledWorkflow,
         node: Node,
         replaces_newer: bool,
-    ) -> tuple[CachedContext, Walk]:
+    ) -> tuple[CachedContext, Walk, bool]:
         """Read the context from Postgres and cache it."""
         snapshot = self._state.load_snapshot(checked_id(message.execution_id))
         if snapshot is None:
             raise ExecutionNotFound(message.execution_id)
         if not may_move(snapshot):
-            raise NotAdmitted(f"the execution is {snapshot.status}")
+            limited = " and waits for a slot of its limits" if snapshot.slots is SlotStatus.LIMITED else ""
+            raise NotAdmitted(f"the execution is {snapshot.status}{limited}")
         _check_version(message, snapshot.workflow_id, snapshot.version)
         walk = replayed(workflow, snapshot)
         encoded = walk.to_json()
         self._cache.cache_context(claim, snapshot, encoded, replaces_newer=replaces_newer)
         if node.id not in walk.due and node.id not in walk.waiting:
             raise NotAdmitted(NOT_DUE)
-        return rebuilt_context(snapshot, encoded, workflow.needs(node.id)), walk
+        lacks_slot = bool(workflow.limits) and snapshot.slots is None
+        return rebuilt_context(snapshot, encoded, workflow.needs(node.id)), walk, lacks_slot
 
 
 def _locked_out(held: Held, task_id: str) -> Exception:

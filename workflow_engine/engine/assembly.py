@@ -29,6 +29,7 @@ from workflow_engine.postgres.executions.queries import ExecutionQueries
 from workflow_engine.postgres.executions.stalled import Stalled
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.postgres.executions.timeouts import ExecutionTimeouts
+from workflow_engine.postgres.limits import Limits
 from workflow_engine.postgres.retention import Retention
 from workflow_engine.postgres.waits import Waits
 from workflow_engine.postgres.workflows.deployments import Deployments
@@ -67,6 +68,7 @@ class Engine:
     running_nodes: RunningNodes
     waits: Waits
     children: Children
+    limits: Limits
     timeouts: ExecutionTimeouts
     triggers: Triggers
     due_times: DueTimes
@@ -102,7 +104,8 @@ class Engine:
         cache = ExecutionContextCache(redis, lock_servers, locks, state, settings)
         children = Children(database, claim_lease=lease)
         deployments = Deployments(database, queue=settings.queue)
-        stores = Stores(state, waits, cache, locks, children, deployments)
+        limits = Limits(database, claim_lease=lease)
+        stores = Stores(state, waits, cache, locks, children, deployments, limits)
         tasks = Tasks(app)
         workflows = CompiledWorkflows(state.load_definition, registry, tasks.route)
         app = app or producer_app(settings)
@@ -131,6 +134,7 @@ class Engine:
             running_nodes=running_nodes,
             waits=waits,
             children=children,
+            limits=limits,
             timeouts=ExecutionTimeouts(database),
             triggers=Triggers(database),
             due_times=DueTimes(database),

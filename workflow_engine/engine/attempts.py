@@ -13,7 +13,8 @@ from workflow_engine.definition.body import TRIGGER_ID
 from workflow_engine.engine.admission import NotAdmitted, Overtaken
 from workflow_engine.engine.children import ChildExecutions, outer_values
 from workflow_engine.engine.hop import Hop, worker_name
-from workflow_engine.engine.joins import incomplete_join
+from workflow_engine.engine.preconditions.joins import incomplete_join
+from workflow_engine.engine.preconditions.slots import Slots
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.execution.context import ExecutionContext, LazyMapping
@@ -45,6 +46,7 @@ class Attempts:
         settings: Settings,
     ) -> None:
         self._children = ChildExecutions(stores, workflows, settings)
+        self._slots = Slots(stores)
         self._state = stores.state
         self._waits = stores.waits
         self._cache = stores.cache
@@ -71,6 +73,10 @@ class Attempts:
                 return hop.failure_outcome(error)
             with self._running_nodes.running(hop.claim) as running:
                 context = self._context(hop, running)
+                if (compiled.slot_limits or hop.lacks_slot) and (
+                    limited := self._slots.taken(hop, compiled, context)
+                ) is not None:
+                    return limited
                 begin = partial(self._begin, hop) if is_marked else None
                 limit = self._settings.output_limit
                 outcome = run_node(
@@ -81,6 +87,10 @@ class Attempts:
             if is_marked:
                 self._state.unmark_begun(hop.execution_id, hop.node.id, hop.claim.token)
             return self._leave_to_others(hop, error)
+
+    def finished(self, hop: Hop) -> None:
+        """Let go of what the attempt held beside its lock, whether it was committed or not."""
+        self._slots.stop_renewing(hop)
 
     def _with_data_of_body(self, hop: Hop) -> Hop:
         """Return the hop with what a body gets from around it, which every node of it may read.

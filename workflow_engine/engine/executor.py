@@ -217,6 +217,8 @@ class WorkflowExecutor:
         except BaseException as error:
             self._count_crash(hop, error)
             raise
+        finally:
+            self._attempts.finished(hop)
 
     def _leave_and_enqueue(self, done: Committed) -> None:
         with done.hop.log_context():

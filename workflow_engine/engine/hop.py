@@ -57,6 +57,8 @@ class Hop:
     """The trace context of what led to it, if its execution is traced."""
     span: str | None = None
     """The trace context of its own span, if it has one."""
+    lacks_slot: bool = False
+    """The workflow has limits, and the execution holds no slot of them yet."""
 
     @property
     def is_shared(self) -> bool:
@@ -111,7 +113,7 @@ class Hop:
     @property
     def wake(self) -> Wake | None:
         """What the node learns of its wait; None for one that begins only now, such as a retry."""
-        if self.woken is None or self.woken.type in (WaitType.RETRY, WaitType.CODE):
+        if self.woken is None or self.woken.type in (WaitType.RETRY, WaitType.CODE, WaitType.LIMIT):
             return None
         return Wake(self.woken.reason, self.woken.received_events, self.woken.waited)
 
@@ -231,6 +233,7 @@ class Hop:
             opens=_new_wait(outcome, self._wait_details, timeout, self._seconds_left),
             closes=(*step.cancelled, *((node.id,) if self.woken else ())),
             woken_status=self.woken.status_when_resumed if self.woken else None,
+            is_limited=self.workflow.is_limited,
             shared_since=self.cached.seq if self.is_shared else None,
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
         )
@@ -335,8 +338,10 @@ def _new_wait(
         return NewWait(
             WaitType.CODE, needs=outcome.needs, needed_for=timeout, again_in=FIRST_TRY, details=details
         )
-    if outcome.retry_in_ms:
-        return NewWait(WaitType.RETRY, resume_in=outcome.retry_in_ms / 1000, details=details)
+    if outcome.limits or outcome.retry_in_ms:
+        wait_type = WaitType.LIMIT if outcome.limits else WaitType.RETRY
+        resume_in = outcome.retry_in_ms / 1000 if outcome.retry_in_ms else None
+        return NewWait(wait_type, resume_in=resume_in, details=details, limits=outcome.limits)
     if (wait := outcome.wait) is None:
         return None
     if (children := outcome.children) is not None:

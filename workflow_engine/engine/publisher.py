@@ -78,12 +78,16 @@ class Publisher:
         self._state = stores.state
         self._waits = stores.waits
         self._cache = stores.cache
+        self._limits = stores.limits
         self._workflows = workflows
         self._dispatcher = dispatcher
         self._settings = settings
 
     def begin(self, new: NewExecution, started: StartedExecution) -> None:
-        """Publish the first node of an execution whose creation has committed."""
+        """Publish the first node of an execution whose creation has committed, once it has its slots."""
+        if new.limits:
+            self.follow_up(FollowUps(freed=tuple(slot.key for slot in new.limits)))
+            return
         first = StartedChild(
             started.id,
             new.workflow_id,
@@ -99,14 +103,19 @@ class Publisher:
     def follow_up(self, follow_ups: FollowUps | None) -> None:
         """Publish the first nodes of children that have started, and the nodes of parents that were woken.
 
-        Children of which nothing is due end at once, which may start further ones. While a server is away,
-        the messages are left to recovery.
+        Children of which nothing is due end at once, which may start further ones. Slots that are free are
+        granted, to executions that begin or go on then. While a server is away, the messages are left to
+        recovery, and the slots to the timekeepers.
         """
         left = [follow_ups]
         while left:
             if (each := left.pop()) is None:
                 continue
             self.wake_if_possible(each.woken)
+            if each.freed:
+                left.append(self._granted(each.freed))
+            for execution_id in each.reopened:
+                self._reopen(execution_id)
             for child in each.started:
                 try:
                     left.append(self._begin(child))
@@ -119,6 +128,38 @@ class Publisher:
                             LogEvent.EXECUTION_LEFT, execution_id=child.execution_id, error=error
                         ),
                     )
+
+    def _granted(self, keys: Sequence[str]) -> FollowUps | None:
+        try:
+            return self._limits.grant(keys)
+        except DatabaseUnavailable as error:
+            log.debug("Cannot grant slots of %s now; a timekeeper will: %s", ", ".join(keys), error)
+            return None
+
+    def _reopen(self, execution_id: str) -> None:
+        """Publish what is due of an execution that has its slot again, after a retry or rerun."""
+        try:
+            snapshot = self._state.load_snapshot(execution_id, with_outputs=False)
+            if snapshot is None:
+                return
+            workflow = self._workflows.get(snapshot.workflow_id, snapshot.version)
+            walk = Walk.replay(
+                workflow.graph,
+                snapshot.trigger_node_id,
+                [row.entry for row in snapshot.journal],
+                snapshot.visits,
+            )
+            envelope = Envelope(
+                execution_id, workflow, snapshot.seq, snapshot.queue, snapshot.priority, snapshot.read_at
+            )
+            self.go_on(envelope, walk)
+        except (BackingServiceUnavailable, WorkflowNotFound, ValueError) as error:
+            log.warning(
+                "Cannot publish what is due of execution %s; it will be rescued as stalled: %s",
+                execution_id,
+                error,
+                extra=log_fields(LogEvent.EXECUTION_LEFT, execution_id=execution_id, error=error),
+            )
 
     def _begin(self, first: StartedChild) -> FollowUps | None:
         workflow = self._workflows.get(first.workflow_id, first.version)

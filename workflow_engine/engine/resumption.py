@@ -14,7 +14,7 @@ from workflow_engine.engine.publisher import AHEAD_OF_THE_QUEUE, Envelope, Publi
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import BackingServiceUnavailable, CacheUnavailable, LeftToOthers
 from workflow_engine.execution.records import FORMAT, Crashes, Snapshot
-from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.execution.states import ExecutionStatus, SlotStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.lock import Claim, Holder, Unlocked
 from workflow_engine.redis.results import Abandoned
@@ -195,7 +195,9 @@ def may_move(snapshot: Snapshot) -> bool:
     """
     if snapshot.format > FORMAT:
         raise LeftToOthers(f"execution {snapshot.execution_id} was written by a newer release")
-    return not snapshot.status.is_finished and snapshot.status is not ExecutionStatus.PAUSED
+    if snapshot.status.is_finished or snapshot.status is ExecutionStatus.PAUSED:
+        return False
+    return snapshot.slots is not SlotStatus.LIMITED
 
 
 def replayed(workflow: CompiledWorkflow, snapshot: Snapshot) -> Walk:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitStatus, WaitType
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SlotStatus, WaitStatus, WaitType
 from workflow_engine.execution.walk import JournalEntry
 
 FORMAT = 1
@@ -18,6 +18,17 @@ OUT_OF_ORDER = timedelta(seconds=5)
 
 FIRST_SEQ = 1
 """`seq` of the trigger's journal row, the first of every execution."""
+
+
+@dataclass(frozen=True)
+class WantedSlot:
+    """A slot of a limit that an execution, or an attempt of a node, needs."""
+
+    key: str
+    concurrency: int | None = None
+    rate: int | None = None
+    seconds: float | None = None
+    """`rate` owners begin within so many seconds, at most."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,8 @@ class NewExecution:
     user_metadata: bytes | None = None
     """The caller's, as a JSON object."""
     tags: tuple[str, ...] = ()
+    limits: tuple[WantedSlot, ...] = ()
+    """The slots that it needs before its first node runs; a child's first worker finds out its own."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,8 @@ class NewWait:
     again_in: float | None = None
     """Seconds after which the first such worker may try."""
     children: NewChildren | None = None
+    limits: tuple[WantedSlot, ...] = ()
+    """The slots that the node lacks."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +207,10 @@ class FollowUps:
 
     started: tuple[StartedChild, ...] = ()
     woken: tuple[DueWait, ...] = ()
+    reopened: tuple[str, ...] = ()
+    """Executions that have begun before, and may go on since they have their slot again."""
+    freed: tuple[str, ...] = ()
+    """Keys of limits of which a slot may be free: it is to be granted to the next owner in line."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +270,8 @@ class NodeCommit:
 
     The row is then appended although siblings have committed since, and the fence is theirs.
     """
+    is_limited: bool = False
+    """The workflow or a node of it has limits, so that slots may have to be freed."""
     ordered: tuple[str, ...] = ()
     """The nodes whose commits no sibling may overlook: a row is not appended behind theirs unseen."""
 
@@ -349,3 +370,5 @@ class Snapshot:
     journal: tuple[JournalRow, ...]
     queue: str | None = None
     """The queue of nodes that name none; None: the one of the settings."""
+    slots: SlotStatus | None = None
+    """Whether it holds the slots of its workflow's limits; None if it has none."""

@@ -99,6 +99,12 @@ class WaitType(StrEnum):
     RETRY = "RETRY"
     CHILDREN = "CHILDREN"
     CODE = "CODE"  # a worker that has the code of the node
+    LIMIT = "LIMIT"  # a slot of a limit
+
+
+class SlotStatus(StrEnum):
+    HELD = "HELD"
+    LIMITED = "LIMITED"  # its owner stands in line for it
 
 
 class WaitStatus(StrEnum):

@@ -24,6 +24,7 @@ from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.states import ExecutionStatus, HistoryLine
 from workflow_engine.maintenance.recovery import LostNode, Recovery
 from workflow_engine.maintenance.schedules import Schedules
+from workflow_engine.maintenance.slots import SlotRounds
 from workflow_engine.outages import outages, retry_unavailable
 from workflow_engine.postgres.due_times import NextDue
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
@@ -57,6 +58,7 @@ class Timekeeping:
         self._engine = engine
         self._client = WorkflowClient(engine=engine)
         self._recovery = Recovery(engine)
+        self._slots = SlotRounds(engine)
         self._schedules = Schedules(engine.triggers, grace=engine.settings.schedule_grace)
 
     def round(self) -> float:
@@ -119,10 +121,11 @@ class Timekeeping:
             self._end_timed_out()
         if due.children <= 0:
             self._client.control.descendants.see_to_due()
+        next_slot = self._slots.serve(due)
         self._recovery.rescue_stalled()
         if woken == BATCH or self._recovery.is_looking:
             return 0.0
-        return min(max(due.soonest, SHORTEST_PAUSE), LONGEST_PAUSE)
+        return min(max(due.soonest, SHORTEST_PAUSE), next_slot, LONGEST_PAUSE)
 
     def _wake_waits(self) -> int:
         due = self._engine.waits.claim_due(BATCH, self._engine.code)

@@ -8,7 +8,8 @@
 - `workflows/`: workflows, their triggers, and what operators made of them
 - `waits`: waits that are over, and the nodes they wake
 - `events`: events from outside, matched with the waits for them
-- `due_times`: when the next wait, schedule, timeout or child is due
+- `limits`: slots of limits, who holds them and who waits for them
+- `due_times`: when the next wait, schedule, timeout, child or slot is due
 - `lookups/`: what operators look up on pages
 - `retention`: removes what ended long ago
 - `caller_transaction`: starting in a caller's transaction; `background` publishes after its commit

@@ -27,9 +27,13 @@ DOUBLINGS = 4
 """How often the lease of a claim doubles at most: a node that runs for hours is sent few messages, and one
 that is lost with all of Redis is missed within minutes."""
 
+# Also those of executions that have been reopened, and wait for their slot again.
+AT_REST = """(e.status = 'PAUSED' OR EXISTS (SELECT FROM {s}.limit_slots l
+        WHERE l.execution_id = e.id AND l.node_id = '' AND l.status = 'LIMITED'))"""
+
 CLAIM_DUE = """
 WITH over AS (
-    SELECT w.id, e.status = 'PAUSED' AS is_paused, NULL::timestamptz AS woken_before
+    SELECT w.id, {at_rest} AS is_paused, NULL::timestamptz AS woken_before
     FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
     WHERE w.status = 'WAITING' AND LEAST(w.resume_at, w.expires_at) <= now()
     ORDER BY LEAST(w.resume_at, w.expires_at)
@@ -37,7 +41,7 @@ WITH over AS (
     -- Both, and without waiting for either: a commit takes the execution first and its waits after it.
     FOR NO KEY UPDATE OF e, w SKIP LOCKED
 ), abandoned AS (
-    SELECT w.id, e.status = 'PAUSED' AS is_paused,
+    SELECT w.id, {at_rest} AS is_paused,
         -- When the message was sent that may still be queued; an event wakes a wait without a claim.
         coalesce((w.details->>'wokenAt')::timestamptz,
             w.claimed_until - %(lease)s * interval '1 second') AS woken_before
@@ -47,13 +51,13 @@ WITH over AS (
     LIMIT %(limit)s - (SELECT count(*) FROM over)
     FOR NO KEY UPDATE OF e, w SKIP LOCKED
 ), known AS (
-    SELECT w.id, e.status = 'PAUSED' AS is_paused, NULL::timestamptz AS woken_before
+    SELECT w.id, {at_rest} AS is_paused, NULL::timestamptz AS woken_before
     FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
     WHERE w.status = 'RESUMING' AND w.needs = ANY(%(known)s::text[]) AND w.claimed_until <= now()
     LIMIT %(limit)s - (SELECT count(*) FROM over) - (SELECT count(*) FROM abandoned)
     FOR NO KEY UPDATE OF e, w SKIP LOCKED
 ), given_up AS (
-    SELECT w.id, e.status = 'PAUSED' AS is_paused, NULL::timestamptz AS woken_before
+    SELECT w.id, {at_rest} AS is_paused, NULL::timestamptz AS woken_before
     FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
     WHERE w.status = 'RESUMING' AND w.needs IS NOT NULL AND w.needed_until <= now()
         AND w.needs <> ALL(%(known)s::text[])
@@ -92,7 +96,7 @@ WITH over AS (
 SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq, a.priority, now(), a.queue,
     c.woken_before, a.traceparent
 FROM claimed c JOIN requested a ON a.id = c.execution_id
-"""
+""".replace("{at_rest}", AT_REST)
 
 # The claim no longer counts: its message was not lost.
 RENEW = """

@@ -55,6 +55,8 @@ def describe_wait(wait: NodeWait) -> str:
         return f"for a worker that has {sanitise(repr(wait.needs))}{until}"
     if wait.type is WaitType.CODE:
         return "found a worker that has its code"
+    if wait.type is WaitType.LIMIT:
+        return "for a slot of its limits" if wait.status is WaitStatus.WAITING else "has a slot of its limits"
     if wait.type is WaitType.RETRY and wait.resume_at:
         return f"next attempt {instant(wait.resume_at)}"
     if wait.type is WaitType.CHILDREN:

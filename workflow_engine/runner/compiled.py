@@ -22,6 +22,7 @@ from workflow_engine.expressions import Scope, Template, compile_template
 from workflow_engine.nodes.action.celery_task import task_of
 from workflow_engine.nodes.contract import NodeType, TimeLimits
 from workflow_engine.nodes.registry import NodeRegistry
+from workflow_engine.runner.limits import CompiledLimit, compiled_limits
 
 RouteOfTask = Callable[[str], Route]
 
@@ -43,6 +44,8 @@ class CompiledNode:
     """What becomes of the executor's result, if the node has an `output`."""
     required: int | None = None
     """How many branches have to arrive, for a merge with `require`."""
+    slot_limits: tuple[CompiledLimit, ...] = ()
+    """What an attempt needs slots of."""
 
     @functools.cached_property
     def limits(self) -> TimeLimits:
@@ -91,6 +94,16 @@ class CompiledWorkflow:
     def is_inline(self) -> bool:
         """Whether the worker that has run a node goes on with the next one itself."""
         return self.workflow.settings.hops == "inline"
+
+    @functools.cached_property
+    def limits(self) -> tuple[CompiledLimit, ...]:
+        """What an execution needs a slot of."""
+        return compiled_limits(self.workflow.limits)
+
+    @functools.cached_property
+    def is_limited(self) -> bool:
+        """Whether the workflow or any of its nodes has limits."""
+        return bool(self.workflow.limits) or any(node.limits for node in self.graph.nodes.values())
 
     @property
     def concurrency(self) -> int:
@@ -154,6 +167,8 @@ class CompiledWorkflow:
             with suppress(ExpressionError):  # of a value that is no expression
                 template = compile_template(config)
                 read |= template.names | template.node_outputs
+            for limit in compiled_limits(node.limits):
+                read |= limit.key.names | limit.key.node_outputs
             if body_of(node) is not None:
                 read |= self.body(node.id).names_read
         return frozenset(read)
@@ -171,8 +186,10 @@ class CompiledWorkflow:
         config = node_type.prepare(node.config)
         template = compile_template({k: v for k, v in config.items() if k not in node_type.verbatim})
         output = None if node.output is None else compile_template(node.output)
-        needs = self._outputs_read(node, template, *([] if output is None else [output]))
-        return CompiledNode(node, node_type, config, template, needs, output, self._required(node))
+        limits = compiled_limits(node.limits)
+        read = [template, *([] if output is None else [output]), *(limit.key for limit in limits)]
+        needs = self._outputs_read(node, *read)
+        return CompiledNode(node, node_type, config, template, needs, output, self._required(node), limits)
 
     def _required(self, node: Node) -> int | None:
         require = node.config.get("require") if node.kind == "logic/merge" else None

@@ -25,7 +25,7 @@ from workflow_engine.errors import (
 )
 from workflow_engine.execution.bounded_texts import LONGEST_LABEL, readable_part, shorten, shorten_details
 from workflow_engine.execution.context import ExecutionContext, Run
-from workflow_engine.execution.records import NewChildren
+from workflow_engine.execution.records import NewChildren, WantedSlot
 from workflow_engine.execution.states import NodeStatus
 from workflow_engine.expressions import Scope, Template
 from workflow_engine.expressions.secrets import Secrets
@@ -72,6 +72,8 @@ class Outcome:
     """The children of that wait, made ready to start."""
     needs: str | None = None
     """The node type or function that this worker lacks, for which the node waits."""
+    limits: tuple[WantedSlot, ...] = ()
+    """The slots of limits for which the node waits."""
     retry_in_ms: int | None = None
     """After a failed attempt that is followed by another: milliseconds until that one."""
     retry_rule: int | None = None
@@ -83,7 +85,7 @@ class Outcome:
     @property
     def is_waiting(self) -> bool:
         """Whether the node stays in the walk, to go on when a wait is over."""
-        return self.wait is not None or self.needs is not None or bool(self.retry_in_ms)
+        return self.wait is not None or self.needs is not None or bool(self.limits) or bool(self.retry_in_ms)
 
     @property
     def ends_execution(self) -> bool:

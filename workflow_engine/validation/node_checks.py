@@ -19,6 +19,7 @@ from workflow_engine.expressions.compiler import RESPONSE
 from workflow_engine.nodes.contract import KNOWN_KINDS_OF_LATER_RELEASES, NodeType
 from workflow_engine.nodes.registry import NodeRegistry, RegisteredFunction
 from workflow_engine.paths import at, below, enclosing, node_path
+from workflow_engine.validation.limit_checks import limit_problems
 from workflow_engine.validation.retry_checks import retry_problems
 from workflow_engine.validation.unsupported import not_in_this_release
 
@@ -79,6 +80,7 @@ def _check_node(
         found += _outside(_output_problems(content.get("output"), at(path, "output")), misshapen)
         if handles == ():
             found += _problems_of_an_end(content, path)
+    found += _outside(limit_problems(content.get("limits"), at(path, "limits")), misshapen)
     if content.get("type") == "trigger":
         found += _problems_of_a_trigger(content, path)
     node_id, type_ = content.get("id"), content.get("type")
@@ -220,6 +222,9 @@ def _problems_of_a_trigger(content: Mapping[Any, Any], path: str) -> Iterator[Pr
     if content.get("onCrash") == "fail":
         message = "a trigger does not run in a worker; put this on the node that must not be repeated"
         yield Problem(at(path, "onCrash"), message)
+    if content.get("limits") is not None:
+        message = "a trigger does not run in a worker; put this on the workflow, or on a node"
+        yield Problem(at(path, "limits"), message)
 
 
 # -- functions -------------------------------------------------------------------------------------------

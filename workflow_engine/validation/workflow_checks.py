@@ -23,6 +23,7 @@ from workflow_engine.validation.edge_checks import (
     join_problems,
     unreachable_problems,
 )
+from workflow_engine.validation.limit_checks import limit_problems, problems_of_workflow_limits
 from workflow_engine.validation.node_checks import CheckedNode, check_nodes, variables_set
 from workflow_engine.validation.unsupported import not_in_this_release
 
@@ -80,6 +81,7 @@ def _inspect(content: Any, registry: NodeRegistry) -> tuple[Workflow | None, lis
     problems += _name_problems(content.get("variables"), by_id)
     for name, path in variables_set(checked_nodes):
         problems += _name_problem(name, path, by_id)
+    problems += _limit_problems(content, checked_nodes, problems)
     problems += [problem for node in checked_nodes for problem in node.problems]
     problems += check_bodies(nodes, checked_nodes, _names(content.get("variables"), by_id), registry)
     problems += [problem for edge in checked_edges for problem in edge.problems]
@@ -101,6 +103,22 @@ def _inspect(content: Any, registry: NodeRegistry) -> tuple[Workflow | None, lis
     if workflow is not None:
         problems = list(concurrency_problems(workflow, registry))
     return (None if problems else workflow), problems
+
+
+def _limit_problems(
+    content: Mapping[Any, Any], nodes: Sequence[CheckedNode], reported: Sequence[Problem]
+) -> Iterator[Problem]:
+    """Yield the problems of the workflow's own limits apart from those of their shape, `reported` already."""
+    limits, variables = content.get("limits"), content.get("variables")
+    places = {problem.path for problem in reported}
+    known = {node.id for node in nodes if node.id is not None and node.type in ("trigger", None)}
+    known |= {name for name in (variables if isinstance(variables, Mapping) else ()) if isinstance(name, str)}
+    for problem in (
+        *limit_problems(limits, "limits"),
+        *problems_of_workflow_limits(limits, "limits", known),
+    ):
+        if problem.path not in places:
+            yield problem
 
 
 _NO_TRIGGER = (

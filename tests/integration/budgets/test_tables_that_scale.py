@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from support.workflows import line
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient, node, waiting
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.postgres.executions.stalled import Front
+from workflow_engine.postgres.limits import HeldSlots
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -153,6 +155,9 @@ def many_executions(
     limited = WorkflowBuilder("limited", settings={"timeout": 86_400})
     limited.trigger("start") >> limited.delay("pause", duration=1, unit="hours")
     client.deploy(limited.build())
+    slotted = WorkflowBuilder("slotted", limits=[{"key": "calls", "concurrency": 2, "rate": "100/min"}])
+    slotted.trigger("start") >> slotted.function("done", 1)
+    client.deploy(slotted.build())
     lacking = WorkflowBuilder("lacking")
     lacking.trigger("start") >> lacking.python("missing", "test.in_no_release")
     engine.deployments.deploy(lacking.build())  # unchecked, as by a release that has it
@@ -177,6 +182,22 @@ def many_executions(
     sql("""
         UPDATE execution_wait_states SET details = jsonb_set(details, '{events}', '["rare"]')
         WHERE execution_id IN (SELECT id FROM executions WHERE workflow_id = 'asked' LIMIT 3)
+    """)
+    # Some hold slots, for good or as a lease, and others wait for them.
+    sql("""
+        INSERT INTO limit_slots (execution_id, node_id, key, concurrency, status, is_in_line, leased_until)
+        SELECT e.id, each.node_id, 'key-' || e.number || each.node_id, 1, each.status,
+            each.status = 'LIMITED', now() + each.lease * interval '1 second'
+        FROM (SELECT id, row_number() OVER () AS number FROM executions WHERE workflow_id = 'timed') e
+        CROSS JOIN (VALUES ('', 'HELD', NULL), ('a', 'HELD', 60), ('b', 'LIMITED', NULL))
+            AS each (node_id, status, lease)
+    """)
+    sql(f"""
+        INSERT INTO limit_windows SELECT 'key-' || n, 60, n, '{{1}}', now() + interval '1 hour'
+        FROM generate_series(1, {MANY}) n
+    """)
+    sql(f"""
+        INSERT INTO limit_overrides (key, concurrency) SELECT 'key-' || n, 1 FROM generate_series(1, {MANY}) n
     """)
     # Some are children of others.
     sql("""
@@ -236,6 +257,13 @@ def test_every_index_has_a_reader_among_the_engines_own_statements_or_keeps_some
         "a wait for an event": lambda: (client.start("asked"), Workers(broker, engine).drain()),
         "an event": lambda: client.send_event("order-7", "paid", {}, event_id="event-of-order-7"),
         "executions that wait for an event": lambda: client.list(text="rare"),
+        "limits": lambda: (
+            [client.start("slotted") for _ in range(3)],
+            engine.limits.renew([HeldSlots(many_executions, "no", str(uuid.uuid4()))]),
+            engine.limits.look(),
+            client.control.limits.set("calls", rate="5/min"),
+            Workers(broker, engine).drain(),
+        ),
         "cancel": lambda: client.control.cancel(many_executions),
         "purge": lambda: client.purge(older_than=-60),
     }

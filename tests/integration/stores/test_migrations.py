@@ -106,6 +106,9 @@ def test_upgrading_twice_changes_nothing(empty_database_url: str, database: Engi
         "node_executions",
         "execution_wait_states",
         "execution_events",
+        "limit_slots",
+        "limit_overrides",
+        "limit_windows",
     }
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.graphs import workflows
 from support.histories import History, Rolls, begin, execute, follow, property_test, rolls
 from workflow_engine.definition.workflow import ERROR, Workflow
-from workflow_engine.engine.joins import incomplete_join
+from workflow_engine.engine.preconditions.joins import incomplete_join
 from workflow_engine.execution.records import JournalRow, Snapshot
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.execution.walk import JournalEntry

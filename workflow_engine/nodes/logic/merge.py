@@ -1,7 +1,7 @@
 """`logic/merge`: joins branches. The walk decides when a merge is due; this module builds its output.
 
-Whether enough branches have arrived for its `require` is decided by `engine.joins`, which can say why others
-have not.
+Whether enough branches have arrived for its `require` is decided by `engine.preconditions.joins`, which can
+say why others have not.
 """
 
 from __future__ import annotations

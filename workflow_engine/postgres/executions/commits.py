@@ -19,7 +19,7 @@ from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitSt
 from workflow_engine.execution.walk import JournalEntry
 from workflow_engine.json_values import decode_jsonb, encode_jsonb
 from workflow_engine.postgres.database import Row
-from workflow_engine.postgres.executions.creation import start_document
+from workflow_engine.postgres.executions.creation import slot_documents, start_document
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant
 
@@ -58,6 +58,7 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "opens": _wait_document(commit.opens, claim_lease) if commit.opens else None,
         "closes": commit.closes or None,
         "woken_status": commit.woken_status or WaitStatus.CANCELLED if commit.closes else None,
+        "limited": commit.is_limited or None,
         "shared_since": commit.shared_since,
         "ordered": commit.ordered or None,
     }
@@ -84,6 +85,7 @@ def _wait_document(wait: NewWait, claim_lease: float) -> dict[str, Any]:
         "expires_in": wait.expires_in,
         "details": wait.details,
         **_code_fields(wait),
+        **({"limits": slot_documents(wait.limits)} if wait.limits else {}),
         **(_children_fields(wait.children, claim_lease) if wait.children is not None else {}),
     }
 

@@ -8,14 +8,15 @@ type is ambiguous.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection
 
 from workflow_engine.errors import IdempotencyConflict
-from workflow_engine.execution.records import FIRST_SEQ, FORMAT, NewExecution, StartedExecution
+from workflow_engine.execution.records import FIRST_SEQ, FORMAT, NewExecution, StartedExecution, WantedSlot
 from workflow_engine.postgres.database import Database, Statements
 from workflow_engine.postgres.values import instant
 
@@ -108,8 +109,14 @@ def start_document(new: NewExecution) -> dict[str, Any]:
         "fingerprint": new.fingerprint,
         "body": new.body,
         "timeout": new.timeout,
+        "limits": slot_documents(new.limits) or None,
         "token": str(uuid.uuid4()),
         "seq": FIRST_SEQ,
         "format": FORMAT,
     }
     return {name: value for name, value in document.items() if value is not None}
+
+
+def slot_documents(wanted: Sequence[WantedSlot]) -> list[dict[str, Any]]:
+    """Return slots in the form in which the functions in Postgres read them."""
+    return [{name: value for name, value in asdict(each).items() if value is not None} for each in wanted]

@@ -1,4 +1,4 @@
-"""Decodes what a statement reports of children: which have started, and which parents were woken."""
+"""Decodes what a statement leads to: executions that start or go on, woken nodes, free slots."""
 
 from __future__ import annotations
 
@@ -43,4 +43,5 @@ def follow_ups_of(returned: str | Mapping[str, Any] | None) -> FollowUps | None:
         )
         for each in found.get("woken", ())
     )
-    return FollowUps(started, woken) if started or woken else None
+    found_all = FollowUps(started, woken, tuple(found.get("reopened", ())), tuple(found.get("freed", ())))
+    return found_all if found_all != FollowUps() else None

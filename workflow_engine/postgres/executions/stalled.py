@@ -35,6 +35,9 @@ SELECT id, workflow_id, workflow_version, recovered_at, greatest(updated_at, rec
         ELSE %(seconds)s END AS is_suspicious
 FROM {s}.executions
 WHERE status IN ('PENDING', 'RUNNING') AND id > %(after)s
+    -- One that waits for a slot of its limits has no message.
+    AND NOT EXISTS (SELECT FROM {s}.limit_slots l
+        WHERE l.execution_id = executions.id AND l.node_id = '' AND l.status = 'LIMITED')
 """
 
 QUEUES = """

@@ -30,6 +30,7 @@ from workflow_engine.execution.records import (
 from workflow_engine.execution.states import (
     ExecutionStatus,
     HistoryLine,
+    SlotStatus,
     WaitType,
     legal_sources,
 )
@@ -263,7 +264,8 @@ class ExecutionStateService:
             read_at=instant(first[12]),
             metadata=decode_jsonb(first[13]),
             visits=orjson.loads(first[14] or "{}"),
-            journal=tuple(journal_row(row[15:]) for row in rows),
+            slots=SlotStatus(first[15]) if first[15] else None,
+            journal=tuple(journal_row(row[16:]) for row in rows),
         )
 
     def load_output(self, execution_id: str, node_id: str) -> bytes | None:

@@ -17,6 +17,9 @@ release go on calling the body that they were written for. A later release drops
   had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any hop
 - `context_at_rest`: read the context from the journal, where a commit did not bring it along
 - `request_wake`, `take_wake`: the only writers of `wake_requested`
+- in `limits/`, the slots of limits: an owner takes them or stands in line (`take_slots`, `stand_in_line`),
+  frees them with its commit or end (`free_slots`), and the next in line gets them (`grant_slots`).
+  `look_at_limits` finds what dead processes held. All use `slot_room`, `limits_left` and `lock_limits`
 
 They are functions because Postgres keeps the plans of their statements with the connection. Planning takes as
 long as executing them, or longer. They need no session of their own: behind a pooler in transaction mode

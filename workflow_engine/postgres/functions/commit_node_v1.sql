@@ -35,6 +35,7 @@ DECLARE
     parent_node text;
     parent_visit integer;
     parent_seq integer;
+    freed jsonb;  -- keys of limits
 BEGIN
     LOOP
         IF given ? 'ends' THEN
@@ -124,6 +125,13 @@ BEGIN
             IF given->'opens' ? 'children' THEN
                 follow_ups := {s}.open_children_v1(
                     given_execution, given->>'node_id', (given->>'visit')::integer, moved_seq, given->'opens');
+            END IF;
+        END IF;
+
+        IF given ? 'limited' AND NOT given ? 'ends' THEN
+            freed := {s}.free_slots_v1(given_execution, given);
+            IF freed <> '[]' THEN
+                follow_ups := coalesce(follow_ups, '{}') || jsonb_build_object('freed', freed);
             END IF;
         END IF;
 

@@ -7,6 +7,7 @@
 -- Its duration begins with its first node: without one, `started_at` and `duration_ms` stay NULL.
 --
 -- The end of a child lets its parent go on, or another child start: `follow_ups` is what is to be published then.
+-- It also names the keys of limits whose slots the execution and its nodes have held.
 CREATE FUNCTION {s}.end_execution_v1(given jsonb, OUT ended_seq integer, OUT follow_ups jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -17,6 +18,7 @@ DECLARE
     began timestamptz := now() - (given->>'duration_ms')::float8 * interval '1 millisecond';
     parent uuid;
     child record;
+    freed jsonb;
 BEGIN
     UPDATE {s}.executions e SET
         status = given_status,
@@ -66,5 +68,14 @@ BEGIN
         -- A statement of its own: it sees what the holder of that lock has committed.
         follow_ups := {s}.go_on_with_children_v1(
             parent, child.parent_node_id, child.parent_visit, child.parent_seq, ended => given_status);
+    END IF;
+
+    -- A commit says whether there may be any; operators and timeouts do not know.
+    IF NOT given ? 'node_id' OR given ? 'limited' THEN
+        WITH removed AS (DELETE FROM {s}.limit_slots s WHERE s.execution_id = given_execution RETURNING s.key)
+        SELECT jsonb_agg(DISTINCT removed.key) INTO freed FROM removed;
+        IF freed IS NOT NULL THEN
+            follow_ups := coalesce(follow_ups, '{}') || jsonb_build_object('freed', freed);
+        END IF;
     END IF;
 END $$

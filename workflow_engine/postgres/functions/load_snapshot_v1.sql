@@ -3,7 +3,7 @@
 CREATE FUNCTION {s}.load_snapshot_v1(given_execution uuid, with_outputs boolean) RETURNS TABLE (
     workflow_id text, version integer, trigger_id text, trigger_node_id text, execution_status text,
     has_begun boolean, fence text, execution_seq integer, format smallint, queue text, priority smallint,
-    crashes jsonb, read_at bigint, metadata text, visits text,
+    crashes jsonb, read_at bigint, metadata text, visits text, slots text,
     seq integer, node_id text, visit integer, attempt integer, status text, handles text[], output text,
     variables text, waits boolean, rule integer
 ) LANGUAGE plpgsql STABLE AS $$
@@ -16,6 +16,7 @@ BEGIN
         (SELECT jsonb_object_agg(node_id, visit)::text FROM (
             SELECT node_id, max(visit) + 1 AS visit FROM {s}.node_executions
             WHERE execution_id = given_execution AND superseded_for = 'RERUN' GROUP BY node_id) AS rerun),
+        (SELECT max(s.status) FROM {s}.limit_slots s WHERE s.execution_id = given_execution AND s.node_id = ''),
         n.seq, n.node_id, n.visit, n.attempt, n.status, n.handles,
         CASE WHEN with_outputs THEN n.output_data::text END,
         CASE WHEN with_outputs THEN n.variables::text END,

@@ -32,6 +32,7 @@ DECLARE
     whole_timeout float8;
     is_child boolean;
     is_finished boolean;
+    is_limited boolean;
     reopened record;
     new_fence uuid := gen_random_uuid();
 BEGIN
@@ -71,6 +72,15 @@ BEGIN
         UPDATE {s}.execution_events v SET consumed_at = NULL, seq = NULL, released_at = clock_timestamp()
         WHERE v.execution_id = given_execution AND v.type = 'EVENT' AND v.seq = ANY(given_superseded);
 
+        -- What they hold of limits, or wait for.
+        WITH removed AS (
+            DELETE FROM {s}.limit_slots s USING {s}.node_executions n
+            WHERE s.execution_id = given_execution AND n.execution_id = given_execution
+                AND n.seq = ANY(given_superseded) AND s.node_id = n.node_id
+            RETURNING s.key)
+        SELECT jsonb_build_object('freed', jsonb_agg(DISTINCT removed.key)) INTO follow_ups
+        FROM removed HAVING count(*) > 0;
+
         SELECT CASE WHEN is_child THEN (
             SELECT (w.children->'start'->>'timeout')::float8 FROM {s}.execution_wait_states w
             WHERE w.execution_id = e.parent_execution_id AND w.node_id = e.parent_node_id
@@ -84,9 +94,11 @@ BEGIN
 
     -- A wait that was woken keeps `claimed_until` when it is closed, so that it is woken when it is reopened.
     UPDATE {s}.execution_wait_states w SET
-        status = CASE WHEN w.status = 'RESUMING' OR w.claimed_until IS NOT NULL THEN 'RESUMING'
-            ELSE 'WAITING' END,
-        claimed_until = CASE WHEN w.status = 'RESUMING' OR w.claimed_until IS NOT NULL THEN now() END,
+        -- A node that stood in line for a slot has lost its place with the end.
+        status = CASE WHEN w.status = 'RESUMING' OR w.claimed_until IS NOT NULL OR w.wait_type = 'LIMIT'
+            THEN 'RESUMING' ELSE 'WAITING' END,
+        claimed_until = CASE WHEN w.status = 'RESUMING' OR w.claimed_until IS NOT NULL OR w.wait_type = 'LIMIT'
+            THEN now() END,
         -- A worker that lacks its code parks it again, with the whole timeout.
         needs = NULL,
         needed_until = NULL,
@@ -122,6 +134,9 @@ BEGIN
     WHERE w.execution_id = given_execution AND w.seq = ANY(given_waiting) AND w.wait_type = 'CHILDREN'
         AND w.status IN ('WAITING', 'RESUMING') AND coalesce((w.details->>'restarts')::integer, 0) = 0;
 
+    is_limited := EXISTS (
+        SELECT FROM {s}.limit_slots s
+        WHERE s.execution_id = given_execution AND s.node_id = '' AND s.status = 'LIMITED');
     UPDATE {s}.executions e SET
         status = given_status,
         workflow_version = coalesce(given_version, e.workflow_version),
@@ -140,12 +155,13 @@ BEGIN
         due_queue = CASE WHEN sets_due THEN given_due_queue ELSE e.due_queue END,
         due_priority = CASE WHEN sets_due THEN given_due_priority ELSE e.due_priority END,
         -- A pause stops the timeout. A retry or rerun starts it again in full.
-        expires_at = CASE WHEN given_status <> 'PAUSED' THEN CASE
+        -- Nor does it run while the execution waits for its slot.
+        expires_at = CASE WHEN given_status <> 'PAUSED' AND NOT is_limited THEN CASE
             WHEN takes_seq THEN now() + whole_timeout * interval '1 second'
             ELSE coalesce(now() + e.timeout_left * interval '1 second', e.expires_at) END END,
-        timeout_left = CASE WHEN given_status = 'PAUSED' THEN CASE
+        timeout_left = CASE WHEN given_status = 'PAUSED' OR is_limited THEN CASE
             WHEN takes_seq THEN whole_timeout
-            ELSE extract(epoch FROM e.expires_at - now()) END END,
+            ELSE coalesce(extract(epoch FROM e.expires_at - now()), e.timeout_left) END END,
         updated_at = now()
     WHERE e.id = given_execution;
 

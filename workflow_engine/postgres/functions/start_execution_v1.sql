@@ -27,7 +27,7 @@ BEGIN
         id, workflow_id, workflow_version, trigger_id, trigger_node_id, fence, seq, format, context,
         trigger_data, metadata, queue, priority, due_queue, due_priority, idempotency_key,
         parent_execution_id, parent_node_id, parent_visit, parent_seq, parent_index, root_execution_id, depth,
-        body, user_metadata, tags, expires_at, created_at, updated_at)
+        body, user_metadata, tags, expires_at, timeout_left, created_at, updated_at)
     VALUES (
         given_execution, given->>'workflow_id', (given->>'version')::integer, (given->>'trigger_id')::uuid,
         given->>'trigger_node_id', given_token, given_seq, (given->>'format')::smallint,
@@ -43,7 +43,8 @@ BEGIN
         (given->>'root_execution_id')::uuid, (given->>'depth')::smallint, given->>'body',
         given->'user_metadata',
         CASE WHEN given ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(given->'tags')) END,
-        created + (given->>'timeout')::float8 * interval '1 second', created, created);
+        CASE WHEN NOT given ? 'limits' THEN created + (given->>'timeout')::float8 * interval '1 second' END,
+        CASE WHEN given ? 'limits' THEN (given->>'timeout')::float8 END, created, created);
 
     INSERT INTO {s}.node_executions (
         execution_id, seq, node_id, label, type, sub_type, status, handles, variables, token, output_data,
@@ -52,6 +53,11 @@ BEGIN
         given_execution, given_seq, given->>'trigger_node_id', given->>'trigger_label', 'trigger',
         given->>'trigger_sub_type', 'COMPLETED', ARRAY[''], given->'variables', given_token, given->'data',
         created, created, 0);
+
+    IF given ? 'limits' THEN
+        -- Without a lock, which an open transaction of a caller's would keep: it is granted after the commit.
+        PERFORM {s}.stand_in_line_v1(given_execution, '', given->'limits');
+    END IF;
 
     RETURN (extract(epoch FROM created) * 1000000)::bigint;
 END $$

@@ -391,7 +391,8 @@ def upgrade() -> None:
             name="execution_wait_states_status",
         ),
         sa.CheckConstraint(
-            "wait_type IN ('CHILDREN', 'CODE', 'DELAY', 'EVENTS', 'RETRY')", name="execution_wait_states_type"
+            "wait_type IN ('CHILDREN', 'CODE', 'DELAY', 'EVENTS', 'LIMIT', 'RETRY')",
+            name="execution_wait_states_type",
         ),
         sa.CheckConstraint(
             "wait_type NOT IN ('DELAY', 'RETRY') OR resume_at IS NOT NULL", name="execution_wait_states_time"
@@ -526,4 +527,75 @@ def upgrade() -> None:
         schema=schema,
         postgresql_where=sa.text("status IN ('COMPLETED', 'FAILED') AND superseded_by IS NULL"),
     )
+    op.create_table(
+        "limit_slots",
+        sa.Column("execution_id", sa.Uuid(), nullable=False),
+        sa.Column("node_id", sa.Text(), server_default=sa.text("''"), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("concurrency", sa.Integer(), nullable=True),
+        sa.Column("rate", sa.Integer(), nullable=True),
+        sa.Column("rate_seconds", sa.Double(), nullable=True),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("is_in_line", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("arrived_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("held_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
+        sa.Column("token", sa.Uuid(), nullable=True),
+        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("NOT is_in_line OR status = 'LIMITED'", name="limit_slots_line"),
+        sa.CheckConstraint("status IN ('HELD', 'LIMITED')", name="limit_slots_status"),
+        sa.ForeignKeyConstraint(["execution_id"], [f"{schema}.executions.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("execution_id", "node_id", "key"),
+        schema=schema,
+    )
+    op.create_index(
+        "limit_slots_held",
+        "limit_slots",
+        ["key"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text("status = 'HELD'"),
+    )
+    op.create_index(
+        "limit_slots_line",
+        "limit_slots",
+        ["key", "arrived_at", "execution_id", "node_id"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text("is_in_line"),
+    )
+    op.create_index(
+        "limit_slots_leased",
+        "limit_slots",
+        ["leased_until"],
+        unique=False,
+        schema=schema,
+        postgresql_where=sa.text("leased_until IS NOT NULL"),
+    )
+    op.create_table(
+        "limit_overrides",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("concurrency", sa.Integer(), nullable=True),
+        sa.Column("rate", sa.Integer(), nullable=True),
+        sa.Column("rate_seconds", sa.Double(), nullable=True),
+        sa.Column("actor", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "concurrency >= 0 AND rate >= 0 AND rate_seconds > 0", name="limit_overrides_numbers"
+        ),
+        sa.CheckConstraint("(rate IS NULL) = (rate_seconds IS NULL)", name="limit_overrides_rate"),
+        sa.PrimaryKeyConstraint("key"),
+        schema=schema,
+    )
+    op.create_table(
+        "limit_windows",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.Column("part", sa.BigInteger(), nullable=False),
+        sa.Column("counts", postgresql.ARRAY(sa.Integer()), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+        schema=schema,
+    )
+    op.create_index("limit_windows_ended", "limit_windows", ["ends_at"], unique=False, schema=schema)
     op.execute(EXECUTION_CONTEXTS.format(s=schema))
