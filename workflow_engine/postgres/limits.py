@@ -14,7 +14,7 @@ from typing import Any
 
 from workflow_engine.execution.records import FollowUps, WantedSlot
 from workflow_engine.execution.states import SlotStatus
-from workflow_engine.postgres.database import Database, Row
+from workflow_engine.postgres.database import Database
 from workflow_engine.postgres.executions.creation import slot_documents
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import to_jsonb
@@ -50,10 +50,10 @@ FORGET_WINDOWS = "DELETE FROM {s}.limit_windows WHERE ends_at < now()"
 
 # An execution of which every slot is held is not in line; nor is one of which none is needed.
 STANDING = """
-SELECT s.key, nullif(s.node_id, ''), s.status, s.arrived_at, s.held_since,
+SELECT s.execution_id::text, s.key, nullif(s.node_id, ''), s.status, s.is_in_line, s.arrived_at, s.held_since,
     coalesce(o.concurrency, s.concurrency), coalesce(o.rate, s.rate),
     CASE WHEN o.rate IS NULL THEN s.rate_seconds ELSE o.rate_seconds END,
-    CASE WHEN s.is_in_line THEN (
+    CASE WHEN s.is_in_line AND %(with_places)s THEN (
         SELECT count(*) + 1 FROM {s}.limit_slots b
         WHERE b.key = s.key AND b.is_in_line
             AND (b.arrived_at, b.execution_id, b.node_id) < (s.arrived_at, s.execution_id, s.node_id)) END,
@@ -62,8 +62,8 @@ SELECT s.key, nullif(s.node_id, ''), s.status, s.arrived_at, s.held_since,
         WHERE h.key = s.key AND h.status = 'HELD' AND h.execution_id <> s.execution_id
         ORDER BY h.held_since LIMIT %(holders)s)
 FROM {s}.limit_slots s LEFT JOIN {s}.limit_overrides o ON o.key = s.key
-WHERE s.execution_id = %(execution_id)s
-ORDER BY s.node_id, s.key
+WHERE s.execution_id = ANY(%(executions)s::uuid[])
+ORDER BY s.execution_id, s.node_id, s.key
 """
 
 # Names and numbers of all keys that are in use, or that an operator has set.
@@ -122,6 +122,8 @@ class SlotStanding:
     node_id: str | None
     """None: the execution itself."""
     status: SlotStatus
+    is_in_line: bool
+    """It is for this key that its owner stands in line, of all those that it lacks."""
     arrived_at: datetime
     held_since: datetime | None
     concurrency: int | None
@@ -129,7 +131,7 @@ class SlotStanding:
     rate: int | None
     rate_seconds: float | None
     position: int | None
-    """Its place in the line, from 1 on; None if it stands in none, or in the line of another of its keys."""
+    """Its place in the line, from 1 on; None if it stands in none, or the places were not asked for."""
     held: int
     """The slots of this key that are held."""
     holders: tuple[str, ...]
@@ -224,8 +226,18 @@ class Limits:
 
     def standing(self, execution_id: str) -> list[SlotStanding]:
         """Return the slots that an execution and its nodes hold or wait for."""
-        rows = self._database.rows(STANDING, execution_id=execution_id, holders=SHOWN_HOLDERS)
-        return [_standing(row) for row in rows]
+        return self.standings([execution_id]).get(execution_id, [])
+
+    def standings(
+        self, execution_ids: Sequence[str], *, with_places: bool = True
+    ) -> dict[str, list[SlotStanding]]:
+        """Return the slots of many executions, by execution; counting their places costs most."""
+        found: dict[str, list[SlotStanding]] = {}
+        for execution_id, *row in self._database.rows(
+            STANDING, executions=list(execution_ids), with_places=with_places, holders=SHOWN_HOLDERS
+        ):
+            found.setdefault(execution_id, []).append(_standing(row))
+        return found
 
     def uses(self, key: str | None = None, *, limit: int = 100) -> list[LimitUse]:
         """Return the keys of limits in use or set by an operator, those with the longest lines first."""
@@ -250,12 +262,14 @@ class Limits:
         return bool(self._database.rows(RESET, key=key))
 
 
-def _standing(row: Row) -> SlotStanding:
-    key, node_id, status, arrived_at, held_since, concurrency, rate, seconds, position, held, holders = row
+def _standing(row: Sequence[Any]) -> SlotStanding:
+    key, node_id, status, is_in_line, arrived_at, held_since, *numbers = row
+    concurrency, rate, seconds, position, held, holders = numbers
     return SlotStanding(
         key,
         node_id,
         SlotStatus(status),
+        is_in_line,
         arrived_at,
         held_since,
         concurrency,

@@ -456,3 +456,39 @@ def test_an_execution_that_has_ended_shows_how_and_what_may_follow(
 def test_what_does_not_exist_is_not_explained(client: WorkflowClient) -> None:
     with pytest.raises(ExecutionNotFound):
         client.explain(new_execution_id())
+
+
+def test_what_a_limit_holds_back_is_shown_with_its_place_and_those_who_hold_the_slots(
+    client: WorkflowClient, fleet: ReportedWorkers, type_command: Type
+) -> None:
+    flow = WorkflowBuilder("limited", limits=[{"key": "tenant:{{ begin.tenant }}", "concurrency": 1}])
+    flow.trigger("begin") >> flow.function("work", 1)
+    client.deploy(flow.build())
+    first, second, third = [client.start("limited", {"tenant": "a"}).id for _ in range(3)]
+    fleet.live()
+
+    explained = client.explain(third)
+    groups = {group.code: group for group in client.explain_all().groups}
+    assert explained.code is Code.LIMITED
+    assert "limit 'tenant:a' as number 2 in line: 1 of 1 are held, by " + first in explained.sentence
+    assert (explained.evidence["position"], explained.evidence["holders"]) == (2, [first])
+    assert groups[Code.LIMITED].count == 2
+    assert dict(groups[Code.LIMITED].subjects) == {"tenant:a": 2}
+
+    type_command(explained.command)
+    assert client.explain(second).code is Code.QUEUED
+
+
+def test_a_node_that_waits_for_a_slot_is_explained(client: WorkflowClient, fleet: ReportedWorkers) -> None:
+    flow = WorkflowBuilder("limited")
+    flow.trigger("begin") >> flow.delay(
+        "work", duration=1, unit="hours", limits=[{"key": "one", "concurrency": 1}]
+    )
+    client.deploy(flow.build())
+    first, second = [client.start("limited").id for _ in range(2)]
+    fleet.serve()
+
+    explained = client.explain(second)
+
+    assert (explained.code, explained.node_id) == (Code.LIMITED, "work")
+    assert explained.evidence["holders"] == [first]

@@ -3,7 +3,7 @@
 - `explanation`: the codes, and the explanation of one execution or of many
 - `facts`: what the servers show about an execution
 - `reasons`: from facts to a reason, for each node that is open; pure. Those of nodes that should run are in
-  `due_nodes`, those of waits in `waiting_nodes`; `reason` is one of them
+  `due_nodes`, those of waits in `waiting_nodes`, those of limits in `limited`; `reason` is one of them
 - `joins`: a merge that waits for several open nodes
 - `commands`: the commands that help, as they are typed
 - `explainer`: asks the servers within a bounded time, and chooses the reason that counts

@@ -29,8 +29,9 @@ from workflow_engine.errors import (
     WorkflowNotFound,
 )
 from workflow_engine.execution.ids import checked_id
-from workflow_engine.execution.states import ACTIVE, ExecutionStatus, WaitType
+from workflow_engine.execution.states import ACTIVE, ExecutionStatus, SlotStatus, WaitType
 from workflow_engine.postgres.executions.diagnostics import Diagnostics, ExecutionFacts, WaitFacts
+from workflow_engine.postgres.limits import SlotStanding
 from workflow_engine.redis.client import connect_redis
 from workflow_engine.redis.lock import DistributedLockService, Hold
 from workflow_engine.redis.lock_servers import connect_lock_servers
@@ -118,6 +119,7 @@ class Explainer:
         waits = self._diagnostics.waits(ids) if ids else {}
         pauses = self._diagnostics.pauses(paused) if paused else {}
         requeues = self._diagnostics.requeues(ids) if ids else {}
+        slots = self._engine.limits.standings(ids, with_places=False) if ids else {}
         holds: Mapping[str, list[Hold]] = {}
         workers: list[WorkerHeartbeat] | None = None
         disconnected: Collection[str] = ()
@@ -149,6 +151,7 @@ class Explainer:
                 disconnected=disconnected,
                 pause=pauses.get(each.id),
                 requeue=requeues.get(each.id),
+                lacking=_lacking(slots.get(each.id, ())),
                 queues=queues,
                 queue_of=queue_of.get(each.id, {}),
                 workers=workers,
@@ -182,6 +185,7 @@ class Explainer:
         }
         facts = dataclasses.replace(
             facts,
+            lacking=_lacking(self._engine.limits.standing(execution.id)) if facts.lacking else (),
             progress=self._progress(facts),
             open_children=children,
             kept_events=(
@@ -203,6 +207,10 @@ class Explainer:
                 if progress is not None:
                     found[hold.holder.token] = progress
         return found
+
+
+def _lacking(slots: Sequence[SlotStanding]) -> list[SlotStanding]:
+    return [slot for slot in slots if slot.status is SlotStatus.LIMITED]
 
 
 def _ask(call: Callable[[], Answer], server: str, unasked: dict[str, str]) -> Answer | None:

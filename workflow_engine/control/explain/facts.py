@@ -17,6 +17,7 @@ from workflow_engine.postgres.executions.diagnostics import (
     Requeued,
     WaitFacts,
 )
+from workflow_engine.postgres.limits import SlotStanding
 from workflow_engine.redis.lock import Hold
 from workflow_engine.redis.running_nodes import Progress
 from workflow_engine.redis.worker_heartbeats import WorkerHeartbeat
@@ -44,6 +45,8 @@ class Facts:
     """Which of their processes have no connection to Redis, by the lives of the holders."""
     pause: Pause | None = None
     requeue: Requeued | None = None
+    lacking: Sequence[SlotStanding] = ()
+    """The slots of limits that it and its nodes wait for."""
     queues: Mapping[str, QueueLook] = field(default_factory=dict)
     """The queues of its nodes, as far as the broker shows them."""
     queue_of: Mapping[str, str] = field(default_factory=dict)

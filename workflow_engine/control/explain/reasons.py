@@ -9,6 +9,7 @@ from workflow_engine.control.explain import commands
 from workflow_engine.control.explain.due_nodes import due
 from workflow_engine.control.explain.explanation import Code
 from workflow_engine.control.explain.facts import Facts
+from workflow_engine.control.explain.limited import limited_execution
 from workflow_engine.control.explain.reason import (
     Reason,
     at_time,
@@ -32,6 +33,8 @@ def reasons(facts: Facts) -> list[Reason]:
         return [_paused(facts)]
     if execution.format > FORMAT:
         return [_newer_release(facts)]
+    if (limited := limited_execution(facts)) is not None:
+        return [limited]
     found = [_held(facts, hold) for hold in facts.holds]
     nodes = {reason.node_id for reason in found}
     found += [waiting(facts, wait) for wait in facts.waits if wait.node_id not in nodes]

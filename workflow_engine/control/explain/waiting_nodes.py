@@ -11,6 +11,7 @@ from workflow_engine.control.explain import commands
 from workflow_engine.control.explain.due_nodes import due
 from workflow_engine.control.explain.explanation import Code
 from workflow_engine.control.explain.facts import Facts
+from workflow_engine.control.explain.limited import limited_node
 from workflow_engine.control.explain.reason import (
     NAMES_SHOWN,
     Reason,
@@ -208,4 +209,5 @@ KINDS = {
     WaitType.EVENTS: _waiting_events,
     WaitType.CHILDREN: _waiting_children,
     WaitType.RETRY: _retrying,
+    WaitType.LIMIT: limited_node,
 }
