@@ -143,6 +143,7 @@ class Reopening:
                 due_queue=due.queue,
                 due_priority=due.priority,
                 closes=(*step.cancelled, *((node_id,) if was_waiting else ())),
+                is_limited=self._workflows.get(self._snapshot.workflow_id, self._snapshot.version).is_limited,
                 woken_status=WaitStatus.COMPLETED if was_waiting else None,
             ),
             sources={snapshot.status},
