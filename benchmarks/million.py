@@ -70,6 +70,10 @@ class KeptMessages:
     def queued(self, dispatch: Dispatch) -> None:
         """Return None: the queue is not in Redis."""
 
+    def taken(self) -> tuple[str, ...]:
+        """Return nothing: no worker takes a message."""
+        return ()
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.UNKNOWN
 

@@ -76,7 +76,9 @@ class Settings(BaseSettings):
         3, ge=0, le=9, description="priority of nodes that name none; 0 is served first"
     )
     lock_expiry: float = Field(
-        30, ge=0.5, description="seconds until a lock expires; workers renew it every third of that"
+        30,
+        ge=0.5,
+        description="seconds until the lock of a frozen worker expires; workers renew theirs every second",
     )
     context_expiry: float = Field(
         86_400, ge=60, description="seconds a context stays in Redis while its execution does not move"
@@ -107,7 +109,7 @@ class Settings(BaseSettings):
         30,
         gt=0,
         description="seconds without progress after which an execution is rescued if no worker runs it and "
-        "its message is not queued",
+        "its message may be queued for all that the broker shows; else it is rescued after 3 s",
     )
     schedule_grace: float = Field(
         60, ge=60, description="seconds after which a scheduled time that did not fire counts as missed"

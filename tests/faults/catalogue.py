@@ -26,7 +26,7 @@ FAULTS = (
         "worker-killed",
         "A whole worker is killed",
         "SIGKILL to all processes of one of three workers every 10 s for a minute, each restarted",
-        f"its executions continue within the lock's expiry plus {whole_workers.BEYOND_EXPIRY:g} s",
+        f"its executions continue within {whole_workers.GOES_ON_WITHIN:g} s, before its locks expire",
         whole_workers.kill_workers,
     ),
     Fault(

@@ -130,6 +130,9 @@ class Queue:
         self._published += 1
         self.tasks.append(Task(f"task-{self._published}", message))
 
+    def taken(self) -> Collection[str]:
+        return ()
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.UNKNOWN
 

@@ -24,6 +24,7 @@ class Broker:
         self.queue: deque[Dispatch] = deque()
         self.is_away = False
         self.shows_its_queues = True
+        self.held_by_workers: frozenset[str] | None = frozenset()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
         if self.is_away:
@@ -40,6 +41,10 @@ class Broker:
         waiting = [each for each in self.queue if (each.queue, each.priority) == (queue, priority)]
         found = next((each.committed_at for each in waiting if each.committed_at is not None), None)
         return found or (Backlog.UNKNOWN if waiting else Backlog.NONE)
+
+    def taken(self) -> frozenset[str] | None:
+        """Return the executions whose messages workers hold; these here do so only if a test says it."""
+        return self.held_by_workers
 
     def grow_old(self, seconds: float) -> None:
         """Make the messages older by some seconds."""

@@ -11,7 +11,7 @@ import functools
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
@@ -26,7 +26,13 @@ from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import SentinelTransport
 
 from workflow_engine.addresses.redis import DEFAULT_HOST, DEFAULT_PORT, RedisAddress
-from workflow_engine.broker.wire_format import committed_at_of, queued_content, task_body, task_headers
+from workflow_engine.broker.wire_format import (
+    committed_at_of,
+    execution_of_taken,
+    queued_content,
+    task_body,
+    task_headers,
+)
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.execution.messages import Dispatch, QueuedMessage
 from workflow_engine.outages import outages
@@ -34,6 +40,9 @@ from workflow_engine.settings import Settings
 
 LOOKED_THROUGH = 50
 """Messages at the front of a queue that are searched for one of ours; others may use the queue too."""
+
+TAKEN_AT_MOST = 5_000
+"""Messages taken by workers that are searched; reading more takes Redis too long."""
 
 RETRY_POLICY = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
@@ -63,6 +72,13 @@ class Dispatcher(Protocol):
         """Return the time of the commit behind the message that is next in line.
 
         Raises `BrokerUnavailable`.
+        """
+        ...
+
+    def taken(self) -> Collection[str] | None:
+        """Return the executions whose messages workers have taken, and may hold behind others that they run.
+
+        None if that is unknown. Raises `BrokerUnavailable`.
         """
         ...
 
@@ -129,6 +145,24 @@ class CeleryDispatcher:
         times = (committed_at_of(message) for message in reversed(front))
         found = next((time for time in times if time is not None), None)
         return found or (Backlog.UNKNOWN if front else Backlog.NONE)
+
+    def taken(self) -> Collection[str] | None:
+        if self._app.conf.worker_prefetch_multiplier == 1:
+            return ()  # a worker takes one message for each process, which begins it at once
+        channel = self._producer().channel
+        if not names_its_lists(channel) or not channel.ack_emulation:
+            return None
+        key = f"{channel.global_keyprefix}{channel.unacked_key}"
+        try:
+            # Not every command of this client adds the prefix: HLEN does, HVALS does not.
+            with channel.conn_or_acquire() as client:
+                if client.hlen(channel.unacked_key) > TAKEN_AT_MOST:
+                    return None
+                messages = client.execute_command("HVALS", key)
+        except self._refusals as error:
+            self._producers.held = None
+            raise BrokerUnavailable(f"cannot read what workers have taken: {error}") from error
+        return {execution_id for each in messages if (execution_id := execution_of_taken(each)) is not None}
 
     @functools.cached_property
     def _refusals(self) -> tuple[type[Exception], ...]:

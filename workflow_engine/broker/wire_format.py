@@ -32,6 +32,18 @@ def committed_at_of(message: bytes) -> datetime | None:
         return None
 
 
+def execution_of_taken(entry: bytes) -> str | None:
+    """Return the execution of a message that a worker has taken, as kombu keeps it until it is acknowledged.
+
+    None for a foreign message.
+    """
+    try:
+        headers = json.loads(entry)[0]["headers"]
+        return str(headers["root_id"]) if headers["task"] == TASK_NAME else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
 def task_body(message: HopMessage) -> tuple[Any, ...]:
     """Return Celery's message body, protocol 2: args, kwargs and an empty embed, as of no canvas."""
     return ((), vars(message), {})

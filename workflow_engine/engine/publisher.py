@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from workflow_engine.broker.dispatcher import Backlog, Dispatcher
 from workflow_engine.engine.stores import Stores
@@ -201,22 +201,39 @@ class Publisher:
         Raises `BrokerUnavailable`.
         """
         oldest = functools.cache(self._dispatcher.oldest)
-
-        def is_queued(wait: DueWait, dispatch: Dispatch) -> bool:
-            if wait.woken_before is None:
-                return False
-            first = oldest(dispatch.queue, dispatch.priority)
-            return isinstance(first, datetime) and first <= wait.woken_before + OUT_OF_ORDER
-
         dispatches = list(self._dispatches(due))
-        queued = [wait for wait, dispatch in dispatches if is_queued(wait, dispatch)]
+        queued = [
+            wait
+            for wait, dispatch in dispatches
+            if _may_be_behind(oldest(dispatch.queue, dispatch.priority), wait)
+        ]
         self._dispatcher.publish([dispatch for wait, dispatch in dispatches if wait not in queued])
         return queued
+
+    def lost_wakes(self, woken: Sequence[DueWait], kept: float) -> list[DueWait]:
+        """Return the waits whose message is certain to be lost: neither queued nor taken by a worker.
+
+        `kept` are the seconds since when the queues have lost nothing. Raises `BrokerUnavailable`.
+        """
+        oldest = functools.cache(self._dispatcher.oldest)
+        gone = []
+        for wait in woken:
+            try:
+                dispatch = self._dispatch_of(wait)
+            except (WorkflowNotFound, ValueError):
+                continue  # another worker can read the definition
+            first = oldest(dispatch.queue, dispatch.priority)
+            if first is Backlog.UNKNOWN:
+                continue
+            if not _may_be_behind(first, wait) or _is_from_before_a_loss(first, wait, kept):
+                gone.append(wait)
+        taken = self._dispatcher.taken() if gone else ()
+        return [wait for wait in gone if taken is not None and wait.execution_id not in taken]
 
     def _dispatches(self, due: Sequence[DueWait]) -> Iterator[tuple[DueWait, Dispatch]]:
         for wait in due:
             try:
-                workflow = self._workflows.get(wait.workflow_id, wait.version)
+                yield wait, self._dispatch_of(wait)
             except (WorkflowNotFound, ValueError) as error:
                 # A definition that only a newer worker can read must not hold up all others.
                 log.warning(
@@ -232,17 +249,19 @@ class Publisher:
                         error=error,
                     ),
                 )
-                continue
-            envelope = Envelope(
-                wait.execution_id,
-                workflow,
-                wait.seq,
-                wait.queue,
-                wait.priority,
-                wait.woken_at,
-                wait.traceparent,
-            )
-            yield wait, self._dispatch(envelope, wait.node_id)
+
+    def _dispatch_of(self, wait: DueWait) -> Dispatch:
+        workflow = self._workflows.get(wait.workflow_id, wait.version)
+        envelope = Envelope(
+            wait.execution_id,
+            workflow,
+            wait.seq,
+            wait.queue,
+            wait.priority,
+            wait.woken_at,
+            wait.traceparent,
+        )
+        return self._dispatch(envelope, wait.node_id)
 
     def wake_if_possible(self, due: Sequence[DueWait]) -> None:
         """Enqueue nodes whose waits are over; while a server is away, leave them to the timekeepers."""
@@ -287,6 +306,11 @@ class Publisher:
         dispatch = self._dispatch(envelope, node_id)
         return self._dispatcher.oldest(dispatch.queue, dispatch.priority)
 
+    def is_taken(self, execution_id: str) -> bool:
+        """Return whether a worker may hold a message of this execution behind others that it runs."""
+        taken = self._dispatcher.taken()
+        return taken is None or execution_id in taken
+
     def _dispatch(self, envelope: Envelope, node_id: str) -> Dispatch:
         workflow = envelope.workflow
         route, settings = workflow.route(node_id), self._settings
@@ -298,3 +322,17 @@ class Publisher:
             committed_at=envelope.committed_at,
             traceparent=envelope.traceparent,
         )
+
+
+def _may_be_behind(oldest: datetime | Backlog, wait: DueWait) -> bool:
+    """Return whether the message that woke a node may stand behind the oldest one of its queue."""
+    if wait.woken_before is None:
+        return False
+    return isinstance(oldest, datetime) and oldest <= wait.woken_before + OUT_OF_ORDER
+
+
+def _is_from_before_a_loss(oldest: datetime | Backlog, wait: DueWait, kept: float) -> bool:
+    """Return whether a node was woken before the queues have lost everything, and all in them is younger."""
+    if wait.woken_at is None or wait.woken_before is None or not isinstance(oldest, datetime):
+        return False
+    return wait.woken_before < wait.woken_at - timedelta(seconds=kept) <= oldest

@@ -13,6 +13,7 @@ from types import TracebackType
 from workflow_engine.engine.publisher import AHEAD_OF_THE_QUEUE, Envelope, Publisher
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import BackingServiceUnavailable, CacheUnavailable, LeftToOthers
+from workflow_engine.execution.lost_messages import lost_after
 from workflow_engine.execution.records import FORMAT, Crashes, Snapshot
 from workflow_engine.execution.states import ExecutionStatus, SlotStatus
 from workflow_engine.execution.walk import Walk
@@ -37,7 +38,7 @@ class Resumption:
         self._locks = stores.locks
         self._workflows = workflows
         self._publisher = publisher
-        self._stall_after = settings.stall_after
+        self._lost_after = lost_after(settings.stall_after)
 
     def resume(self, execution_id: str) -> bool:
         """Publish what is due of an execution.
@@ -105,7 +106,7 @@ class Resumption:
         due = [
             node_id
             for node_id in in_hand
-            if node_id in abandoned or (node_id in free and since.get(node_id, math.inf) >= self._stall_after)
+            if node_id in abandoned or (node_id in free and since.get(node_id, math.inf) >= self._lost_after)
         ]
         turned_away = self._cache.take_turned_away(execution_id)
         standing = {*walk.due, *walk.waiting}.difference(due)

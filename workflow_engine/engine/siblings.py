@@ -17,6 +17,7 @@ from workflow_engine.engine.publisher import PUBLISH_TIMEOUT, Publisher
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import CacheUnavailable
+from workflow_engine.execution.lost_messages import lost_beside_siblings_after
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import OUT_OF_ORDER
 from workflow_engine.redis.lock import Holder
@@ -44,7 +45,7 @@ class Siblings:
         self._running_nodes = running_nodes
         self._publisher = publisher
         self._resumption = resumption
-        self._stall_after = timedelta(seconds=settings.stall_after)
+        self._overdue_after = timedelta(seconds=lost_beside_siblings_after(settings.stall_after))
 
     def leave(
         self, done: Committed, changed: Mapping[bytes, Any], messages: Sequence[QueuedMessage]
@@ -91,9 +92,11 @@ class Siblings:
         if self._resumption.count_abandoned_place(execution_id, envelope.workflow, node_id):
             return True
         oldest = self._publisher.oldest_in_queue_of(envelope, node_id)
-        sent_at = done.result.committed_at - self._stall_after
+        sent_at = done.result.committed_at - self._overdue_after
         if isinstance(oldest, datetime) and oldest <= sent_at + OUT_OF_ORDER:
             return False  # it may be waiting there
+        if self._publisher.is_taken(execution_id):
+            return False
         log.warning(
             "The message for node %s of execution %s was lost; it is sent again.",
             node_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -18,14 +18,15 @@ from typing import TypeVar
 from workflow_engine.broker.dispatcher import Backlog
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.engine.resumption import LOOK_FOR_A_CRASH
-from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
+from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError, WorkflowNotFound
+from workflow_engine.execution.lost_messages import lost_after, lost_again_after
 from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.records import FORMAT
 from workflow_engine.maintenance.takeover import Takeover
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.outages import retry_unavailable
 from workflow_engine.postgres.executions.stalled import ActiveExecution, Front, StalledExecution
-from workflow_engine.redis.lock import RENEWING, Claim, Holder
+from workflow_engine.redis.lock import Claim, Holder, renewal_interval
 from workflow_engine.runner.node_run import TIMEOUT
 from workflow_engine.runner.time_limit import GRACE, timeout_message
 from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
@@ -38,8 +39,15 @@ LOOK_INTERVAL = 1.0
 LOOKS_PER_STALL = 12
 """Seconds between two looks of the fleet, or this share of `stall_after` if that is shorter."""
 
-AGAIN = 1 / 6
-"""Fraction of `stall_after` after which a rescued execution that has not moved counts as stalled again."""
+LOCKING_AGAIN = 1.0
+"""Seconds that processes have to take their locks again after Redis has lost them, besides the time between
+two renewals."""
+
+NOTICED = 1.0
+"""Seconds within which a look notices that Redis has lost its data, from when on it tells the data's age."""
+
+WAKES = 1_000
+"""Woken nodes that one look examines."""
 
 SLICE = 0.25
 """Seconds after which a look at many executions is cut short for the timekeeper's other work."""
@@ -121,15 +129,55 @@ class Recovery:
         """Rescue one execution after another; yield False where a look may be cut short in between."""
         for freed in self._takeover.freed():
             yield freed is not None and self._is_done(self._resume_freed, freed)
-        for stalled in self._stalled():
+        data_age = self._engine.data_age.seconds()
+        if data_age < renewal_interval(self._engine.settings.lock_expiry) + LOCKING_AGAIN:
+            return  # it has lost its data, locks included; nodes that run have to lock them again
+        for stalled in self._stalled(data_age):
             yield stalled is not None and self._is_done(self._rescue, stalled)
+        yield from self._lost_wakes(data_age)
 
-    def _stalled(self) -> Iterator[StalledExecution | None]:
-        """Yield stalled executions, and None after every page of those that were looked at."""
-        again = self._engine.settings.stall_after * AGAIN
-        for page in self._engine.stalled.pages(self._suspicious_after(), again, self._front_of):
-            yield from page
+    def _stalled(self, data_age: float) -> Iterator[StalledExecution | None]:
+        """Yield executions that have lost their message, and None after every page of those looked at.
+
+        If Redis has lost its data, so are all messages in it.
+        """
+        settings = self._engine.settings
+        suspicious_after = min(data_age, lost_after(settings.stall_after))
+        again = lost_again_after(settings.stall_after)
+        taken = functools.cache(self._engine.dispatcher.taken)
+        pages = self._engine.stalled.pages(suspicious_after, again, self._front_of, data_age + NOTICED)
+        for page in pages:
+            held = self._engine.locks.held_values([execution.id for execution in page]) if page else []
+            for execution, values in zip(page, held, strict=True):
+                if self._is_idle(execution, values) and not self._may_be_taken(execution, taken):
+                    yield execution
             yield None
+
+    def _lost_wakes(self, data_age: float) -> Iterator[bool]:
+        """Let waits that are over be claimed again if the message for their node was lost; yield each."""
+        woken = self._engine.waits.overdue(lost_after(self._engine.settings.stall_after), WAKES)
+        held = self._engine.locks.held_values([wait.execution_id for wait in woken]) if woken else []
+        idle = [
+            wait
+            for wait, values in zip(woken, held, strict=True)
+            if not {"", wait.node_id}.intersection(_places(values))
+        ]
+        lost = self._engine.publisher.lost_wakes(idle, data_age + NOTICED) if idle else []
+        self._engine.waits.end_claims(lost)
+        for wait in lost:
+            log.warning(
+                "The message that woke node %s of execution %s was lost; it is sent again.",
+                wait.node_id,
+                wait.execution_id,
+                extra=log_fields(
+                    LogEvent.MESSAGE_SENT_AGAIN,
+                    execution_id=wait.execution_id,
+                    workflow=wait.workflow_id,
+                    node_id=wait.node_id,
+                    seq=wait.seq,
+                ),
+            )
+            yield True
 
     def _front_of(self, queue: str, priority: int) -> Front:
         oldest = self._engine.dispatcher.oldest(queue, priority)
@@ -137,16 +185,32 @@ class Recovery:
             return Front(None, is_hidden=oldest is Backlog.UNKNOWN)
         return Front(oldest)
 
-    def _suspicious_after(self) -> float:
-        """Return the seconds without a move after which an execution counts as stalled.
+    def _is_idle(self, execution: StalledExecution, values: Sequence[bytes]) -> bool:
+        """Return whether no node runs, or of nodes that may run at once, one that was sent does not."""
+        if not values:
+            return True
+        try:
+            workflow = self._engine.workflows.get(execution.workflow_id, execution.version)
+        except (WorkflowNotFound, ValueError):
+            return False
+        if workflow.concurrency == 1:
+            return False
+        running = _places(values)
+        patience = lost_after(self._engine.settings.stall_after)
+        since = self._engine.cache.in_hand_since(execution.id)
+        return execution.seconds >= self._engine.settings.stall_after or any(
+            seconds >= patience for node_id, seconds in since.items() if node_id not in running
+        )
 
-        If Redis has lost its data, all messages in it are lost too. An execution that has not moved since
-        then has no message, but workers that run a node need time to take their locks again.
+    def _may_be_taken(self, execution: StalledExecution, taken: Callable[[], Collection[str] | None]) -> bool:
+        """Return whether a worker may hold the message, behind others that it runs.
+
+        For `stall_after` at most: the worker may be dead.
         """
-        settings = self._engine.settings
-        data_age = self._engine.data_age.seconds()
-        has_been_locked_again = data_age > settings.lock_expiry / 3 + RENEWING
-        return min(data_age, settings.stall_after) if has_been_locked_again else settings.stall_after
+        if execution.seconds >= self._engine.settings.stall_after:
+            return False
+        executions = taken()
+        return executions is None or execution.id in executions
 
     def _is_done(self, rescue: Callable[[Stopped], bool], execution: Stopped) -> bool:
         with log_context(execution.id, execution.workflow_id):
@@ -166,12 +230,9 @@ class Recovery:
         return self._engine.executor.resume_execution(execution.id)
 
     def _rescue(self, execution: StalledExecution) -> bool:
-        # First: a claim puts others off.
         workflow = self._engine.workflows.get(execution.workflow_id, execution.version)
         if workflow.concurrency > 1:
             return self._engine.stalled.claim(execution) and self._rescue_siblings(execution)
-        if self._engine.locks.is_locked(execution.id):
-            return False
         if not self._engine.stalled.claim(execution):
             return False
         log.warning(
@@ -249,6 +310,11 @@ class Recovery:
             return None
         lived = (datetime.now(UTC) - datetime.fromisoformat(holder.since)).total_seconds()
         return timeout if lived >= timeout + GRACE else None
+
+
+def _places(values: Sequence[bytes]) -> set[str]:
+    """Return the places of a lock that are held by these values; "" is the whole lock."""
+    return {holder.place for value in values if (holder := Holder.from_value(value)) is not None}
 
 
 @functools.lru_cache(maxsize=1000)

@@ -98,6 +98,32 @@ SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq
 FROM claimed c JOIN requested a ON a.id = c.execution_id
 """.replace("{at_rest}", AT_REST)
 
+# Twice as long after each claim. An event wakes a wait without a claim.
+OVERDUE = """
+SELECT w.execution_id::text, concat_ws('#', e.workflow_id, e.body), e.workflow_version, w.node_id, e.seq,
+    e.priority, now(), e.queue, woken.at
+FROM {s}.execution_wait_states w JOIN {s}.executions e ON e.id = w.execution_id
+CROSS JOIN LATERAL (SELECT coalesce((w.details->>'wokenAt')::timestamptz,
+    w.claimed_until - %(lease)s * interval '1 second') AS at) AS woken
+WHERE w.status = 'RESUMING' AND w.needs IS NULL AND w.claimed_until > now()
+    AND e.status IN ('RUNNING', 'WAITING')
+    AND woken.at < now() - %(seconds)s * interval '1 second'
+        * power(2, least(greatest(coalesce((w.details->>'claims')::int, 1), 1), 10) - 1)
+ORDER BY w.claimed_until
+LIMIT %(limit)s
+"""
+
+# As of long ago, so that nobody looks for its message in the queue when it is claimed.
+END_CLAIM = """
+UPDATE {s}.execution_wait_states w SET
+    claimed_until = now() - interval '1 day',
+    details = w.details - 'wokenAt'
+FROM unnest(%(executions)s::uuid[], %(nodes)s::text[]) AS given (execution_id, node_id)
+WHERE w.execution_id = given.execution_id AND w.node_id = given.node_id AND w.status = 'RESUMING'
+    AND w.needs IS NULL AND w.claimed_until > now()
+RETURNING w.id
+"""
+
 # The claim no longer counts: its message was not lost.
 RENEW = """
 UPDATE {s}.execution_wait_states w SET
@@ -191,6 +217,29 @@ class Waits:
                 woken_before=[wait.woken_before for wait in due],
                 lease=self._lease if lease is None else lease,
             )
+
+    def overdue(self, seconds: float, limit: int) -> list[DueWait]:
+        """Return waits whose nodes were woken `seconds` ago and have not resumed; nothing is claimed.
+
+        A node that was woken several times is given twice as long each time. `woken_before` is when that was.
+        """
+        rows = self._database.rows(OVERDUE, seconds=seconds, limit=limit, lease=self._lease)
+        return [DueWait(*row) for row in rows]
+
+    def end_claims(self, lost: Sequence[DueWait]) -> int:
+        """End the claims to waits whose messages were lost, so that they are claimed again at once.
+
+        Return their number.
+        """
+        if not lost:
+            return 0
+        return len(
+            self._database.rows(
+                END_CLAIM,
+                executions=[wait.execution_id for wait in lost],
+                nodes=[wait.node_id for wait in lost],
+            )
+        )
 
     def woken(self, execution_id: str, node_id: str) -> WokenWait | None:
         """Return the wait of a node if it is over, else None."""

@@ -19,6 +19,7 @@ import orjson
 import redis
 
 from workflow_engine.errors import BrokerUnavailable, CacheUnavailable
+from workflow_engine.execution.lost_messages import lost_beside_siblings_after
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import Snapshot
 from workflow_engine.outages import outages
@@ -53,7 +54,7 @@ class CachedContexts:
         self._keys = Keys.of(settings)
         self._lock_ms = round(settings.lock_expiry * 1000)
         self._context_ms = round(settings.context_expiry * 1000)
-        self._overdue_ms = round(settings.stall_after * 1000)
+        self._overdue_ms = round(lost_beside_siblings_after(settings.stall_after) * 1000)
         self._enter = load_script(client, "enter")
         self._store = load_script(client, "store_context")
         self._leave = load_script(client, "leave")

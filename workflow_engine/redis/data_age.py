@@ -18,6 +18,6 @@ class DataAge:
         self._script = load_script(client, "data_age")
 
     def seconds(self) -> float:
-        """Return the age in whole seconds. Raises `CacheUnavailable`."""
+        """Return the age in seconds. Raises `CacheUnavailable`."""
         with redis_errors():
-            return float(self._script(keys=[self._key], args=[self._expiry_ms]))
+            return float(self._script(keys=[self._key], args=[self._expiry_ms])) / 1000

@@ -39,8 +39,17 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
 
+RENEWAL_INTERVAL = 1.0
+"""Seconds between two renewals: by them, locks that an emptied Redis has lost are soon taken again. A node
+that is shorter is never renewed."""
+
 RENEWING = 2.0
 """Seconds that a renewal may take, besides the time between two renewals."""
+
+
+def renewal_interval(lock_expiry: float) -> float:
+    """Return the seconds between two renewals of a lock, of which there are three within its expiry."""
+    return min(RENEWAL_INTERVAL, lock_expiry / 3)
 
 
 class Unlocked(NamedTuple):
@@ -126,11 +135,12 @@ class DistributedLockService:
         self._flag_ms = round(settings.context_expiry * 1000)
         self._release = load_script(client, "release_lock")
         self._free_place = load_script(client, "free_place")
-        self._renewal_due = settings.lock_expiry * 2 / 3 - min(RENEWING, settings.lock_expiry / 6)
+        interval = renewal_interval(settings.lock_expiry)
+        self._renewal_due = settings.lock_expiry - interval - min(RENEWING, settings.lock_expiry / 6)
         self._instance = socket.gethostname()
         self._held: dict[str, Claim] = {}
         self._renewing = threading.Lock()
-        self._renewal = PeriodicCall("lock-renewal", settings.lock_expiry / 3, self._renew_quietly)
+        self._renewal = PeriodicCall("lock-renewal", interval, self._renew_quietly)
         # A holder of the guard in the parent does not exist in the child, which would wait for it for ever.
         call_in_children(self._forget_parent)
 

@@ -11,6 +11,7 @@ import redis
 
 from support.parents import delay, function, sub_workflow
 from support.parents import line as parent_line
+from support.redis_keys import let_redis_remember
 from support.reported_workers import ReportedWorkers
 from support.workflows import calling, line
 from workflow_engine import (
@@ -392,12 +393,13 @@ def test_a_lost_message_is_brought_back_at_a_time_or_at_once_by_the_command(
     fleet.serve()
     grow_old(30)
     overdue = client.explain(left)
+    let_redis_remember(engine.settings)
     Recovery(engine).rescue_stalled()
     fleet.serve()
 
     assert on_its_way.code is Code.QUEUED
     assert stalled.code is Code.STALLED
-    assert "Workers bring it back at" in stalled.sentence
+    assert "Workers bring it back with their next look" in stalled.sentence
     assert is_completed(client, lost)
     assert "with their next look" in overdue.sentence
     assert is_completed(client, left)

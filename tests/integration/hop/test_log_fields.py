@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.broker import Broker, Workers
+from support.redis_keys import let_redis_remember
 from support.workflows import line
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
@@ -188,6 +189,7 @@ def test_an_execution_that_is_rescued(
     broker.queue.clear()
     sql("UPDATE executions SET updated_at = updated_at - interval '31 seconds'")
 
+    let_redis_remember(engine.settings)
     Recovery(engine).rescue_stalled()
 
     [rescued] = logged()

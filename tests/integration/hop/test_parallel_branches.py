@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from support.broker import Broker, Workers
+from support.redis_keys import let_redis_remember
 from support.workflows import calling
 from workflow_engine import (
     ExecutionContext,
@@ -325,6 +326,7 @@ def test_a_lost_message_of_a_branch_is_sent_again_although_its_sibling_runs(
 ) -> None:
     def slow() -> str:
         sql("UPDATE executions SET updated_at = updated_at - interval '1 hour' RETURNING id")
+        let_redis_remember(settings)
         Recovery(engine).rescue_stalled()
         return "slow"
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import redis
+from kombu import Queue
 
 from support.broker import Broker, Workers
+from support.redis_keys import let_redis_remember
 from support.workflows import calling, line
 from workflow_engine import ExecutionStatus, NodeStatus, Settings, WorkflowBuilder, WorkflowClient
+from workflow_engine.broker import dispatcher as dispatcher_module
 from workflow_engine.broker.dispatcher import Backlog, CeleryDispatcher, producer_app
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.execution.messages import HopMessage
+from workflow_engine.execution.messages import Dispatch, HopMessage
 from workflow_engine.execution.walk import Walk
 from workflow_engine.maintenance import recovery as recovery_module
 from workflow_engine.maintenance.recovery import TURN, Recovery
@@ -40,6 +43,11 @@ WHERE table_schema = 'public' AND table_name = 'executions'
 
 def not_called(*_: Any) -> Any:
     raise AssertionError("definitions are read")
+
+
+@pytest.fixture(autouse=True)
+def _redis_has_kept_its_data(settings: Settings) -> None:
+    let_redis_remember(settings)
 
 
 @pytest.fixture
@@ -120,7 +128,7 @@ def test_lost_messages_in_the_middle_are_no_losses_of_processes(
 def test_an_execution_that_moved_a_moment_ago_is_left_alone(
     broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:
-    stand_still(20)
+    stand_still(2)
 
     assert look() == 0
     assert not broker.queue
@@ -129,7 +137,7 @@ def test_an_execution_that_moved_a_moment_ago_is_left_alone(
 def test_an_execution_that_was_just_rescued_is_given_time(
     broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:
-    stand_still(31)
+    stand_still(4)
 
     assert [look(), look()] == [1, 0]
     assert len(broker.queue) == 1
@@ -138,9 +146,9 @@ def test_an_execution_that_was_just_rescued_is_given_time(
 def test_an_execution_whose_second_message_was_lost_too_is_soon_rescued_again(
     broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:
-    stand_still(31)
+    stand_still(4)
     rescued = []
-    for seconds in (0, 6, 6, 6, 6, 6, 6, 6):
+    for seconds in (0, 1.6, 1.6, 1.6, 1.6, 1.6, 1.6, 1.6):
         stand_still(seconds)
         rescued.append(look())
         broker.queue.clear()
@@ -235,6 +243,19 @@ def test_an_execution_that_was_run_again_is_looked_for_in_the_queue_of_the_node_
 
     assert look() == 0
     broker.queue.clear()
+    assert look() == 1
+
+
+def test_a_message_that_a_worker_holds_behind_others_is_not_lost_for_as_long_as_it_may_be_alive(
+    broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
+) -> None:
+    stand_still(20)
+    broker.held_by_workers = None  # so many that they are not searched
+    assert look() == 0
+    broker.held_by_workers = frozenset({execution})
+    assert look() == 0
+
+    stand_still(11)
     assert look() == 1
 
 
@@ -407,24 +428,58 @@ def test_executions_are_rescued_sooner_after_redis_lost_its_data(
     look: Callable[[], int],
     redis_client: redis.Redis,
 ) -> None:
-    def let_redis_remember_for(seconds: float) -> None:
-        since = redis_client.time()[0] - round(seconds)
-        redis_client.set(Keys.of(engine.settings).data_age, since, ex=60)
-
     # A worker that runs a node may not have taken its lock again.
-    stand_still(20)
+    stand_still(3600)
     redis_client.flushdb()
     assert look() == 0
-    let_redis_remember_for(engine.settings.lock_expiry / 3)
+    let_redis_remember(engine.settings, 1)
     assert look() == 0
 
     # What has moved since it was wiped has a message again.
     moved = client.start("line").id
-    stand_still(14, moved)
+    stand_still(1.5, moved)
     broker.queue.clear()
-    let_redis_remember_for(15)
+    let_redis_remember(engine.settings, 2.7)
     assert look() == 1
     assert broker.messages[0].execution_id == execution
+
+
+def test_what_redis_has_lost_is_not_taken_for_queued_behind_messages_from_after_the_loss(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    execution: str,
+    stand_still: Callable[..., None],
+    look: Callable[[], int],
+) -> None:
+    stand_still(4.5, execution)
+    client.start("line")
+    stand_still(0.5)
+    broker.grow_old(0.5)
+    assert look() == 0, "messages overtake each other"
+
+    let_redis_remember(engine.settings, 2.7)
+    assert look() == 1
+    assert broker.messages[-1].execution_id == execution
+
+
+def test_a_wake_that_redis_has_lost_is_not_taken_for_queued_either(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    woken: str,
+    wake_due: Callable[[], list[str]],
+    look: Callable[[], int],
+    sql: Sql,
+) -> None:
+    broker.queue.clear()
+    sql(WOKEN_EARLIER.replace("10", "5") + "RETURNING id")
+    client.start("later")
+    broker.grow_old(0.5)
+    assert (look(), wake_due()) == (0, [])
+
+    let_redis_remember(engine.settings, 2.7)
+    assert (look(), wake_due()) == (1, ["coolOff"])
 
 
 def test_one_execution_that_cannot_be_read_does_not_hold_up_others(
@@ -438,6 +493,75 @@ def test_one_execution_that_cannot_be_read_does_not_hold_up_others(
     sql(f"UPDATE executions SET format = 99 WHERE id = '{execution}'")
     stand_still(31)
 
+    assert look() == 1
+
+
+@pytest.fixture
+def woken(
+    client: WorkflowClient,
+    workers: Workers,
+    time_passes: Callable[[float], None],
+    wake_due: Callable[[], list[str]],
+) -> str:
+    """Return an execution of which a node was woken; its message is the only one that is queued."""
+    flow = WorkflowBuilder("later")
+    flow.trigger("begin") >> flow.delay("coolOff", duration=1, unit="hours") >> calling(flow, two)
+    client.deploy(flow.build())
+    execution = client.start("later").id
+    workers.drain()
+    time_passes(3600)
+    assert wake_due() == ["coolOff"]
+    return execution
+
+
+WOKEN_EARLIER = """
+UPDATE execution_wait_states SET details = details
+    || jsonb_build_object('wokenAt', (details->>'wokenAt')::timestamptz - interval '10 seconds')
+"""
+
+
+def test_a_message_that_woke_a_node_and_was_lost_is_sent_again(
+    client: WorkflowClient,
+    broker: Broker,
+    workers: Workers,
+    woken: str,
+    wake_due: Callable[[], list[str]],
+    look: Callable[[], int],
+    sql: Sql,
+) -> None:
+    broker.queue.clear()
+    assert (look(), wake_due()) == (0, []), "it may be on its way"
+
+    sql(WOKEN_EARLIER + "RETURNING id")
+    assert (look(), wake_due()) == (1, ["coolOff"])
+
+    workers.drain()
+    assert client.get(woken).result == 2
+
+
+def test_a_node_that_was_woken_and_is_queued_or_runs_or_is_in_a_queue_that_is_not_shown_is_not_woken_again(
+    engine: Engine,
+    broker: Broker,
+    woken: str,
+    wake_due: Callable[[], list[str]],
+    look: Callable[[], int],
+    sql: Sql,
+) -> None:
+    sql(WOKEN_EARLIER + "RETURNING id")
+    broker.grow_old(10)
+    assert (look(), wake_due()) == (0, []), "queued"
+
+    broker.queue.clear()
+    claim = engine.locks.acquire_lock(woken, "a task")
+    assert claim is not None
+    assert (look(), wake_due()) == (0, []), "it runs"
+    engine.locks.release_lock(claim)
+
+    broker.shows_its_queues = False
+    assert (look(), wake_due()) == (0, []), "nobody knows"
+    broker.shows_its_queues, broker.held_by_workers = True, frozenset({woken})
+    assert (look(), wake_due()) == (0, []), "a worker has taken it"
+    broker.held_by_workers = frozenset()
     assert look() == 1
 
 
@@ -465,3 +589,33 @@ def test_the_age_of_a_queue_is_read_from_its_oldest_message(
     for key in redis_client.keys(f"{queue}*"):
         redis_client.rpush(key, *[b'{"headers": {}}'] * 60)
     assert celery_engine.dispatcher.oldest(queue, priority) is Backlog.UNKNOWN
+
+
+def test_messages_that_workers_have_taken_are_known_if_the_broker_keeps_them_and_they_are_not_too_many(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = producer_app(settings)
+    dispatcher = CeleryDispatcher(app)
+    assert dispatcher.taken() is None
+    app = producer_app(settings)
+    app.conf.broker_transport_options = {**app.conf.broker_transport_options, "ack_emulation": True}
+    dispatcher = CeleryDispatcher(app)
+    assert dispatcher.taken() == set()
+    for execution in ("taken", "queued"):
+        message = HopMessage(execution, "line", 1, "one", 1)
+        dispatcher.publish([Dispatch(message, settings.queue, settings.node_priority)])
+
+    with app.connection_for_read() as connection:
+        consumer = connection.Consumer([Queue(settings.queue)], auto_declare=False)
+        consumer.register_callback(lambda *_: None)
+        consumer.qos(prefetch_count=1)
+        consumer.consume()
+        connection.drain_events(timeout=5)
+        redis_client.hset("unacked", "foreign", b"no json")
+
+        assert dispatcher.taken() == {"taken"}
+        monkeypatch.setattr(dispatcher_module, "TAKEN_AT_MOST", 1)
+        assert dispatcher.taken() is None
+        app.conf.worker_prefetch_multiplier = 1
+        assert dispatcher.taken() == (), "each is begun at once"
+        consumer.cancel()

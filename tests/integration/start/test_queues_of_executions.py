@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.broker import Broker
+from support.redis_keys import let_redis_remember
 from support.workflows import line
 from workflow_engine import NodeExecutionResult, WorkflowBuilder, WorkflowClient, failure, waiting
 from workflow_engine.engine.assembly import Engine
@@ -158,6 +159,7 @@ def test_an_execution_that_another_app_rescues(
     broker.queue.clear()
     sql("UPDATE executions SET updated_at = updated_at - interval '1 hour'")
 
+    let_redis_remember(bank.settings)
     assert Recovery(bank).rescue_stalled() == 1
     assert only_queue(broker) == "shop"
 

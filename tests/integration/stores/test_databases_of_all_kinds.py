@@ -11,6 +11,7 @@ from click.testing import Result
 from sqlalchemy import create_engine, inspect
 
 from support.broker import Broker, Workers
+from support.redis_keys import let_redis_remember
 from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import MigrationRefused
@@ -46,6 +47,7 @@ def lifecycle(settings: Settings, broker: Broker) -> None:
     engine.waits.claim_due()
     engine.timeouts.end()
     engine.triggers.claim_due()
+    let_redis_remember(settings)
     Recovery(engine).rescue_stalled()
     workers.drain()
 

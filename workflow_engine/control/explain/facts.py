@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from workflow_engine.broker.queue_looks import QueueLook
 from workflow_engine.definition.graph import Graph
+from workflow_engine.execution.lost_messages import lost_after, lost_again_after
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.postgres.executions.diagnostics import (
@@ -24,9 +25,6 @@ from workflow_engine.redis.worker_heartbeats import WorkerHeartbeat
 
 POSTGRES, REDIS, BROKER = "Postgres", "Redis", "The broker"
 """The servers, as outages name them, too."""
-
-AGAIN = 1 / 6
-"""Fraction of `stall_after` after which a rescued execution that has not moved counts as stalled again."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,12 @@ class Facts:
     @property
     def rescued_at(self) -> datetime:
         """When workers rescue the execution, unless it moves before."""
-        execution, seconds = self.execution, self.stall_after
+        execution = self.execution
+        look = self.queues.get(execution.due_queue)
+        is_shown = look is not None and look.is_searched
+        seconds = lost_after(self.stall_after) if is_shown else self.stall_after
         if execution.is_rescued:
-            seconds = min(seconds, seconds * AGAIN * 2 ** min(execution.recoveries - 1, 10))
+            seconds = lost_again_after(self.stall_after, execution.recoveries)
         return execution.moved_at + timedelta(seconds=seconds)
 
     @property

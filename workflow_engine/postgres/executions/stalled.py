@@ -23,7 +23,8 @@ on, up to this multiple of it."""
 
 # A rescued execution is soon examined again: its message, too, may have met a worker that died.
 ACTIVE = """
-SELECT id, workflow_id, workflow_version, recovered_at, greatest(updated_at, recovered_at) AS moved_at,
+SELECT id, concat_ws('#', workflow_id, body) AS workflow_id, workflow_version, recovered_at,
+    greatest(updated_at, recovered_at) AS moved_at,
     CASE WHEN recoveries_seq = seq THEN recoveries ELSE 0 END AS recoveries,
     coalesce(due_queue, queue) AS queue,
     coalesce(due_priority, priority, %(node_priority)s) AS priority,
@@ -31,7 +32,7 @@ SELECT id, workflow_id, workflow_version, recovered_at, greatest(updated_at, rec
     coalesce(due_priority, 0) AS priority_ahead,
     format <= %(format)s AND greatest(updated_at, recovered_at) < now() - interval '1 second' * CASE
         WHEN recovered_at > updated_at
-            THEN least(%(seconds)s, %(again)s * power(2, least(recoveries, 10) - 1))
+            THEN least(%(stall_after)s, %(again)s * power(2, least(recoveries, 10) - 1))
         ELSE %(seconds)s END AS is_suspicious
 FROM {s}.executions
 WHERE status IN ('PENDING', 'RUNNING') AND id > %(after)s
@@ -52,6 +53,7 @@ SELECT (SELECT id::text FROM page ORDER BY id DESC LIMIT 1), (SELECT count(*) FR
 """.replace("{active}", ACTIVE)
 
 # Queues are served in order: if the oldest message is younger than the last move, that of the move is gone.
+# So it is if Redis has lost its data in between, and all that is queued is from after that.
 LOST = """
 SELECT id::text, workflow_id, workflow_version, moved_at, extract(epoch FROM now() - moved_at)::float
 FROM ({active} AND id <= %(last)s) AS page
@@ -61,6 +63,8 @@ WHERE is_suspicious AND NOT EXISTS (
     ) AS front (queue, priority, oldest, is_hidden)
     WHERE front.queue = page.queue AND front.priority IN (page.priority, page.priority_ahead)
         AND (front.oldest <= moved_at + %(out_of_order)s
+                AND NOT (moved_at < now() - %(kept)s * interval '1 second'
+                    AND front.oldest >= now() - %(kept)s * interval '1 second')
             OR front.is_hidden AND now() - moved_at
                 < %(stall_after)s * least(power(2, recoveries), %(largest_factor)s) * interval '1 second'))
 ORDER BY page.id
@@ -94,6 +98,9 @@ CLAIM = (
 RETURNING id
 """
 )
+
+NEVER_LOST = 1e9
+"""Seconds since queues have lost anything that have not."""
 
 BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
 
@@ -143,15 +150,18 @@ class Stalled:
             "largest_factor": LARGEST_FACTOR,
         }
 
-    def pages(self, seconds: float, again: float, front_of: FrontOf) -> Iterator[Sequence[StalledExecution]]:
+    def pages(
+        self, seconds: float, again: float, front_of: FrontOf, kept: float = NEVER_LOST
+    ) -> Iterator[Sequence[StalledExecution]]:
         """Examine all executions that ought to move, a page at a time; yield the stalled ones of each page.
 
         They have not moved for `seconds`. Those that were rescued and have not moved since are found `again`
-        seconds after the rescue, then after twice that and so on, up to `seconds`. `front_of` reads the front
-        of a queue and priority. It is called before the executions are read, so that a message served in
-        between counts as waiting. An execution is left out while its own message may be waiting there.
+        seconds after the rescue, then after twice that and so on, up to `stall_after`. `front_of` reads the
+        front of a queue and priority. It is called before the executions are read, so that a message served
+        in between counts as waiting. An execution is left out while its own message may be waiting there.
+        `kept` are the seconds since when the queues have lost nothing.
         """
-        looked = {**self._parameters, "seconds": seconds, "again": again, "after": BEFORE_ALL}
+        looked = {**self._parameters, "seconds": seconds, "again": again, "kept": kept, "after": BEFORE_ALL}
         has_more = True
         while has_more:
             last, has_more, queues, priorities = self._database.rows(QUEUES, **looked)[0]

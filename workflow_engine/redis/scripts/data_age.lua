@@ -3,9 +3,10 @@
 -- KEYS  1 time of the first call
 -- ARGV  1 expiry of that key, ms
 --
--- Returns seconds since the first call that Redis still remembers. Safe to run again.
+-- Returns ms since the first call that Redis still remembers. Safe to run again.
 
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local since = tonumber(redis.call('GET', KEYS[1]))
 if not since then
   since = now

@@ -14,8 +14,9 @@ from celery.worker import state
 
 from workflow_engine.outages import BackOff
 
-STEADY = 60.0
-"""Seconds after which a connection counts as stable, and the next pause is short again."""
+STEADY = 3.0
+"""Seconds after which a connection counts as stable, and the next pause is short again: a broker that refuses
+commands refuses the first ones."""
 
 
 class ReconnectionPause(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
