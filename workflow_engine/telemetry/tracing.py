@@ -35,7 +35,7 @@ class Tracing:
     """Makes spans. Raises `ExtraMissing` if opentelemetry-api is not installed."""
 
     def __init__(self) -> None:
-        if find_spec("opentelemetry.trace" if find_spec("opentelemetry") else "opentelemetry") is None:
+        if not _is_installed():
             raise ExtraMissing("opentelemetry-api", f"{DISTRIBUTION}[otel]")
         from opentelemetry import context, trace
 
@@ -111,6 +111,13 @@ class Tracing:
         except ValueError:
             return None
         return about if about.is_valid else None
+
+
+def _is_installed() -> bool:
+    try:
+        return find_spec("opentelemetry.trace") is not None
+    except ModuleNotFoundError:  # no package of OpenTelemetry at all
+        return False
 
 
 def _carrier(about: SpanContext) -> dict[str, str]:

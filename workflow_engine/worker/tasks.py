@@ -122,10 +122,7 @@ def _continue_execution(
 
 def _record_return(engine: Engine, body: Mapping[str, Any], worker: str, reason: Requeue) -> None:
     """Count a requeue, and record it in its execution's history unless Postgres itself is unavailable."""
-    if counting.active is not None:
-        with suppress(InvalidMessage):
-            message = HopMessage.of(body)
-            counting.active.hop(message.workflow, message.node_id, HopEnd.REQUEUED)
+    _count(body, HopEnd.REQUEUED)
     if isinstance(outage_behind(reason), DatabaseUnavailable | DatabaseOutdated):
         return
     with suppress(WorkflowEngineError):
@@ -149,7 +146,16 @@ def _serve(
         except BackingServiceUnavailable as error:
             raise Requeue(str(error)) from error
         _warn_once(str(reason))
+        _count(body, HopEnd.DROPPED)
         return dropped(reason)
+
+
+def _count(body: Mapping[str, Any], end: HopEnd) -> None:
+    """Count a message whose node has not run, unless a newer release has written it."""
+    if counting.active is not None:
+        with suppress(InvalidMessage):
+            message = HopMessage.of(body)
+            counting.active.hop(message.workflow, message.node_id, end)
 
 
 @functools.lru_cache(maxsize=1000)

@@ -201,6 +201,30 @@ def test_children_and_inline_steps_belong_to_the_trace_of_their_root(
     assert links_of(second) == [id_of(first)]
 
 
+def test_branches_that_run_at_the_same_time_are_linked_to_what_led_to_each(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    flow = WorkflowBuilder("branches", settings={"concurrency": 2})
+    fork = flow.trigger("begin") >> flow.function("fork", "{{ 1 }}")
+    left, right = flow.function("left", "{{ 2 }}"), flow.function("right", "{{ 3 }}")
+    join = flow.merge("join")
+    fork >> left >> join
+    fork >> right >> join
+    client.deploy(flow.build())
+    execution = client.start("branches").id
+    workers.drain()
+
+    found = spans()
+
+    assert client.get(execution).result == {"left": 2, "right": 3}
+    [of_fork], [of_left], [of_right], [of_join] = (
+        named(found, f"branches/{node}") for node in ("fork", "left", "right", "join")
+    )
+    assert links_of(of_left) == links_of(of_right) == [id_of(of_fork)]
+    assert links_of(of_join) == [id_of(of_right)], "the branch that came last led to it"
+    assert len({span.context.trace_id for span in found if span.context}) == 1
+
+
 def test_a_start_that_is_not_sampled_makes_no_span_anywhere(
     client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]], sql: Sql
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from workflow_engine.cli import main
+from workflow_engine.settings import get_settings
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +41,27 @@ def test_a_missing_extra_has_a_name_for_programs() -> None:
     result = CliRunner().invoke(main, ["demo", "--json"])
 
     assert json.loads(result.stdout)["error"]["type"] == "ExtraMissing"
+
+
+def test_without_the_client_of_prometheus_metrics_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+
+    result = CliRunner().invoke(main, ["metrics"])
+
+    assert result.exit_code == 1
+    assert "run `pip install 'celery-workflow-engine[metrics]'`" in result.stderr
+
+
+def test_without_opentelemetry_a_process_that_is_to_trace_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
+    monkeypatch.setenv("WORKFLOW_ENGINE_TRACING", "true")
+    get_settings.cache_clear()
+
+    result = CliRunner().invoke(main, ["list"])
+    get_settings.cache_clear()
+
+    assert result.exit_code == 1
+    assert "run `pip install 'celery-workflow-engine[otel]'`" in result.stderr
