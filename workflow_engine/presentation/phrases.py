@@ -10,9 +10,11 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from workflow_engine.execution.states import WaitStatus, WaitType
+from workflow_engine.execution.states import SlotStatus, WaitStatus, WaitType
 from workflow_engine.postgres.executions.queries import NodeWait
+from workflow_engine.postgres.limits import SlotStanding
 
+_RATE_UNITS = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -73,6 +75,24 @@ def describe_wait(wait: NodeWait) -> str:
     if is_open and wait.received:
         text += f", received {sanitise(', '.join(wait.received))}"
     return f"{text} (over)" if wait.status is WaitStatus.RESUMING else text
+
+
+def rate(number: int | None, seconds: float | None) -> str:
+    """Return `100/min` for a rate; "" for none."""
+    if number is None or seconds is None:
+        return ""
+    return f"{number:,}/{_RATE_UNITS.get(seconds, f'{seconds:g} s')}"
+
+
+def describe_slot(slot: SlotStanding) -> str:
+    """Return what is held or awaited of a limit: `tenant:a, held since …`, `tenant:a, number 2 in line …`."""
+    whose = f" for {slot.node_id}" if slot.node_id else ""
+    key = f"{sanitise(slot.key)}{whose}"
+    if slot.status is SlotStatus.HELD:
+        return f"{key}, held since {instant(slot.held_since or slot.arrived_at)}"
+    of = f" of {slot.concurrency:,}" if slot.concurrency is not None else ""
+    place = f"number {slot.position:,} in line" if slot.position else "waiting"
+    return f"{key}, {place} since {instant(slot.arrived_at)}; {slot.held:,}{of} held"
 
 
 def quantity(number: int, noun: str) -> str:

@@ -26,7 +26,7 @@ from workflow_engine.execution.states import ACTIVE, ExecutionStatus, NodeStatus
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.queries import Execution, NodeLog
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
-from workflow_engine.presentation.phrases import age, duration
+from workflow_engine.presentation.phrases import age, describe_slot, duration
 
 WIDE_ENOUGH = 96
 """Columns from which a list has all its columns; ids are never cut, so others are left to `show`."""
@@ -227,10 +227,13 @@ def show(invocation: Invocation, execution: str, with_context: bool, with_logs: 
     # A node that runs or waits shows why; one that is due does not.
     is_unclear = found.status in ACTIVE and not any(node.status is NodeStatus.RUNNING for node in view.nodes)
     hint = ("", f"Why does it not move? workflow-engine explain {found.id}") if is_unclear else ()
+    slots = [] if found.is_finished else client.control.limits.standing(found.id)
+    limits = ("", *(f"Limit {describe_slot(slot)}" for slot in slots)) if slots else ()
     logs = client.logs(found.id) if with_logs else None
     drawn = draw(view, variables, invocation.console.width)
     kept = () if logs is None else draw_logs(logs)
-    invocation.output(_view_value(view, context, logs), *drawn, *kept, *hint)
+    value = _view_value(view, context, logs) | {"slots": [as_object(slot) for slot in slots]}
+    invocation.output(value, *drawn, *kept, *limits, *hint)
 
 
 def _runs(engine: Engine, execution_id: str) -> list[Run]:

@@ -13,8 +13,7 @@ from workflow_engine.definition.workflow import rate_of
 from workflow_engine.errors import InvalidValue
 from workflow_engine.postgres.limits import LimitUse
 from workflow_engine.presentation.phrases import age, sanitise
-
-PERIODS = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
+from workflow_engine.presentation.phrases import rate as rate_text
 
 
 @click.group("limits")
@@ -46,7 +45,7 @@ def list_limits(invocation: Invocation, limit: int) -> None:
         table.add_row(
             sanitise(use.key),
             "" if use.concurrency is None else f"{use.concurrency:,}",
-            _rate(use),
+            rate_text(use.rate, use.rate_seconds),
             f"{use.held:,}",
             f"{use.waiting:,}",
             age(use.oldest) if use.oldest else "",
@@ -92,7 +91,7 @@ def set_limit(
         text
         for text in (
             f"{use.concurrency:,} at a time" if use.concurrency is not None else "",
-            f"{_rate(use)}" if use.rate is not None else "",
+            f"{rate_text(use.rate, use.rate_seconds)}" if use.rate is not None else "",
         )
         if text
     )
@@ -116,12 +115,6 @@ def reset_limit(invocation: Invocation, key: str) -> ExitStatus:
 
 for each in (list_limits, set_limit, reset_limit):
     limits.add_command(each)
-
-
-def _rate(use: LimitUse) -> str:
-    if use.rate is None or use.rate_seconds is None:
-        return ""
-    return f"{use.rate:,}/{PERIODS.get(use.rate_seconds, f'{use.rate_seconds:g} s')}"
 
 
 def _set_by(use: LimitUse) -> str:

@@ -22,6 +22,7 @@ from workflow_engine.flower.page import Page
 from workflow_engine.nodes.results import TRACEBACK
 from workflow_engine.postgres.executions.moves import ExecutionEvent
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeLog
+from workflow_engine.postgres.limits import SlotStanding
 from workflow_engine.postgres.lookups.steps import ContextAt, RowValues
 from workflow_engine.presentation.execution_view import (
     ExecutionView,
@@ -58,6 +59,8 @@ class ExecutionReport:
     seq: int | None
     """The step that the page is set back to; None: the present."""
     last_seq: int
+    slots: Sequence[SlotStanding]
+    """The slots of limits that it and its nodes hold or wait for."""
 
 
 class ExecutionPage(Page):
@@ -154,6 +157,7 @@ def _report(
         context=answers.steps.context_at(execution.id, seq if seq is not None else last_seq),
         seq=seq,
         last_seq=last_seq,
+        slots=() if execution.is_finished else engine.limits.standing(execution.id),
     )
 
 

@@ -1,7 +1,8 @@
-"""The queues: which workers consume each of them, what waits in it, and which has no worker at all."""
+"""The queues and limits: which workers consume a queue, what waits in it, and who waits for a slot."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,6 +12,10 @@ from workflow_engine.broker.dispatcher import Backlog
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.page import Page
+from workflow_engine.postgres.limits import LimitUse
+
+MOST_LIMITS = 50
+"""Keys of limits that are listed."""
 
 
 @dataclass
@@ -40,6 +45,8 @@ class QueueReport:
     engine_workers: int
     """Those that can run nodes."""
     problem: str
+    limits: Sequence[LimitUse] = ()
+    """Those with the longest lines."""
 
 
 class QueuesPage(Page):
@@ -51,7 +58,7 @@ class QueuesPage(Page):
     async def get(self) -> None:
         report = await self.ask(_report)
         state = [(each.name, each.workers, each.executions, each.oldest) for each in report.queues]
-        if self.is_unchanged(state, report.problem):
+        if self.is_unchanged(state, report.problem, report.limits):
             return
         self.show("engine_queues.html", report=report)
 
@@ -80,4 +87,5 @@ def _report(answers: Answers) -> QueueReport:
             continue
         line.next_message = None if isinstance(found, Backlog) else found
     ordered = sorted(lines.values(), key=lambda line: (not line.lacks_worker, line.name))
-    return QueueReport(ordered, workers, able, problem)
+    limits = answers.client.control.limits.list(limit=MOST_LIMITS)
+    return QueueReport(ordered, workers, able, problem, limits)

@@ -1,0 +1,72 @@
+"""The slot of a killed worker is used again, and a burst of one tenant does not hold up another."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from support.fleet import Fleet
+from support.polling import poll
+from workflow_engine import Workflow, WorkflowBuilder
+
+ONE: list[dict[str, Any]] = [{"key": "one", "concurrency": 1}]
+
+
+def gate(name: str, **options: Any) -> Workflow:
+    flow = WorkflowBuilder(name)
+    flow.trigger("begin") >> flow.python("gated", "test.gated", limits=ONE, **options)
+    return flow.build()
+
+
+def test_the_slot_of_a_worker_that_was_killed_goes_to_the_next_in_line(
+    own_fleet: Fleet, record_property: Any
+) -> None:
+    own_fleet.settings = own_fleet.settings.model_copy(update={"lock_expiry": 600.0, "stall_after": 600.0})
+    killed = own_fleet.add_worker("killed", "-Q", "elsewhere", concurrency=1)
+    other = own_fleet.add_worker("other", concurrency=1)
+    killed.ready()
+    other.ready()
+    own_fleet.client.deploy(gate("holder", queue="elsewhere"))  # nobody else could run it again
+    own_fleet.client.deploy(gate("waiter"))
+    holder = own_fleet.start("holder")
+    own_fleet.begun(holder, "gated")
+    waiter = own_fleet.start("waiter")
+    poll(lambda: own_fleet.client.get(waiter).status.value == "WAITING", "the second stands in line")
+
+    killed.container.kill_group(signal.SIGKILL)
+    at = time.monotonic()
+    own_fleet.begun(waiter, "gated")
+    record_property("measured", f"a killed owner's slot: free after {time.monotonic() - at:.1f} s")
+
+    own_fleet.open_gate(waiter, "gated")
+    own_fleet.completed(waiter)
+
+
+@pytest.mark.parametrize("starts", [100, pytest.param(2000, marks=pytest.mark.long)])
+def test_a_burst_of_one_tenant_leaves_the_way_free_for_another(
+    own_fleet: Fleet, record_property: Any, starts: int
+) -> None:
+    own_fleet.add_workers("one", "two")
+    flow = WorkflowBuilder("tenants", limits=[{"key": "tenant:{{ begin.tenant }}", "concurrency": 2}])
+    flow.trigger("begin") >> flow.python("work", "test.takes", arguments={"seconds": 0.05})
+    own_fleet.client.deploy(flow.build())
+    burst = [own_fleet.start("tenants", {"tenant": "a"}) for _ in range(starts)]
+
+    at = time.monotonic()
+    single = own_fleet.start("tenants", {"tenant": "b"})
+    own_fleet.completed(single)
+    took = time.monotonic() - at
+    record_property("measured", f"a start beside {starts:,} of another tenant: done after {took:.2f} s")
+
+    (use,) = [each for each in own_fleet.client.control.limits.list() if each.key == "tenant:a"]
+    assert use.waiting > 0, "the burst was over before: this shows nothing"
+    own_fleet.client.control.limits.set("tenant:a", concurrency=50)
+    poll(
+        lambda: (use := own_fleet.client.control.limits.get("tenant:a")) is None or use.held > 2,
+        "the higher number is in force",
+    )
+    for execution_id in burst[:20]:
+        own_fleet.completed(execution_id)
