@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workflow_engine.canvas.durable import durable
     from workflow_engine.client import WorkflowClient
     from workflow_engine.control.executions import Move
     from workflow_engine.definition.builder import WorkflowBuilder
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = [
     # producers
     "WorkflowClient",
+    "durable",
     "Deployment",
     "StartedExecution",
     "Execution",
@@ -134,6 +136,7 @@ DISTRIBUTION = "celery-workflow-engine"
 _HOMES = {
     "definition.builder": "WorkflowBuilder",
     "client": "WorkflowClient",
+    "canvas.durable": "durable",
     "execution.context": "ExecutionContext",
     "definition.workflow": "Edge Node Workflow",
     "postgres.workflows.deployments": "Deployment",

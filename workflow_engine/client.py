@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workflow_engine.control.executions import ExecutionControl
 from workflow_engine.control.explain.explainer import EXAMINED, Explainer
 from workflow_engine.control.explain.explanation import Explanation, Overview
 from workflow_engine.control.workflows import WorkflowControl
+from workflow_engine.definition.builder import WorkflowBuilder
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.engine.assembly import Engine
@@ -35,6 +37,7 @@ from workflow_engine.execution.records import NewExecution, StartedExecution
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.json_values import canonical, check_size, encode, normalise
+from workflow_engine.nodes.action.tasks.values import with_kombus_types
 from workflow_engine.nodes.trigger.direct import check_trigger_data
 from workflow_engine.postgres.caller_transaction import CallersTransaction, CallersTransactions
 from workflow_engine.postgres.events import SentEvent
@@ -84,6 +87,8 @@ class WorkflowClient:
         self._app = app
         self._assembled = engine
         self._assembling = threading.RLock()
+        self._versions: dict[str, int] = {}
+        """The versions that `deploy_and_start` has deployed, by the hash of their content."""
 
     @property
     def _engine(self) -> Engine:
@@ -200,6 +205,50 @@ class WorkflowClient:
             tags=given_tags,
         )
         return self._engine.executor.execute_workflow(new, transaction)
+
+    def start_task(
+        self,
+        task: str | Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        retry: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        on_crash: Literal["retry", "fail"] | None = None,
+        **options: Any,
+    ) -> StartedExecution:
+        """Start a Celery task, by its name or itself, as an execution of one node, without a definition.
+
+        It has the guarantees of any node, and its value is the result. `retry`, `timeout` and `on_crash` are
+        those of the node. `options` and the errors are those of `start`. All starts of a task with the same
+        options of its node are executions of one workflow, named after the task.
+        """
+        node = {"retry": retry, "timeout": timeout, "on_crash": on_crash}
+        workflow = _workflow_of_task(task, {key: each for key, each in node.items() if each is not None})
+        given = {"args": with_kombus_types(list(args), "args")}
+        given["kwargs"] = with_kombus_types(dict(kwargs or {}), "kwargs")
+        return self.deploy_and_start(workflow, given, **options)
+
+    def deploy_and_start(
+        self,
+        workflow: Workflow,
+        data: Any = NO_DATA,
+        *,
+        session: CallersSession | None = None,
+        **options: Any,
+    ) -> StartedExecution:
+        """Start an execution of exactly this definition, which is deployed at its first start by this client.
+
+        `options` and the errors are those of `start`. The deployment is a transaction of its own, also if
+        the start is part of yours. Raises `DefinitionInvalid`.
+        """
+        content = workflow.content_hash()
+        version = self._versions.get(content)
+        if version is not None:
+            with suppress(WorkflowNotFound):  # somebody has emptied the tables since
+                return self.start(workflow.id, data, version=version, session=session, **options)
+        version = self._versions[content] = self.deploy(workflow).version
+        return self.start(workflow.id, data, version=version, session=session, **options)
 
     def _started_before(self, key: Key, transaction: CallersTransaction | None) -> StartedExecution | None:
         connection = transaction.connection if transaction is not None else None
@@ -434,6 +483,19 @@ class WorkflowClient:
     def _result(self, execution_id: str, ends: Sequence[str]) -> Any:
         outputs = self._engine.queries.outputs(execution_id, ends)
         return outputs.get(ends[0]) if len(ends) == 1 else outputs
+
+
+def _workflow_of_task(task: str | Any, options: Mapping[str, Any]) -> Workflow:
+    """Return a workflow of one task, whose id is made of its name and of its content."""
+    flow = WorkflowBuilder("task")
+    node = flow.celery_task(
+        "task", task, args="{{ start.args }}", kwargs="{{ start.kwargs }}", serialize="kombu", **options
+    )
+    flow.trigger("start") >> node
+    workflow, name = flow.build(), str(node.node.config["task"])
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:80]
+    changes = {"id": f"task-{readable}-{workflow.content_hash()[:8]}", "name": name[:200]}
+    return Workflow.from_stored(workflow.to_dict() | changes)
 
 
 def happened_at(entry: NodeExecution | ExecutionEvent) -> datetime:

@@ -248,3 +248,54 @@ def send(to: str) -> str:
 @app.task(name="shop.invoice", queue="invoices", priority=2)
 def invoice() -> str:
     return "invoice"
+
+
+# -- parts of canvases -----------------------------------------------------------------------------------
+
+
+@app.task(name="shop.mul")
+def mul(x: Any, y: Any) -> Any:
+    return x * y
+
+
+@app.task(name="shop.total")
+def total(numbers: Any) -> Any:
+    """Return the sum of numbers, also of those in lists of lists."""
+    return sum(total(each) if isinstance(each, list | tuple) else each for each in numbers)
+
+
+@app.task(name="shop.same")
+def same(value: Any = None, **also: Any) -> Any:
+    return {"value": value, **also} if also else value
+
+
+@app.task(name="shop.now")
+def now() -> Any:
+    return MOMENT
+
+
+@app.task(name="shop.next_day")
+def next_day(moment: datetime) -> Any:
+    return moment + timedelta(days=1)
+
+
+@app.task(name="shop.noted")
+def noted(value: Any, note: str = "") -> None:
+    calls.append(("noted", value, note))
+
+
+@app.task(name="shop.handle_error")
+def handle_error(request: Any, exc: Exception, traceback: Any, note: str = "") -> None:
+    """Handle an error as errbacks of the newer kind do."""
+    calls.append(("errback", request.id, request.task, type(exc).__name__, str(exc), note))
+
+
+@app.task(name="shop.handle_id")
+def handle_id(task_id: str) -> None:
+    """Handle an error as errbacks of the older kind do."""
+    calls.append(("old errback", task_id))
+
+
+@app.task(name="shop.stamps", bind=True)
+def stamps(self: Task, *_: Any) -> Any:
+    return {"stamps": self.request.stamps, "headers": self.request.headers}

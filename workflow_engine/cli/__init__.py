@@ -27,6 +27,9 @@ COMMANDS = {
         "deploy": ListedCommand(
             "definitions", "deploy", "Deploy definitions as the current versions of their workflows."
         ),
+        "canvas": ListedCommand(
+            "definitions", "canvas", "Print the workflow that a canvas of Celery becomes, as YAML."
+        ),
         "workflows": ListedCommand("definitions", "workflows", "List the deployed workflows."),
         "schedules": ListedCommand(
             "workflow_control", "schedules", "List schedules and when each is next due."

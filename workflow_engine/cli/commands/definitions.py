@@ -1,17 +1,18 @@
-"""`validate`, `deploy`, `workflows` and `schema`: definitions, before and after deployment."""
+"""`validate`, `deploy`, `canvas`, `workflows` and `schema`: definitions, before and after deployment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import reduce
+from typing import Any, BinaryIO
 
 import click
 
 from workflow_engine.cli.command_group import ExitStatus
-from workflow_engine.cli.invocation import Invocation, as_object, command
+from workflow_engine.cli.invocation import Invocation, as_object, command, importing
 from workflow_engine.definition.workflow import Workflow
-from workflow_engine.errors import DefinitionInvalid, DefinitionUnreadable, Problem
+from workflow_engine.errors import DefinitionInvalid, DefinitionUnreadable, ModuleFailed, Problem
 from workflow_engine.execution.states import WorkflowState
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.presentation.phrases import age, instant, quantity, sanitise
@@ -70,6 +71,34 @@ def deploy(invocation: Invocation, files: Sequence[BinaryIO]) -> ExitStatus:
         closed = "" if each.state is WorkflowState.ACTIVE else f"; it is {each.state} and starts nothing"
         lines.append(f"{each.workflow_id} version {each.version}: {news}{closed}")
     invocation.output({"deployed": [as_object(each) for each in done]}, *lines)
+    return ExitStatus.YES
+
+
+@command("canvas")
+@click.argument("signature", metavar="MODULE:SIGNATURE")
+@click.option("--name", help="The id of the workflow; by default one made of the canvas's shape.")
+def canvas(invocation: Invocation, signature: str, name: str | None) -> ExitStatus:
+    """Print the workflow that a canvas of Celery becomes, as YAML.
+
+    SIGNATURE is a signature, chain, group or chord in the module, or a function without arguments that
+    returns one. The workflow is its shape; with --json, `data` holds the arguments. Nothing is deployed.
+    """
+    import yaml
+
+    from workflow_engine.canvas.durable import durable
+
+    invocation.load_tasks()
+    found = _find(signature)
+    try:
+        durable_one = durable(found, name)
+    except DefinitionInvalid as refusal:
+        click.echo(str(refusal), err=True)
+        return ExitStatus.NO
+    content = durable_one.workflow.to_dict()
+    if invocation.as_json:
+        invocation.output({"workflow": content, "data": dict(durable_one.data)})
+    else:
+        click.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110), nl=False)
     return ExitStatus.YES
 
 
@@ -165,3 +194,27 @@ def _report(read: Sequence[ReadFile]) -> dict[str, object]:
             for each in read
         ],
     }
+
+
+def _find(name: str) -> Mapping[str, Any]:
+    """Return the signature of this name. Raises a usage error."""
+    from workflow_engine.nodes.module_imports import import_named, search_current_directory
+
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise click.UsageError(
+            f"{name!r} names no signature; write MODULE:SIGNATURE, as in shop.flows:checkout"
+        )
+    search_current_directory()
+    try:
+        with importing():
+            found: Any = reduce(getattr, attribute.split("."), import_named(module))
+    except ModuleFailed as failure:
+        raise click.UsageError(f"cannot import {failure.module!r}: {failure.reason}") from failure
+    except AttributeError:
+        raise click.UsageError(f"module {module!r} has no {attribute!r}") from None
+    if callable(found) and not isinstance(found, Mapping):
+        found = found()
+    if not isinstance(found, Mapping):
+        raise click.UsageError(f"{name} is {type(found).__name__}, not a signature of Celery")
+    return found

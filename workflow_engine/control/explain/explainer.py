@@ -9,7 +9,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from workflow_engine.broker.queue_looks import QueueLook
 from workflow_engine.control.explain import commands
@@ -165,10 +165,11 @@ class Explainer:
         woken = [wait.node_id for wait in waits if wait.is_over]
         if not woken:
             return {}
-        nodes: Mapping[str, Any] = {}
+        named: Mapping[str, str | None] = {}
         with suppress(WorkflowNotFound, ValueError):  # of a newer release
-            nodes = self._engine.workflows.get(execution.workflow_id, execution.version).graph.nodes
-        named = {node_id: nodes[node_id].queue for node_id in woken if node_id in nodes}
+            workflow = self._engine.workflows.get(execution.workflow_id, execution.version)
+            known = workflow.graph.nodes
+            named = {node_id: workflow.route(node_id).queue for node_id in woken if node_id in known}
         return {node_id: named.get(node_id) or execution.queue for node_id in woken}
 
     def _completed(self, facts: Facts) -> Facts:

@@ -7,9 +7,10 @@ The config is checked without the task: a producer has no tasks, and a worker th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, StrictBool, WithJsonSchema
 
 from workflow_engine.definition.problems import short_repr
 from workflow_engine.definition.workflow import Node
@@ -30,15 +31,29 @@ def _list_or_expression(value: Any) -> Any:
     raise ValueError("must be a list of values, or an expression that is one")
 
 
+_Arguments = Annotated[
+    Any, AfterValidator(_list_or_expression), WithJsonSchema({"type": ["array", "string"]})
+]
+
+
+class Errback(Config):
+    """A task that Celery calls once another has failed for good."""
+
+    task: ConstantText = Field(
+        min_length=1, max_length=LONGEST_NAME, description="the name under which it is registered"
+    )
+    args: _Arguments = Field(default_factory=list, description="positional arguments after those of Celery")
+    kwargs: ObjectOrExpression = Field(default_factory=dict, description="keyword arguments by name")
+    immutable: StrictBool = Field(False, description="whether it does without the arguments of Celery")
+
+
 class CeleryTaskConfig(Config):
     """Config of `action/celery-task`."""
 
     task: ConstantText = Field(
         min_length=1, max_length=LONGEST_NAME, description="the name under which the task is registered"
     )
-    args: Annotated[
-        Any, AfterValidator(_list_or_expression), WithJsonSchema({"type": ["array", "string"]})
-    ] = Field(
+    args: _Arguments = Field(
         default_factory=list,
         description="its positional arguments, with expressions, or one expression that is a list",
     )
@@ -48,6 +63,14 @@ class CeleryTaskConfig(Config):
     )
     headers: ObjectOrExpression = Field(
         default_factory=dict, description="headers by name, which the task finds in `self.request`"
+    )
+    soft_time_limit: float | None = Field(
+        None,
+        gt=0,
+        description="seconds after which `SoftTimeLimitExceeded` is raised in it, in place of its own",
+    )
+    errbacks: list[Errback] = Field(
+        default_factory=list, description="tasks that are called, where it ran, once it has failed for good"
     )
     serialize: Literal["json", "kombu"] = Field(
         "json",
@@ -72,9 +95,10 @@ class CeleryTask:
             if not isinstance(value, type_):
                 return failure("WRONG_ARGUMENTS", f"{name} must be {what}, not {short_repr(value)}")
         has_kombus_types = node_data.get("serialize") == "kombu"
+        errbacks = node_data.get("errbacks", [])
         if has_kombus_types:
-            args, kwargs = from_kombus_types(args), from_kombus_types(kwargs)
-        result = run_task(node_data["task"], args, kwargs, context, headers)
+            args, kwargs, errbacks = map(from_kombus_types, (args, kwargs, errbacks))
+        result = run_task(node_data["task"], args, kwargs, context, headers, errbacks)
         if result.kind != "success":
             return result
         if has_kombus_types:
@@ -97,7 +121,9 @@ def task_of(node: Node) -> str | None:
 def _limits(config: Mapping[str, Any]) -> TimeLimits:
     from workflow_engine.nodes.action.tasks.runs import limits_of
 
-    return limits_of(config["task"])
+    limits = limits_of(config["task"])
+    soft = config.get("softTimeLimit")
+    return limits if soft is None else replace(limits, soft=soft)
 
 
 NODE_TYPE = NodeType(

@@ -31,6 +31,8 @@ REFUSED = "TASK_REFUSED"
 LONGEST_PAUSE = 60.0
 """Seconds after which a node runs again at the latest, if its task gives the message back each time."""
 
+STAMPS = ("stamps", "stamped_headers")
+
 FRAMES_OF_THE_TRACER = ("celery.app.trace", "celery.app.autoretry", __name__)
 
 
@@ -89,6 +91,7 @@ def run_task(
     kwargs: Mapping[str, Any],
     context: ExecutionContext,
     headers: Mapping[str, Any],
+    errbacks: Sequence[Mapping[str, Any]] = (),
 ) -> NodeExecutionResult:
     """Run a registered task once, and return what follows from its end; `success` has the task's own value.
 
@@ -96,7 +99,7 @@ def run_task(
     """
     task = registered_task(name)
     tracer = _tracers.of(task)
-    request = _request(task, context, headers)
+    request = _request(task, context, headers) | {"errbacks": [_signature(each) for each in errbacks]}
     value, info, *_ = tracer(context.idempotency_key, list(args), dict(kwargs), request)
     if info is None:
         return success(value)
@@ -135,12 +138,18 @@ def _request(task: Task, context: ExecutionContext, headers: Mapping[str, Any]) 
         "hostname": (outer.hostname if outer is not None else None) or socket.gethostname(),
         "loglevel": getattr(outer, "loglevel", None),
         "logfile": getattr(outer, "logfile", None),
-        "delivery_info": {"exchange": "", "routing_key": None, "priority": None, **place},
+        # `is_eager` has errbacks of the older kind called here, too, in place of a message for each.
+        "delivery_info": {"exchange": "", "routing_key": None, "priority": None, **place, "is_eager": True},
         "timelimit": [task.time_limit, task.soft_time_limit],
-        "headers": dict(headers),
+        "headers": {name: value for name, value in headers.items() if name not in STAMPS},
         "replaced_task_nesting": _NoReplacement(),
         CONTEXT: context,
     }
+
+
+def _signature(errback: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an errback as the signature that Celery calls."""
+    return {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False, **errback}
 
 
 def _retried(task: Task, retry: Retry, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NodeExecutionResult:

@@ -10,7 +10,7 @@ from kombu.utils import json as kombu_json
 from workflow_engine.errors import InvalidValue
 
 
-def with_kombus_types(value: Any) -> Any:
+def with_kombus_types(value: Any, path: str = "output") -> Any:
     """Return a value as JSON in which kombu has marked what JSON does not know.
 
     Raises `InvalidValue` for what kombu does not know, either.
@@ -18,7 +18,7 @@ def with_kombus_types(value: Any) -> Any:
     try:
         return orjson.loads(kombu_json.dumps(value))
     except (TypeError, ValueError) as error:  # json.JSONDecodeError and orjson's are ValueErrors
-        raise InvalidValue("output", f"kombu cannot write it as JSON: {error}") from None
+        raise InvalidValue(path, f"kombu cannot write it as JSON: {error}") from None
 
 
 def from_kombus_types(value: Any) -> Any:
