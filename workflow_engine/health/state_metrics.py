@@ -38,7 +38,7 @@ class StateMetrics:
         return exposition(self.collector())
 
     def collector(self) -> GaugeCollector:
-        """Return what reads the metrics anew with every scrape."""
+        """Return what reads the metrics at every scrape."""
         return GaugeCollector(self._gauges)
 
     def _gauges(self) -> Iterator[Gauge]:

@@ -86,7 +86,7 @@ _listener = _Listener()
 def kept(log: AttemptLog) -> Iterator[None]:
     """Keep in `log` what the block logs."""
     for name in LISTENED_TO:
-        # Each time, since a program that sets up its log anew removes all handlers.
+        # Each time, since a program that sets up its log again removes all handlers.
         if _listener not in (logger := logging.getLogger(name)).handlers:
             logger.addHandler(_listener)
     token = _current.set(log)

@@ -57,7 +57,7 @@ def format_unconfigured_logging() -> None:
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Return the message of a record, whatever its arguments are."""
+    """Return the message of a record, or its parts if its arguments do not fit."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - the line counts more than what is wrong with its arguments
