@@ -152,16 +152,20 @@ def test_a_queue_that_workers_were_told_to_stop_consuming_is_paused(
     assert client.explain(execution).code is Code.QUEUED
 
 
-def test_a_wait_for_a_time_says_until_when_and_goes_on_by_itself(
+def test_a_wait_for_a_time_says_until_when_and_ends_by_itself_or_by_hand(
     client: WorkflowClient,
     engine: Engine,
     fleet: ReportedWorkers,
+    type_command: Type,
     time_passes: Callable[[float], None],
     wake_due: Callable[[], list[str]],
 ) -> None:
     flow = WorkflowBuilder("later")
     flow.trigger("start") >> flow.delay("cool", duration=1, unit="hours")
-    execution = start(client, flow)
+    ended_by_hand = start(client, flow)
+    execution = client.start("later").id
+    fleet.serve()
+    type_command(client.explain(ended_by_hand).command)
     fleet.serve()
 
     explained = client.explain(execution)
@@ -173,6 +177,7 @@ def test_a_wait_for_a_time_says_until_when_and_goes_on_by_itself(
     woken = client.explain(execution)
     fleet.serve()
 
+    assert is_completed(client, ended_by_hand)
     assert (explained.code, explained.node_id) == (Code.WAITING_TIME, "cool")
     assert "in 1 h" in explained.sentence or "in 59 min" in explained.sentence
     assert (late.code, noticed.code, woken.code) == (Code.NO_WORKER, Code.WAITING_TIME, Code.QUEUED)

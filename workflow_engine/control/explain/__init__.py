@@ -6,7 +6,8 @@
   `due_nodes`, those of waits in `waiting_nodes`, those of limits in `limited`; `reason` is one of them
 - `joins`: a merge that waits for several open nodes
 - `commands`: the commands that help, as they are typed
-- `explainer`: asks the servers within a bounded time, and chooses the reason that counts
+- `servers`: what the servers show, each asked once within a bounded time
+- `explainer`: chooses the reason that counts; `groups` sorts many by their codes
 """
 
 from workflow_engine.control.explain.explainer import Explainer

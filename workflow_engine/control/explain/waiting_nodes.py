@@ -52,8 +52,8 @@ def _waiting_time(facts: Facts, wait: WaitFacts) -> Reason:
         f"Node {wait.node_id} waits until {at_time(end)}{time_left(facts, end)}.",
         wait.node_id,
         {"until": json_time(end), "since": json_time(wait.since)},
-        None,
-        "it goes on by itself",
+        commands.cli("complete", facts.execution.id, "--node", wait.node_id),
+        "ends the wait now; otherwise it ends by itself",
         wait.node_id,
     )
 

@@ -81,7 +81,7 @@ SELECT e.name, e.correlation_id, e.execution_id::text, e.created_at FROM (
     ) AS latest WHERE name = ANY(%(names)s))
 ) AS e
 WHERE NOT (e.name = ANY(%(names)s) AND e.correlation_id IS NOT DISTINCT FROM %(correlation_id)s)
-ORDER BY e.created_at DESC LIMIT 200
+ORDER BY e.created_at DESC LIMIT 50
 """
 
 
