@@ -374,7 +374,8 @@ def test_the_lock_of_a_dead_process_is_told_from_that_of_a_living_one(
 
     assert alive.code is Code.RUNNING
     assert dead.code is Code.HELD_BY_DEAD
-    assert "expires in 17" in dead.sentence
+    assert "no longer renews its lock" in dead.sentence
+    assert 0 < dead.evidence["expiresIn"] <= 17
     assert dead.evidence["process"]
     assert client.explain(execution).code in (Code.QUEUED, Code.STALLED)
 

@@ -20,12 +20,10 @@ from workflow_engine.control.explain.reason import (
     listed,
     names_of,
 )
+from workflow_engine.execution.lost_messages import lost_after
 from workflow_engine.postgres.executions.diagnostics import WaitFacts
 from workflow_engine.presentation.phrases import quantity
 from workflow_engine.redis.worker_heartbeats import WorkerHeartbeat
-
-SETTLING = 3.0
-"""Seconds within which a message may be between its sender, its queue and a worker."""
 
 
 def due(facts: Facts, node_id: str | None, queue: str, woken: WaitFacts | None = None) -> Reason:
@@ -39,7 +37,7 @@ def due(facts: Facts, node_id: str | None, queue: str, woken: WaitFacts | None =
         return _given_back(case, away)
     ahead = look.ahead.get(execution.id) if look is not None else None
     is_hidden = look is None or (ahead is None and not look.is_searched)
-    if ahead is None and not is_hidden and case.idle > SETTLING:
+    if ahead is None and not is_hidden and case.idle > lost_after(facts.stall_after):
         return _stalled(case)
     running, concurrency = (
         sum(worker.running for worker in consumers),
