@@ -149,7 +149,7 @@ def _held_by_dead(facts: Facts, hold: Hold, place: str, evidence: dict[str, Any]
     holder, queue = hold.holder, facts.execution.due_queue
     is_gone = holder.life in facts.disconnected
     what = (
-        "is gone: it has no connection to Redis" if is_gone else "no longer renews its lock: gone or frozen"
+        "is gone: it has no connection to Redis" if is_gone else "no longer renews its lock; gone or frozen"
     )
     if is_gone and facts.workers:
         until = "Workers free its lock within seconds"
