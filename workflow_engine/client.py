@@ -288,6 +288,7 @@ class WorkflowClient:
             queue=self._engine.settings.queue,
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,
+            due=tuple(due),
         )
 
     def send_event(

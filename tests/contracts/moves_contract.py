@@ -464,6 +464,67 @@ class MovesContract:
         variables = [row.variables for row in stores.snapshot(execution).journal]
         assert variables == [{"currency": "USD"}, {"currency": "USD"}, {"paid": True}]
 
+    def test_a_commit_by_which_a_node_with_a_breakpoint_becomes_due_pauses_the_execution(
+        self, stores: Stores
+    ) -> None:
+        execution = stores.start()
+        assert self._breakpoint(stores, execution, "second") is not None
+        stores.pass_time(TIMEOUT / 2)
+
+        result = stores.state.update_execution(stores.commit(execution, newly_due=("second",)))
+
+        assert (result.accepted, result.status) == (True, ExecutionStatus.PAUSED)
+        shown = stores.show(execution)
+        assert shown.status is ExecutionStatus.PAUSED
+        assert shown.context == context_of(stores, execution)
+        assert shown.history == [
+            ("BREAKPOINT_SET", None, None),
+            ("PAUSED", "breakpoint", "breakpoint before second"),
+        ]
+        stores.pass_time(10 * TIMEOUT)
+        assert stores.timeouts.end() == [], "its time stands still"
+        stores.state.update_execution_status(execution, ExecutionStatus.RUNNING)
+        stores.pass_time(TIMEOUT / 2 + 1)
+        assert [ended.execution_id for ended in stores.timeouts.end()] == [execution]
+
+    def test_a_commit_that_makes_no_such_node_due_pauses_nothing(self, stores: Stores) -> None:
+        execution = stores.start()
+        self._breakpoint(stores, execution, "third")
+
+        result = stores.state.update_execution(stores.commit(execution, newly_due=("second",)))
+
+        assert result.status is ExecutionStatus.RUNNING
+        self._breakpoint(stores, execution, None)
+        last = stores.commit(execution, node_id="second", newly_due=("third",))
+        assert stores.state.update_execution(last).status is ExecutionStatus.RUNNING, "they were cleared"
+
+    def test_a_row_behind_those_of_siblings_stops_at_any_join_that_it_may_have_made_due(
+        self, stores: Stores
+    ) -> None:
+        execution = stores.start()
+        self._breakpoint(stores, execution, "join")
+        behind = stores.commit(execution, node_id="second", shared_since=1, joins=("join",))
+        first = stores.commit(execution, shared_since=1, joins=("join",))
+        assert stores.state.update_execution(first).status is ExecutionStatus.RUNNING
+
+        assert stores.state.update_execution(behind).status is ExecutionStatus.PAUSED
+
+    @pytest.mark.parametrize("status", ExecutionStatus)
+    def test_a_breakpoint_is_set_in_what_has_not_ended_and_moves_nothing(
+        self, stores: Stores, status: ExecutionStatus
+    ) -> None:
+        execution = in_status(stores, status)
+        fence = stores.snapshot(execution).fence
+
+        moved = self._breakpoint(stores, execution, "second")
+
+        assert (moved is None) == status.is_finished
+        assert (stores.show(execution).status, stores.snapshot(execution).fence) == (status, fence)
+
+    def _breakpoint(self, stores: Stores, execution: str, node: str | None) -> object:
+        sources = LEGAL_FROM[Operation.PAUSE_BEFORE]
+        return stores.moves.set_breakpoint(execution, node, sources, "BREAKPOINT_SET")
+
 
 def rerun_of_first(
     stores: Stores,

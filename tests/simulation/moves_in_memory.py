@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 
@@ -59,6 +60,23 @@ class MovesInMemory:
         result = StateInMemory(self._database).update_execution(replace(commit, fence=row.fence))
         row.history.append((by_hand.event, actor, reason))
         return Moved(before, result.seq, (result.follow_ups,), result.status)
+
+    def set_breakpoint(
+        self,
+        execution_id: str,
+        node_id: str | None,
+        sources: Collection[ExecutionStatus],
+        event: str,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Moved | None:
+        row = self._database.executions.get(execution_id)
+        if row is None or row.status not in sources:
+            return None
+        row.breakpoints = {*row.breakpoints, node_id} if node_id is not None else set()
+        row.history.append((event, actor, reason))
+        return Moved(row.status, row.seq, status=row.status)
 
     def amend(
         self,

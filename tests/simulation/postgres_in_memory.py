@@ -278,7 +278,8 @@ class StateInMemory:
             return replace(self._result(row, row.fence, row.seq, missed), accepted=False, is_behind=True)
         is_failure = commit.execution_status is ExecutionStatus.FAILED
         status = commit.execution_status if is_failure else ExecutionStatus.RUNNING
-        follow_ups = self._append(row, replace(commit, execution_status=status))
+        may_be_due = (*commit.newly_due, *commit.joins)
+        follow_ups = self._append(row, replace(commit, execution_status=status, newly_due=may_be_due))
         return replace(self._result(row, commit.token, row.seq, missed), follow_ups=follow_ups)
 
     def _follows(self, row: ExecutionRow, commit: NodeCommit, missed: int) -> bool:
@@ -332,6 +333,9 @@ class StateInMemory:
         if commit.execution_status.is_finished:
             error = commit.error if commit.execution_status is ExecutionStatus.FAILED else None
             follow_ups = self._database.end(row, commit.execution_status, fence=commit.token, error=error)
+        elif hit := [each for each in commit.newly_due if each in row.breakpoints]:
+            put_aside_or_on(row, ExecutionStatus.PAUSED, row.updated_at)
+            row.history.append(("PAUSED", "breakpoint", f"breakpoint before {', '.join(hit)}"))
         elif row.status is not ExecutionStatus.PAUSED:
             row.status = commit.execution_status
         if row.status is not ExecutionStatus.RUNNING:

@@ -89,6 +89,7 @@ class ExecutionRow:
     waits: list[WaitRow] = field(default_factory=list)
     place: Place | None = None
     """Of a child."""
+    breakpoints: set[str] = field(default_factory=set)
 
 
 def first_of(row: ExecutionRow) -> StartedChild:

@@ -69,6 +69,11 @@ COMMANDS = {
         "cancel": ListedCommand("control", "cancel", "End executions at once."),
         "retry": ListedCommand("control", "retry", "Resume failed executions from the failed node."),
         "rerun": ListedCommand("control", "rerun", "Run a node and everything after it again."),
+        "breakpoints": ListedCommand(
+            "workflow_control",
+            "breakpoints",
+            "Pause executions before a node: of a whole workflow, or `pause --before` for single ones.",
+        ),
         "skip": ListedCommand(
             "control", "skip", "Give a node an output in place of a run, and go on behind it."
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workflow_engine.control.descendants import Descendants
@@ -46,8 +46,15 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 log = logging.getLogger(__name__)
 
 
-AMENDING = frozenset({Operation.SET_OUTPUT, Operation.SET_VARIABLE})
-"""The operations that change the journal and not the status."""
+AMENDING = frozenset(
+    {
+        Operation.SET_OUTPUT,
+        Operation.SET_VARIABLE,
+        Operation.PAUSE_BEFORE,
+        Operation.CLEAR_BREAKPOINTS,
+    }
+)
+"""The operations that do not change the status."""
 
 ATTEMPTS = 20
 """How often an operation is tried on an execution that keeps moving between its read and its write."""
@@ -297,6 +304,36 @@ class ExecutionControl:
 
         return self._amend(operation, execution_id, amendment, reason, actor)
 
+    def pause_before(
+        self, execution_id: str, node: str, *, reason: str | None = None, actor: str | None = None
+    ) -> Move:
+        """Pause the execution whenever this node becomes due; resume it to go on with the node.
+
+        If the node is due and no worker runs it yet, the execution is paused now. The breakpoint stays until
+        `clear_breakpoints`; a retry or rerun that begins with the node does not stop at it. Raises
+        `NodeNotFound`.
+        """
+        operation = Operation.PAUSE_BEFORE
+        reopening = self._reopening(operation, execution_id)
+        reopening.check_node(operation, node)
+        move = self._set_breakpoint(operation, execution_id, node, reason, actor)
+        is_due = node in self._reopening(operation, execution_id).walk().due
+        if not is_due or move.status is ExecutionStatus.PAUSED:
+            return move
+        if any(holder.node_id == node for holder in move.holders):
+            return move
+        note = reason or f"breakpoint before {node}, which was due already"
+        with suppress(IllegalMove):  # it has been paused or has ended meanwhile
+            paused = self.pause(execution_id, reason=note, actor=actor)
+            return replace(move, status=paused.status, holders=paused.holders)
+        return move
+
+    def clear_breakpoints(
+        self, execution_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> Move:
+        """Remove all breakpoints of an execution, those of its workflow too; a paused one stays paused."""
+        return self._set_breakpoint(Operation.CLEAR_BREAKPOINTS, execution_id, None, reason, actor)
+
     def audit(self, execution_id: str) -> list[ExecutionEvent]:
         """Return what operators did to an execution and the events that it received, oldest first.
 
@@ -433,6 +470,27 @@ class ExecutionControl:
                 return self._moved(operation, execution_id, moved, ())
             self._check_may_still(operation, execution_id)
         raise ExecutionMoved(execution_id, operation.value)
+
+    def _set_breakpoint(
+        self,
+        operation: Operation,
+        execution_id: str,
+        node: str | None,
+        reason: str | None,
+        actor: str | None,
+    ) -> Move:
+        execution_id, note = checked_id(execution_id), checked_note(reason, actor)
+        sources, event = LEGAL_FROM[operation], EVENT_TYPES[operation]
+        moved = self._moves.set_breakpoint(execution_id, node, sources, event, **note)
+        if moved is None:
+            self._check_may_still(operation, execution_id)
+            raise ExecutionMoved(execution_id, operation.value)
+        status = moved.status_before
+        try:
+            holders = self._node_runners(execution_id)
+        except CacheUnavailable:
+            holders = ()
+        return Move(execution_id, operation, status, status, moved.seq, holders)
 
     def _moved(
         self, operation: Operation, execution_id: str, moved: Moved, refused: tuple[Holder, ...]

@@ -18,6 +18,7 @@ SHOWN_NODES = 5
 PLAIN = {
     Operation.PAUSE: "starts no further node",
     Operation.CANCEL: "ends, with its children",
+    Operation.CLEAR_BREAKPOINTS: "has no breakpoints",
 }
 """The effects that do not depend on the journal."""
 
@@ -40,23 +41,27 @@ class Group:
 
 def effect_of(reopening: Reopening, operation: Operation, arguments: Mapping[str, Any]) -> str:
     """Return what an operation would do to one execution. Raises as the operation would."""
+    effect = PLAIN.get(operation, "")
     match operation:
         case Operation.RESUME:
-            return goes_on(reopening.walk())
+            effect = goes_on(reopening.walk())
         case Operation.RETRY | Operation.RERUN:
             walk, superseded = reopening.walk_after(operation, **arguments)
             rows = f"{superseded} journal row{'' if superseded == 1 else 's'}"
-            return f"{goes_on(walk)}; {rows} superseded" if superseded else goes_on(walk)
+            effect = f"{goes_on(walk)}; {rows} superseded" if superseded else goes_on(walk)
         case Operation.SKIP | Operation.COMPLETE:
             walk = reopening.walk_by_hand(operation, arguments["node"], arguments.get("handle"))
-            return f"{arguments['node']} is done by hand, and it {goes_on(walk)}"
+            effect = f"{arguments['node']} is done by hand, and it {goes_on(walk)}"
         case Operation.SET_OUTPUT:
             reopening.output_of(arguments["node"], arguments["output"])
-            return f"{arguments['node']} has another output"
+            effect = f"{arguments['node']} has another output"
         case Operation.SET_VARIABLE:
             reopening.variable(arguments["name"], arguments["value"])
-            return f"{arguments['name']} has another value"
-    return PLAIN[operation]
+            effect = f"{arguments['name']} has another value"
+        case Operation.PAUSE_BEFORE:
+            reopening.check_node(operation, arguments["node"])
+            effect = f"is paused when {arguments['node']} becomes due"
+    return effect
 
 
 def goes_on(walk: Walk) -> str:

@@ -145,6 +145,7 @@ class Reopening:
                 closes=(*step.cancelled, *((node_id,) if was_waiting else ())),
                 is_limited=self._workflows.get(self._snapshot.workflow_id, self._snapshot.version).is_limited,
                 woken_status=WaitStatus.COMPLETED if was_waiting else None,
+                newly_due=step.due,
             ),
             sources={snapshot.status},
             event=EVENT_TYPES[operation],
@@ -179,6 +180,10 @@ class Reopening:
     def _amendment(self, operation: Operation, details: dict[str, Any], **what: Any) -> Amendment:
         snapshot = self._snapshot
         return Amendment({snapshot.status}, EVENT_TYPES[operation], snapshot.fence, details=details, **what)
+
+    def check_node(self, operation: Operation, node_id: str) -> None:
+        """Raise `NodeNotFound` if its workflow has no such node."""
+        self._node(self._graph(self._snapshot.version), operation, node_id)
 
     def _node(self, graph: Graph, operation: Operation, node_id: str) -> Node:
         if (node := graph.nodes.get(node_id)) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workflow_engine.errors import InvalidValue
 from workflow_engine.execution.bounded_texts import checked_note
 from workflow_engine.execution.states import TriggerState, WorkflowState
 from workflow_engine.postgres.workflows.deployments import Deployments, WorkflowMove
@@ -58,6 +59,25 @@ class WorkflowControl:
         """
         note = checked_note(reason, actor)
         return self._triggers.set_state(workflow_id, trigger, TriggerState.ACTIVE, **note)
+
+    def pause_before(
+        self, workflow_id: str, node: str, *, reason: str | None = None, actor: str | None = None
+    ) -> tuple[str, ...]:
+        """Pause each execution of a workflow whenever this node becomes due; return all its breakpoints.
+
+        It holds for executions that run and for those that start. Where the node is due already, it goes on.
+        Raises `InvalidValue` for a node that the current version does not have.
+        """
+        known = [each.id for each in self._deployments.version(workflow_id).workflow.nodes]
+        if node not in known:
+            raise InvalidValue("node", f"{workflow_id!r} has no node {node!r}; it has {', '.join(known)}")
+        return self._deployments.set_breakpoint(workflow_id, node, **checked_note(reason, actor))
+
+    def clear_breakpoints(
+        self, workflow_id: str, *, reason: str | None = None, actor: str | None = None
+    ) -> None:
+        """Remove all breakpoints of a workflow and of its executions; paused ones stay paused."""
+        self._deployments.set_breakpoint(workflow_id, None, **checked_note(reason, actor))
 
     def audit(self, workflow_id: str) -> list[WorkflowEvent]:
         """Return what operators did to a workflow and its triggers, oldest first."""

@@ -87,6 +87,18 @@ class Graph:
         """Ids of the merges that go on as soon as some of their branches have arrived."""
         return tuple(node_id for node_id in self.nodes if self.joins_any(node_id))
 
+    @cached_property
+    def _joins_after(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def joins_after(self, node_id: str) -> tuple[str, ...]:
+        """Return the ids of the nodes with several incoming edges that can be reached from this one."""
+        if (joins := self._joins_after.get(node_id)) is None:
+            reached = self.downstream(node_id)
+            joins = tuple(each for each in self.nodes if each in reached and len(self.incoming[each]) > 1)
+            self._joins_after[node_id] = joins
+        return joins
+
     def handles_errors(self, node_id: str) -> bool:
         """Return whether an edge leaves this node from `error`."""
         return any(edge.handle == ERROR for edge in self.outgoing[node_id])

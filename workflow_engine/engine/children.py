@@ -184,6 +184,7 @@ class ChildExecutions:
             priority=hop.cached.identity["priority"],
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,
+            due=tuple(due),
             body=body or None,
             metadata={} if hop.traceparent is None else {TRACEPARENT: hop.traceparent},
             timeout=min((limit for limit in limits if limit is not None), default=None),

@@ -236,6 +236,8 @@ class Hop:
             is_limited=self.workflow.is_limited,
             shared_since=self.cached.seq if self.is_shared else None,
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
+            newly_due=step.due,
+            joins=self.workflow.graph.joins_after(node.id) if self.is_shared else (),
         )
 
     @property

@@ -68,6 +68,8 @@ class NewExecution:
     tags: tuple[str, ...] = ()
     limits: tuple[WantedSlot, ...] = ()
     """The slots that it needs before its first node runs; a child's first worker finds out its own."""
+    due: tuple[str, ...] = ()
+    """The nodes that are due first, where a breakpoint may be."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +276,10 @@ class NodeCommit:
     """The workflow or a node of it has limits, so that slots may have to be freed."""
     ordered: tuple[str, ...] = ()
     """The nodes whose commits no sibling may overlook: a row is not appended behind theirs unseen."""
+    newly_due: tuple[str, ...] = ()
+    """The nodes that have become due by it, where a breakpoint may be."""
+    joins: tuple[str, ...] = ()
+    """The joins behind its node, which may be due as well if siblings have committed meanwhile."""
 
 
 @dataclass(frozen=True)

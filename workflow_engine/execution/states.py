@@ -44,6 +44,8 @@ class Operation(StrEnum):
     COMPLETE = "complete"
     SET_OUTPUT = "set-output"
     SET_VARIABLE = "set-variable"
+    PAUSE_BEFORE = "pause-before"
+    CLEAR_BREAKPOINTS = "clear-breakpoints"
 
 
 class NodeStatus(StrEnum):
@@ -89,6 +91,8 @@ EVENT_TYPES = {
     Operation.COMPLETE: "NODE_COMPLETED",
     Operation.SET_OUTPUT: "OUTPUT_SET",
     Operation.SET_VARIABLE: "VARIABLE_SET",
+    Operation.PAUSE_BEFORE: "BREAKPOINT_SET",
+    Operation.CLEAR_BREAKPOINTS: "BREAKPOINTS_CLEARED",
 }
 """The name of each operation in the history."""
 
@@ -166,5 +170,7 @@ LEGAL_FROM: dict[Operation, frozenset[ExecutionStatus]] = {
     # Only at rest: no node is to begin with the one value and end after the other.
     Operation.SET_OUTPUT: frozenset({ExecutionStatus.PAUSED} | FINISHED),
     Operation.SET_VARIABLE: frozenset({ExecutionStatus.PAUSED} | FINISHED),
+    Operation.PAUSE_BEFORE: frozenset(set(ExecutionStatus) - FINISHED),
+    Operation.CLEAR_BREAKPOINTS: frozenset(set(ExecutionStatus) - FINISHED),
 }
 """The statuses that each operation is possible from; it is refused in all others."""

@@ -69,6 +69,8 @@ def tables(schema: str) -> MetaData:
         Column("id", Text, primary_key=True),
         Column("name", Text),
         Column("current_version", Integer, nullable=False),
+        # Those of all executions that start.
+        Column("breakpoints", ARRAY(Text)),
         # What an operator made of it, and who, when and why.
         Column("state", Text, nullable=False, server_default=text("'ACTIVE'")),
         Column("state_since", timestamp),
@@ -186,6 +188,8 @@ def tables(schema: str) -> MetaData:
         # The caller's notes about it, to find it again; `metadata` is the engine's own.
         Column("user_metadata", JSONB),
         Column("tags", ARRAY(Text)),
+        # The nodes before which it is paused when they become due.
+        Column("breakpoints", ARRAY(Text)),
         Column("format", SmallInteger, nullable=False),
         # When its timeout ends. While it is paused there are only the seconds left of it.
         Column("expires_at", timestamp),

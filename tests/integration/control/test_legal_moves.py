@@ -99,6 +99,8 @@ def operate(client: WorkflowClient, operation: Operation, execution: str) -> Mov
         Operation.COMPLETE: lambda: control.complete(execution, due_node(client, execution)),
         Operation.SET_OUTPUT: lambda: control.set_output(execution, "start", {}),
         Operation.SET_VARIABLE: lambda: control.set_variable(execution, "region", "north"),
+        Operation.PAUSE_BEFORE: lambda: control.pause_before(execution, "start"),
+        Operation.CLEAR_BREAKPOINTS: lambda: control.clear_breakpoints(execution),
     }
     return operations[operation]()
 

@@ -60,8 +60,14 @@ def with_selection(function: Callable[..., int]) -> Callable[..., int]:
 @command("pause")
 @with_selection
 @CHILDREN
+@click.option("--before", metavar="NODE", help="Not now, but whenever this node becomes due: a breakpoint.")
 def pause(
-    invocation: Invocation, reason: str | None, actor: str | None, children: bool, **chosen: Any
+    invocation: Invocation,
+    reason: str | None,
+    actor: str | None,
+    children: bool,
+    before: str | None,
+    **chosen: Any,
 ) -> ExitStatus:
     """Pause executions: start no further node until they are resumed.
 
@@ -71,7 +77,12 @@ def pause(
     \b
     workflow-engine pause 0199c8a0-… --reason 'moving the shop'
     workflow-engine pause --workflow order-fulfilment
+    workflow-engine pause 0199c8a0-… --before charge
     """
+    if before is not None:
+        if children:
+            raise click.UsageError("--before is for the executions named, without their --children")
+        return _operate(invocation, Operation.PAUSE_BEFORE, {"node": before}, reason, actor, **chosen)
     return _operate(invocation, Operation.PAUSE, {"children": children}, reason, actor, **chosen)
 
 

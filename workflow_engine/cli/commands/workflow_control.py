@@ -148,6 +148,58 @@ triggers.add_command(pause_trigger)
 triggers.add_command(resume_trigger)
 
 
+@click.group("breakpoints")
+def breakpoints() -> None:
+    """Pause executions before a node: of a whole workflow, or `pause --before` for single ones."""
+
+
+@command("set")
+@click.argument("workflow")
+@click.argument("node")
+@with_note
+def set_breakpoint(
+    invocation: Invocation, workflow: str, node: str, reason: str | None, actor: str | None
+) -> None:
+    """Pause each execution of a workflow when this node becomes due; `resume` lets it go on.
+
+    It holds for executions that run and for those that start.
+    """
+    control = WorkflowClient(engine=invocation.engine()).control.workflows
+    found = control.pause_before(workflow, node, reason=reason, actor=actor or os_user())
+    value = {"workflowId": workflow, "breakpoints": list(found)}
+    invocation.output(value, f"{workflow} is paused before {', '.join(found)}")
+
+
+@command("clear")
+@click.argument("workflow", required=False)
+@click.option("--execution", metavar="EXECUTION", help="Those of this execution only.")
+@with_note
+def clear_breakpoints(
+    invocation: Invocation,
+    workflow: str | None,
+    execution: str | None,
+    reason: str | None,
+    actor: str | None,
+) -> None:
+    """Remove all breakpoints of a workflow and its executions, or of one execution.
+
+    What is paused stays paused until `resume`.
+    """
+    if (workflow is None) == (execution is None):
+        raise click.UsageError("name a workflow or an --execution")
+    control = WorkflowClient(engine=invocation.engine()).control
+    if execution is not None:
+        control.clear_breakpoints(execution, reason=reason, actor=actor or os_user())
+    elif workflow is not None:
+        control.workflows.clear_breakpoints(workflow, reason=reason, actor=actor or os_user())
+    value = {"workflowId": workflow, "executionId": execution}
+    invocation.output(value, f"{workflow or execution} has no breakpoints")
+
+
+breakpoints.add_command(set_breakpoint)
+breakpoints.add_command(clear_breakpoints)
+
+
 def _report(invocation: Invocation, move: WorkflowMove | TriggerMove) -> None:
     what = f"trigger {move.node_id} of " if isinstance(move, TriggerMove) else ""
     before = "was so already" if move.state_before == move.state else f"was {move.state_before}"

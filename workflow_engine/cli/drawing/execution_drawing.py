@@ -77,6 +77,8 @@ def header(execution: Execution) -> Text:
         head.append(f"\nmetadata   {compact_json(dict(execution.metadata))}")
     if execution.tags:
         head.append(f"\ntags       {sanitise(', '.join(execution.tags))}")
+    if execution.breakpoints and not execution.is_finished:
+        head.append(f"\nbreakpoint before {sanitise(', '.join(execution.breakpoints))}")
     if execution.error:
         where = (execution.error_details or {}).get("nodeId")
         first = sanitise(execution.error).split("\n", 1)[0]

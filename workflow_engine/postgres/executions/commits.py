@@ -61,6 +61,8 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "limited": commit.is_limited or None,
         "shared_since": commit.shared_since,
         "ordered": commit.ordered or None,
+        "newly_due": commit.newly_due or None,
+        "joins": commit.joins or None,
     }
     return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
 

@@ -56,6 +56,21 @@ SELECT status_before, moved_seq FROM {s}.amend_journal_v1(
     %(event)s, %(details)s::jsonb, %(actor)s, %(reason)s)
 """
 
+SET_BREAKPOINTS = """
+WITH before AS (
+    SELECT e.id, e.status, e.seq FROM {s}.executions e
+    WHERE e.id = %(execution_id)s AND e.status = ANY(%(sources)s) FOR NO KEY UPDATE
+), changed AS (
+    UPDATE {s}.executions e SET breakpoints = CASE WHEN %(node)s::text IS NOT NULL
+        THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END
+    FROM before b WHERE e.id = b.id
+), recorded AS (
+    INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, payload, created_at)
+    SELECT b.id, %(event)s, b.seq, %(actor)s, %(reason)s, %(details)s::jsonb, clock_timestamp() FROM before b
+)
+SELECT status, seq FROM before
+"""
+
 REOPENED_FOR_EVENTS = """
 SELECT node_id, correlation_id FROM {s}.execution_wait_states
 WHERE execution_id = %(execution_id)s AND status = 'CANCELLED' AND wait_type = 'EVENTS'
@@ -240,6 +255,31 @@ class OperatorMoves:
         if status_before is None:
             return None
         return Moved(ExecutionStatus(status_before), seq, status=ExecutionStatus(status_before))
+
+    def set_breakpoint(
+        self,
+        execution_id: str,
+        node_id: str | None,
+        sources: Collection[ExecutionStatus],
+        event: str,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Moved | None:
+        """Set a breakpoint before a node, or clear all for None; return None if the status forbids it."""
+        row = self._database.first(
+            SET_BREAKPOINTS,
+            execution_id=execution_id,
+            node=node_id,
+            sources=[each.value for each in sources],
+            event=event,
+            details=to_jsonb({"nodeId": node_id} if node_id is not None else None),
+            actor=actor,
+            reason=reason,
+        )
+        if row is None:
+            return None
+        return Moved(ExecutionStatus(row[0]), row[1], status=ExecutionStatus(row[0]))
 
     def _given(
         self, execution_id: str, change: Change, *, actor: str | None, reason: str | None = None

@@ -18,7 +18,7 @@ EXECUTION_COLUMNS = """
     e.trigger_node_id, e.status, e.seq, e.nodes_executed, e.error, e.error_details, e.idempotency_key,
     e.created_at, e.started_at, e.completed_at, e.duration_ms, e.parent_execution_id::text,
     e.parent_node_id, e.parent_index, e.root_execution_id::text, coalesce(e.depth, 0),
-    e.user_metadata, e.tags
+    e.user_metadata, e.tags, e.breakpoints
 """
 
 GET = "SELECT" + EXECUTION_COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
@@ -140,6 +140,8 @@ class Execution:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What its start noted about it."""
     tags: tuple[str, ...] = ()
+    breakpoints: tuple[str, ...] = ()
+    """The nodes before which it is paused when they become due."""
     result: Any = None
     """With one end node, its output; with several, those that ran by node id. Not filled in lists."""
 
@@ -334,7 +336,7 @@ class ExecutionQueries:
 def _execution(row: Row) -> Execution:
     columns = list(row)
     columns[5] = ExecutionStatus(columns[5])
-    columns[20:22] = columns[20] or {}, tuple(columns[21] or ())
+    columns[20:23] = columns[20] or {}, tuple(columns[21] or ()), tuple(columns[22] or ())
     return Execution(*columns)
 
 

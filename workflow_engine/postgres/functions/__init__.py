@@ -11,6 +11,7 @@ release go on calling the body that they were written for. A later release drops
 - `move_execution`: move an execution for an operator
 - `commit_by_hand`: append the result that an operator gives a node
 - `amend_journal`: change an output or a variable before an execution goes on
+- `pause_at_breakpoint`: record that a commit or a start has paused its execution before a node
 - `end_execution`: end an execution; commits, operators and timeouts have no other way
 - `children/`: those of a wait. `open_children`, `go_on_with_children`, `child_reopened` are part of the
   transaction of the commit that opens it, or of a child's end. `outstanding_follow_ups` reads what a commit

@@ -44,7 +44,8 @@ BEGIN
             UPDATE {s}.executions e SET
                 fence = given_token,
                 seq = e.seq + 1,
-                status = CASE WHEN e.status = 'PAUSED' THEN e.status ELSE given_status END,
+                status = CASE WHEN e.status = 'PAUSED' OR given->'newly_due' ?| e.breakpoints THEN 'PAUSED'
+                    ELSE given_status END,
                 nodes_executed = e.nodes_executed + is_final::int,
                 started_at = coalesce(e.started_at, began),
                 context = coalesce(given->'context', e.context),
@@ -61,7 +62,9 @@ BEGIN
         FROM {s}.missed_commits_v1(given) m;
         EXIT WHEN verdict IS DISTINCT FROM 'append';
         -- Behind those of siblings, so what is due now is not known here: whether it rests is settled afterwards.
-        given := given - 'context' || jsonb_build_object('fence', latest_fence);
+        -- So is which joins are due: any that may be has to be stopped at.
+        given := given - 'context' || jsonb_build_object('fence', latest_fence, 'newly_due',
+            coalesce(given->'newly_due', '[]') || coalesce(given->'joins', '[]'));
         IF given_status <> 'FAILED' THEN
             given := given - 'ends';
             given_status := 'RUNNING';
@@ -138,6 +141,10 @@ BEGIN
         IF is_over THEN
             PERFORM {s}.request_wake_v1(ARRAY[given_execution]);
             wakes := true;
+        END IF;
+
+        IF moved_status = 'PAUSED' AND given ? 'newly_due' THEN
+            PERFORM {s}.pause_at_breakpoint_v1(given_execution, given->'newly_due', moved_at);
         END IF;
 
         IF moved_status <> 'RUNNING' AND NOT given ? 'context' THEN

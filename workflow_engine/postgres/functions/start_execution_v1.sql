@@ -11,6 +11,10 @@ DECLARE
     -- The context's JSON has ISO 8601 in UTC with a Z.
     given_metadata jsonb := given->'metadata' || jsonb_build_object(
         'startedAt', to_char(created AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
+    -- What a body runs has nodes of its own.
+    given_breakpoints text[] := CASE WHEN NOT given ? 'body' THEN (
+        SELECT w.breakpoints FROM {s}.workflows w WHERE w.id = given->>'workflow_id') END;
+    is_paused boolean := coalesce(given->'due' ?| given_breakpoints, false);
 BEGIN
     IF given ? 'idempotency_key' THEN
         -- Waits for an open transaction that has used the key, and depends on how it ends.
@@ -24,13 +28,14 @@ BEGIN
     END IF;
 
     INSERT INTO {s}.executions (
-        id, workflow_id, workflow_version, trigger_id, trigger_node_id, fence, seq, format, context,
+        id, workflow_id, workflow_version, trigger_id, trigger_node_id, status, fence, seq, format, context,
         trigger_data, metadata, queue, priority, due_queue, due_priority, idempotency_key,
         parent_execution_id, parent_node_id, parent_visit, parent_seq, parent_index, root_execution_id, depth,
-        body, user_metadata, tags, expires_at, timeout_left, created_at, updated_at)
+        body, user_metadata, tags, breakpoints, expires_at, timeout_left, created_at, updated_at)
     VALUES (
         given_execution, given->>'workflow_id', (given->>'version')::integer, (given->>'trigger_id')::uuid,
-        given->>'trigger_node_id', given_token, given_seq, (given->>'format')::smallint,
+        given->>'trigger_node_id', CASE WHEN is_paused THEN 'PAUSED' ELSE 'PENDING' END, given_token, given_seq,
+        (given->>'format')::smallint,
         jsonb_build_object(
             'executionId', given_execution, 'workflowId', concat_ws('#', given->>'workflow_id', given->>'body'),
             'triggerId', given->'trigger_id', 'triggerNodeId', given->'trigger_node_id',
@@ -43,6 +48,7 @@ BEGIN
         (given->>'root_execution_id')::uuid, (given->>'depth')::smallint, given->>'body',
         given->'user_metadata',
         CASE WHEN given ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(given->'tags')) END,
+        given_breakpoints,
         CASE WHEN NOT given ? 'limits' THEN created + (given->>'timeout')::float8 * interval '1 second' END,
         CASE WHEN given ? 'limits' THEN (given->>'timeout')::float8 END, created, created);
 
@@ -58,6 +64,8 @@ BEGIN
         -- Without a lock, which an open transaction of a caller's would keep: it is granted after the commit.
         PERFORM {s}.stand_in_line_v1(given_execution, '', given->'limits');
     END IF;
-
+    IF is_paused THEN
+        PERFORM {s}.pause_at_breakpoint_v1(given_execution, given->'due', created);
+    END IF;
     RETURN (extract(epoch FROM created) * 1000000)::bigint;
 END $$

@@ -6,7 +6,7 @@ makes its version current again. Executions keep the version they were started w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -83,7 +83,8 @@ GROUP BY v.version, w.id
 """
 
 LIST = """
-SELECT w.id, w.name, w.current_version, v.created_at, w.state, w.state_since, w.state_by, w.state_reason
+SELECT w.id, w.name, w.current_version, v.created_at, w.state, w.state_since, w.state_by, w.state_reason,
+    coalesce(w.breakpoints, '{}')
 FROM {s}.workflows w JOIN {s}.workflow_versions v ON v.workflow_id = w.id AND v.version = w.current_version
 WHERE %(archived)s OR w.state <> 'ARCHIVED'
 ORDER BY w.id
@@ -95,6 +96,23 @@ SET_STATE = """
 UPDATE {s}.workflows
 SET state = %(state)s, state_since = now(), state_by = %(actor)s, state_reason = %(reason)s
 WHERE id = %(id)s
+"""
+
+BREAKPOINTS = "SELECT breakpoints FROM {s}.workflows WHERE id = %(id)s FOR NO KEY UPDATE"
+
+SET_BREAKPOINTS = "UPDATE {s}.workflows SET breakpoints = %(breakpoints)s WHERE id = %(id)s"
+
+# After those of the workflow, which executions that start now have read by then. The youngest first, as all
+# statements that lock several.
+SET_BREAKPOINTS_OF_EXECUTIONS = """
+WITH open AS (
+    SELECT e.id FROM {s}.executions e
+    WHERE e.workflow_id = %(id)s AND e.completed_at IS NULL AND e.body IS NULL
+    ORDER BY e.id DESC FOR NO KEY UPDATE
+)
+UPDATE {s}.executions e SET breakpoints = CASE WHEN %(node)s::text IS NOT NULL
+    THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END
+FROM open WHERE e.id = open.id
 """
 
 STOP_SCHEDULES = """
@@ -160,6 +178,8 @@ class DeployedWorkflow:
     """When an operator set the state; None if none did, as for the three that follow."""
     state_by: str | None = None
     state_reason: str | None = None
+    breakpoints: Sequence[str] = ()
+    """The nodes before which each of its executions is paused."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +303,24 @@ class Deployments:
                     transaction.rows(STOP_SCHEDULES, id=workflow_id)
                 record(transaction, workflow_id, None, EVENT_OF[state], actor, reason)
         return WorkflowMove(workflow_id, before, state)
+
+    def set_breakpoint(
+        self, workflow_id: str, node_id: str | None, *, actor: str | None, reason: str | None
+    ) -> tuple[str, ...]:
+        """Set a breakpoint before a node of all executions of a workflow, or clear all for None.
+
+        Return the breakpoints. Raises `WorkflowNotFound`.
+        """
+        with self._database.transaction() as transaction:
+            if (row := transaction.first(BREAKPOINTS, id=workflow_id)) is None:
+                raise _not_deployed(workflow_id)
+            others = [each for each in row[0] or () if each != node_id]
+            breakpoints = [*others, node_id] if node_id is not None else []
+            transaction.rows(SET_BREAKPOINTS, id=workflow_id, breakpoints=breakpoints or None)
+            type = "BREAKPOINT_SET" if node_id is not None else "BREAKPOINTS_CLEARED"
+            record(transaction, workflow_id, node_id, type, actor, reason)
+        self._database.rows(SET_BREAKPOINTS_OF_EXECUTIONS, id=workflow_id, node=node_id)
+        return tuple(breakpoints)
 
     def events(self, workflow_id: str) -> list[WorkflowEvent]:
         """Return what was done to a workflow and its triggers. Raises `WorkflowNotFound`."""
