@@ -2,7 +2,7 @@
 # environment .venv, the caches of the tools, and temporary folders that are removed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install dev test lint format unit integration acceptance lowest long longest chaos promises bench clean
+.PHONY: help demo install dev test lint format unit integration acceptance browser screenshots lowest long longest chaos promises bench clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -16,6 +16,7 @@ INSTALL := .venv/$(PIP_INSTALL)
 # because most tests wait for others more than they work: on two cores, too, they need more time than the cores.
 TESTS := bin/python -m pytest --basetemp=.venv/tmp --numprocesses=3 --dist=loadfile
 PYTEST := .venv/$(TESTS)
+CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null
 # Neither needs a server.
 UNIT := tests/unit tests/simulation
 
@@ -25,6 +26,7 @@ help:  ## show this list
 	@echo "make install      the engine, Postgres, Redis and Flower into .venv, and nothing else"
 	@echo "make test         the tests: unit, integration (servers), acceptance (worker processes)"
 	@echo "make unit         one tier of them; also make integration, make acceptance (ARGS='-k lock')"
+	@echo "make browser      the pages inside Flower, in a headless Chromium; make screenshots: those of the documents"
 	@echo "make lowest       unit and integration with the lowest releases of all dependencies that are allowed"
 	@echo "make long         the rest: every fault and every benchmark in its short form, in ten minutes"
 	@echo "make longest      10,000 items, 10,000 polls and a race of five minutes, in half an hour"
@@ -48,6 +50,15 @@ install: .venv/.demo
 # In this order, because the last files to begin have to be short ones.
 test: .venv/.dev
 	@$(PYTEST) -m "not long and not longest" --no-loadscope-reorder tests/acceptance tests/simulation tests/integration tests/unit $(ARGS)
+	@if $(CHROMIUM); then echo "The pages in a browser were left out: make browser"; else \
+		echo "The pages in a browser were left out; there is no Chromium: apt install chromium chromium-driver"; fi
+
+# The pages as a browser shows them. `make test` leaves them out.
+browser: .venv/.browser
+	@$(PYTEST) --numprocesses=0 -m browser tests/browser $(ARGS)
+
+screenshots: .venv/.browser
+	@KEEP_SCREENSHOTS=yes $(PYTEST) --numprocesses=0 tests/browser/test_four_searches.py $(ARGS)
 
 unit: .venv/.dev
 	@$(PYTEST) -m "not long and not longest" $(UNIT) $(ARGS)
@@ -103,6 +114,11 @@ clean:
 	@echo "Installing the engine, Postgres, Redis, Flower and the tools into .venv (two minutes, the first time)"
 	@$(INSTALL) --editable '.[dev]'
 	@touch .venv/.demo $@
+
+.venv/.browser: pyproject.toml .venv/.dev
+	@echo "Installing selenium and axe-core into .venv"
+	@$(INSTALL) --editable '.[browser]'
+	@touch $@
 
 .venv/.lowest: pyproject.toml .ci/lowest_versions.py .venv/.dev
 	@echo "Installing the engine with the lowest releases that it allows into .venv/lowest (two minutes)"

@@ -81,6 +81,12 @@ class Fleet:
         for worker in added:
             worker.ready()
 
+    def program(self, name: str, *command: str) -> WorkerProcess:
+        """Start another program with the settings of the fleet, and do not wait for it."""
+        process = WorkerProcess(name, command, self.folder, self._environment())
+        process.start()
+        return process
+
     def worker_of(self, run: Run) -> Worker:
         """Return the worker in one of whose processes this run takes place."""
         return next(worker for worker in self.workers if run.process in worker.pool_pids)

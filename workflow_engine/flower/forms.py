@@ -40,14 +40,15 @@ class FormField:
 
 
 def fields_of(schema: Any, given: Mapping[str, str] | None = None) -> list[FormField]:
-    """Return the fields for a schema; `given` holds what a refused form held, by name."""
+    """Return the fields for a schema, the required ones first; `given` is what a refused form held."""
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict) or not properties or len(properties) > 50:
         value = (given or {}).get(WHOLE, "{}")
         return [FormField(WHOLE, "Data, as JSON", "json", True, value=value)]
     required = schema.get("required")
     names = required if isinstance(required, list) else []
-    return [_field(name, each, name in names, given) for name, each in properties.items()]
+    fields = [_field(name, each, name in names, given) for name, each in properties.items()]
+    return sorted(fields, key=lambda field: not field.is_required)
 
 
 def data_of(schema: Any, given: Mapping[str, str]) -> Any:

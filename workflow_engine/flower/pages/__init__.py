@@ -4,6 +4,7 @@
 - `execution`: one execution: graph, timeline, context at any step, values, errors
 - `actions`: what an operator may do to it, and what that would do
 - `workflows`: deployed workflows, their versions, a start by a form
+- `switches`: turns workflows and triggers off and on
 - `statistics`: counts, failures and durations by node
 - `queues`: queues, their workers and what waits in them
 - `metrics`: the state of the installation for Prometheus
@@ -20,6 +21,7 @@ from workflow_engine.flower.pages.executions import ChildrenPage, ExecutionsPage
 from workflow_engine.flower.pages.metrics import MetricsPage
 from workflow_engine.flower.pages.queues import QueuesPage
 from workflow_engine.flower.pages.statistics import StatisticsPage
+from workflow_engine.flower.pages.switches import SwitchPage
 from workflow_engine.flower.pages.workflows import WorkflowPage, WorkflowsPage
 
 PAGES: list[tuple[str, Any, str]] = [
@@ -30,6 +32,7 @@ PAGES: list[tuple[str, Any, str]] = [
     (r"/executions/([0-9a-fA-F-]+)/actions/([a-z-]+)", ActionPage, "execution_action"),
     (r"/workflows", WorkflowsPage, "workflows"),
     (r"/workflows/([A-Za-z0-9_-]+)", WorkflowPage, "workflow"),
+    (r"/workflows/([A-Za-z0-9_-]+)/switch", SwitchPage, "workflow_switch"),
     (r"/statistics", StatisticsPage, "statistics"),
     (r"/queues", QueuesPage, "queues"),
     (r"/workflow/metrics", MetricsPage, "workflow_metrics"),

@@ -12,6 +12,7 @@ from uuid import UUID
 import tornado.web
 
 from workflow_engine.client import happened_at
+from workflow_engine.control.explain import Explanation
 from workflow_engine.definition.graph import Graph
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import LEGAL_FROM, ExecutionStatus, NodeStatus, Operation
@@ -56,6 +57,8 @@ class ExecutionReport:
     log: str
     """What the attempt of that row has logged, if that was kept."""
     context: ContextAt | None
+    explanation: Explanation | None
+    """Why it does not move, if it has not ended."""
     seq: int | None
     """The step that the page is set back to; None: the present."""
     last_seq: int
@@ -83,7 +86,6 @@ class ExecutionPage(Page):
             execution=report.execution,
             operations=operations,
             takes_events=not status.is_finished,
-            explained=None,
             traceback_key=TRACEBACK,
             node_statuses=NodeStatus,
             done=self.text("done") if self.text("done") in {*Operation, "send-event"} else "",
@@ -155,6 +157,9 @@ def _report(
         values=answers.steps.values(execution.id, row.seq) if row is not None else None,
         log=_log(engine.queries.logs(execution.id, seq=row.seq)) if row is not None else "",
         context=answers.steps.context_at(execution.id, seq if seq is not None else last_seq),
+        explanation=None
+        if execution.is_finished or seq is not None
+        else answers.client.explain(execution.id),
         seq=seq,
         last_seq=last_seq,
         slots=() if execution.is_finished else engine.limits.standing(execution.id),

@@ -9,6 +9,7 @@ from datetime import datetime
 import tornado.web
 
 from workflow_engine.broker.dispatcher import Backlog
+from workflow_engine.control.explain import Overview
 from workflow_engine.errors import BrokerUnavailable
 from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.page import Page
@@ -16,6 +17,9 @@ from workflow_engine.postgres.limits import LimitUse
 
 MOST_LIMITS = 50
 """Keys of limits that are listed."""
+
+EXAMINED = 500
+"""Executions that are explained for one page."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class QueueReport:
     engine_workers: int
     """Those that can run nodes."""
     problem: str
+    overview: Overview
+    """Executions that have not ended, by why they do not move."""
     limits: Sequence[LimitUse] = ()
     """Those with the longest lines."""
 
@@ -57,8 +63,9 @@ class QueuesPage(Page):
     @tornado.web.authenticated
     async def get(self) -> None:
         report = await self.ask(_report)
+        groups = [(group.code, group.count) for group in report.overview.groups]
         state = [(each.name, each.workers, each.executions, each.oldest) for each in report.queues]
-        if self.is_unchanged(state, report.problem, report.limits):
+        if self.is_unchanged(state, groups, report.problem, report.limits):
             return
         self.show("engine_queues.html", report=report)
 
@@ -86,6 +93,7 @@ def _report(answers: Answers) -> QueueReport:
         except BrokerUnavailable:
             continue
         line.next_message = None if isinstance(found, Backlog) else found
+    overview = answers.client.explain_all(EXAMINED)
     ordered = sorted(lines.values(), key=lambda line: (not line.lacks_worker, line.name))
     limits = answers.client.control.limits.list(limit=MOST_LIMITS)
-    return QueueReport(ordered, workers, able, problem, limits)
+    return QueueReport(ordered, workers, able, problem, overview, limits)

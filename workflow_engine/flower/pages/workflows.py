@@ -33,15 +33,23 @@ class WorkflowsPage(Page):
 
     @tornado.web.authenticated
     async def get(self) -> None:
+        archived = self.text("archived") == "yes"
+
         def workflows(answers: Answers) -> list[tuple[Any, dict[ExecutionStatus, int]]]:
-            found = answers.engine.deployments.workflows()
+            found = answers.client.workflows(archived=archived)
             return [
                 (each, answers.statistics.executions(each.id) if number < COUNTED_ON_THE_LIST else {})
                 for number, each in enumerate(found)
             ]
 
         found = await self.ask(workflows)
-        self.show("engine_workflows.html", workflows=found, counted=counted, statuses=list(ExecutionStatus))
+        self.show(
+            "engine_workflows.html",
+            workflows=found,
+            archived=archived,
+            counted=counted,
+            statuses=list(ExecutionStatus),
+        )
 
 
 class WorkflowPage(Page):
@@ -83,17 +91,19 @@ class WorkflowPage(Page):
             shown = answers.client.workflow(workflow_id, number)
             current = shown if shown.is_current else answers.client.workflow(workflow_id)
             compared = answers.client.workflow(workflow_id, other) if other is not None else None
-            schedules = [each for each in answers.client.schedules() if each.workflow_id == workflow_id]
+            states = {each.id: each for each in answers.client.workflows(archived=True)}
             return (
                 shown,
                 current,
                 compared,
                 answers.engine.deployments.versions(workflow_id),
-                schedules,
+                answers.client.triggers(workflow_id),
+                states[workflow_id],
+                answers.client.control.workflows.audit(workflow_id),
                 answers.statistics.executions(workflow_id),
             )
 
-        shown, current, compared, versions, schedules, counts = await self.ask(about)
+        shown, current, compared, versions, triggers, deployed, history, counts = await self.ask(about)
         trigger = _trigger(current.workflow, (given or {}).get("trigger") or self.text("trigger"))
         text = _text(shown.workflow)
         if problem:
@@ -106,7 +116,9 @@ class WorkflowPage(Page):
             compared=compared,
             difference=list(_difference(compared, text)) if compared is not None else [],
             versions=versions,
-            schedules=schedules,
+            deployed=deployed,
+            states={each.node_id: each for each in triggers},
+            history=history[-50:],
             counts={
                 status: counted(counts.get(status, 0)) for status in ExecutionStatus if counts.get(status)
             },

@@ -57,7 +57,12 @@
         watchSlider();
     }
 
+    var latest = 0;
+
+    // An answer that another request has overtaken is not shown.
     function load(region, address, tag) {
+        latest += 1;
+        var number = latest;
         return fetch(address, {credentials: "same-origin", headers: tag ? {"If-None-Match": tag} : {}})
             .then(function (answer) {
                 if (answer.status === 304) {
@@ -69,7 +74,7 @@
                 return answer.text();
             })
             .then(function (text) {
-                if (text !== null && (!tag || !isInUse(region))) {
+                if (text !== null && number === latest && (!tag || !isInUse(region))) {
                     put(region, new DOMParser().parseFromString(text, "text/html"));
                 }
             });
