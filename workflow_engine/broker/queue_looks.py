@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ChannelError, OperationalError
 from kombu.transport import virtual
 
 from workflow_engine.broker.dispatcher import names_its_lists, queue_key
@@ -20,6 +20,9 @@ from workflow_engine.broker.inspection import connection_with_timeout
 from workflow_engine.errors import BrokerUnavailable
 
 Result = TypeVar("Result")
+
+NO_SUCH_QUEUE = "404"
+"""The code of AMQP's reply about a queue that does not exist; kombu's own transports give it as text."""
 
 SEARCHED = 1000
 """Messages at the front of a queue that are searched for those of executions."""
@@ -67,19 +70,27 @@ class QueueLooks:
 
 
 def _length(channel: Any, queue: str) -> int:
-    if isinstance(channel, virtual.Channel):
-        return int(channel._size(queue))
-    return _look(channel, queue).length or 0
+    declared = _declared(channel, queue)
+    return 0 if declared is None else int(declared.message_count)
+
+
+def _declared(channel: Any, queue: str) -> Any:
+    """Return what the broker says of a queue; None if there is no such queue."""
+    try:
+        return channel.queue_declare(queue, passive=True)
+    except ChannelError as error:
+        if str(error.reply_code) == NO_SUCH_QUEUE:
+            return None
+        raise
 
 
 def _look(channel: Any, queue: str) -> QueueLook:
     if not isinstance(channel, virtual.Channel):
-        try:
-            declared = channel.queue_declare(queue, passive=True)
-        except channel.connection.channel_errors:  # no such queue
+        declared = _declared(channel, queue)
+        if declared is None:
             return QueueLook(0, 0, is_searched=True)
         return QueueLook(declared.message_count, declared.consumer_count)
-    length = int(channel._size(queue))
+    length = _length(channel, queue)
     if not names_its_lists(channel):
         return QueueLook(length)
     ahead: dict[str, int] = {}
