@@ -244,6 +244,9 @@ class Pipeline:
     def delete(self, *keys: str) -> None:
         self._asked.append(lambda: self._server.execute("DEL", *keys))
 
+    def zrange(self, key: str, start: int, end: int) -> None:
+        self._asked.append(lambda: self._server.execute("ZRANGE", key, start, end))
+
     def execute(self) -> list[Any]:
         return _step(lambda: [command() for command in self._asked])
 

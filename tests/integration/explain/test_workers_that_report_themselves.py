@@ -25,14 +25,14 @@ import time
 from pathlib import Path
 from workflow_engine import node
 
-@node("test.gated")
+@node("test.gated_by_a_file")
 def gated(path):
     while not Path(path).exists():
         time.sleep(0.05)
 """
 
 
-@node("test.gated")
+@node("test.gated_by_a_file")
 def gated(path: str) -> None:
     raise AssertionError(f"a worker runs it, with {path}")
 
@@ -64,7 +64,7 @@ def test_a_worker_reports_its_queues_and_its_code_until_it_is_gone(
 ) -> None:
     flow = WorkflowBuilder("reporting")
     flow.trigger("start") >> flow.python(
-        "gated", "test.gated", arguments={"path": str(tmp_path / "open")}, queue="reports"
+        "gated", "test.gated_by_a_file", arguments={"path": str(tmp_path / "open")}, queue="reports"
     )
     control: Any = producer_app(settings).control
     heartbeats = WorkerHeartbeats(connect_redis(settings), settings)
@@ -82,7 +82,7 @@ def test_a_worker_reports_its_queues_and_its_code_until_it_is_gone(
         2,
     )
     assert report.process == worker.pid
-    assert report.knows("test.gated")
+    assert report.knows("test.gated_by_a_file")
     assert report.knows("logic/merge")
     assert not report.knows("test.unheard_of")
 
