@@ -282,6 +282,25 @@ def test_every_index_has_a_reader_among_the_engines_own_statements_or_keeps_some
 # -- what dividing the tables by time requires ---------------------------------------------------------------
 
 
+def test_what_stands_still_is_explained_without_reading_whole_tables(
+    client: WorkflowClient, many_executions: str, sql: Sql
+) -> None:
+    tables = "('executions', 'execution_wait_states', 'execution_events', 'node_executions')"
+    read = f"SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname IN {tables}"
+
+    def whole_reads() -> dict[str, int]:
+        sql("SELECT pg_stat_force_next_flush()")
+        return dict(sql(read))
+
+    before = whole_reads()
+    overview = client.explain_all(limit=50)
+    for group in overview.groups:
+        client.explain(group.oldest[0])
+
+    assert overview.examined == 50
+    assert whole_reads() == before
+
+
 def test_ids_of_executions_sort_by_the_time_of_their_start(client: WorkflowClient, sql: Sql) -> None:
     client.deploy(line(done))
     started = [client.start("line").id for _ in range(200)]

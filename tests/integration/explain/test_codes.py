@@ -38,6 +38,10 @@ def one() -> int:
     return 1
 
 
+def two() -> int:
+    return 2
+
+
 def is_completed(client: WorkflowClient, execution: str) -> bool:
     return client.get(execution).status is ExecutionStatus.COMPLETED
 
@@ -271,6 +275,23 @@ def test_a_pause_shows_who_made_it_when_and_why(
     assert explained.code is Code.PAUSED
     assert "by ada: the shop moves." in explained.sentence
     assert (explained.evidence["by"], explained.evidence["reason"]) == ("ada", "the shop moves")
+    assert is_completed(client, execution)
+
+
+def test_a_breakpoint_shows_the_node_that_it_stands_before(
+    client: WorkflowClient, fleet: ReportedWorkers, type_command: Type
+) -> None:
+    client.deploy(line(one, two))
+    execution = client.start("line").id
+    client.control.pause_before(execution, "two", actor="ada")
+    fleet.serve()
+
+    explained = client.explain(execution)
+    type_command(explained.command)
+    fleet.serve()
+
+    assert explained.code is Code.PAUSED
+    assert "breakpoint before two" in explained.sentence
     assert is_completed(client, execution)
 
 

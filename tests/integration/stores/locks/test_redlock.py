@@ -118,6 +118,19 @@ def test_a_minority_that_is_lost_changes_nothing(
     assert values_on(servers[count // 2 :]) == [None] * (count // 2 + 1)
 
 
+def test_how_long_a_lock_still_holds_is_known_while_a_minority_is_away(
+    servers: list[LockServer], redis_url: str, connect_locks: Callable[[Settings], DistributedLockService]
+) -> None:
+    locks = connect_locks(Settings(redis_url=redis_url, lock_urls=urls_of(servers), lock_expiry=EXPIRY))
+    claim = acquired(locks)
+    servers[0].kill()
+
+    (hold,) = locks.holds_of([EXECUTION])[EXECUTION]
+
+    assert hold.holder.token == claim.token
+    assert 0 < hold.seconds_left <= EXPIRY
+
+
 @pytest.mark.parametrize("count", [3, 5])
 def test_without_a_majority_the_lock_is_refused_and_not_called_held(
     all_servers: list[LockServer],
