@@ -163,8 +163,7 @@ class Recovery:
             if not {"", wait.node_id}.intersection(_places(values))
         ]
         lost = self._engine.publisher.lost_wakes(idle, data_age + NOTICED) if idle else []
-        self._engine.waits.end_claims(lost)
-        for wait in lost:
+        for wait in self._engine.waits.end_claims(lost):
             log.warning(
                 "The message that woke node %s of execution %s was lost; it is sent again.",
                 wait.node_id,

@@ -118,10 +118,14 @@ END_CLAIM = """
 UPDATE {s}.execution_wait_states w SET
     claimed_until = now() - interval '1 day',
     details = w.details - 'wokenAt'
-FROM unnest(%(executions)s::uuid[], %(nodes)s::text[]) AS given (execution_id, node_id)
+FROM unnest(%(executions)s::uuid[], %(nodes)s::text[], %(woken_before)s::timestamptz[])
+    AS given (execution_id, node_id, woken_before)
 WHERE w.execution_id = given.execution_id AND w.node_id = given.node_id AND w.status = 'RESUMING'
     AND w.needs IS NULL AND w.claimed_until > now()
-RETURNING w.id
+    -- Unless another worker has ended the claim, and it was claimed again.
+    AND coalesce((w.details->>'wokenAt')::timestamptz,
+        w.claimed_until - %(lease)s * interval '1 second') = given.woken_before
+RETURNING w.execution_id::text, w.node_id
 """
 
 # The claim no longer counts: its message was not lost.
@@ -226,20 +230,21 @@ class Waits:
         rows = self._database.rows(OVERDUE, seconds=seconds, limit=limit, lease=self._lease)
         return [DueWait(*row) for row in rows]
 
-    def end_claims(self, lost: Sequence[DueWait]) -> int:
+    def end_claims(self, lost: Sequence[DueWait]) -> list[DueWait]:
         """End the claims to waits whose messages were lost, so that they are claimed again at once.
 
-        Return their number.
+        Return those whose claim was ended by this call.
         """
         if not lost:
-            return 0
-        return len(
-            self._database.rows(
-                END_CLAIM,
-                executions=[wait.execution_id for wait in lost],
-                nodes=[wait.node_id for wait in lost],
-            )
+            return []
+        ended = self._database.rows(
+            END_CLAIM,
+            executions=[wait.execution_id for wait in lost],
+            nodes=[wait.node_id for wait in lost],
+            woken_before=[wait.woken_before for wait in lost],
+            lease=self._lease,
         )
+        return [wait for wait in lost if (wait.execution_id, wait.node_id) in {tuple(row) for row in ended}]
 
     def woken(self, execution_id: str, node_id: str) -> WokenWait | None:
         """Return the wait of a node if it is over, else None."""
