@@ -155,14 +155,15 @@ class Recovery:
 
     def _lost_wakes(self, data_age: float) -> Iterator[bool]:
         """Let waits that are over be claimed again if the message for their node was lost; yield each."""
-        woken = self._engine.waits.overdue(lost_after(self._engine.settings.stall_after), WAKES)
+        kept = data_age + NOTICED
+        woken = self._engine.waits.overdue(lost_after(self._engine.settings.stall_after), kept, WAKES)
         held = self._engine.locks.held_values([wait.execution_id for wait in woken]) if woken else []
         idle = [
             wait
             for wait, values in zip(woken, held, strict=True)
             if not {"", wait.node_id}.intersection(_places(values))
         ]
-        lost = self._engine.publisher.lost_wakes(idle, data_age + NOTICED) if idle else []
+        lost = self._engine.publisher.lost_wakes(idle, kept) if idle else []
         for wait in self._engine.waits.end_claims(lost):
             log.warning(
                 "The message that woke node %s of execution %s was lost; it is sent again.",

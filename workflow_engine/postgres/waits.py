@@ -98,7 +98,7 @@ SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq
 FROM claimed c JOIN requested a ON a.id = c.execution_id
 """.replace("{at_rest}", AT_REST)
 
-# Twice as long after each claim. An event wakes a wait without a claim.
+# Twice as long after each claim, unless Redis has lost its data since. An event wakes a wait without a claim.
 OVERDUE = """
 SELECT w.execution_id::text, concat_ws('#', e.workflow_id, e.body), e.workflow_version, w.node_id, e.seq,
     e.priority, now(), e.queue, woken.at
@@ -108,7 +108,8 @@ CROSS JOIN LATERAL (SELECT coalesce((w.details->>'wokenAt')::timestamptz,
 WHERE w.status = 'RESUMING' AND w.needs IS NULL AND w.claimed_until > now()
     AND e.status IN ('RUNNING', 'WAITING')
     AND woken.at < now() - %(seconds)s * interval '1 second'
-        * power(2, least(greatest(coalesce((w.details->>'claims')::int, 1), 1), 10) - 1)
+        * CASE WHEN woken.at < now() - %(kept)s * interval '1 second' THEN 1
+            ELSE power(2, least(greatest(coalesce((w.details->>'claims')::int, 1), 1), 10) - 1) END
 ORDER BY w.claimed_until
 LIMIT %(limit)s
 """
@@ -222,12 +223,13 @@ class Waits:
                 lease=self._lease if lease is None else lease,
             )
 
-    def overdue(self, seconds: float, limit: int) -> list[DueWait]:
+    def overdue(self, seconds: float, kept: float, limit: int) -> list[DueWait]:
         """Return waits whose nodes were woken `seconds` ago and have not resumed; nothing is claimed.
 
-        A node that was woken several times is given twice as long each time. `woken_before` is when that was.
+        A node that was woken several times is given twice as long each time. `kept` are the seconds since
+        when the queues have lost nothing. `woken_before` of a wait is when it was woken.
         """
-        rows = self._database.rows(OVERDUE, seconds=seconds, limit=limit, lease=self._lease)
+        rows = self._database.rows(OVERDUE, seconds=seconds, kept=kept, limit=limit, lease=self._lease)
         return [DueWait(*row) for row in rows]
 
     def end_claims(self, lost: Sequence[DueWait]) -> list[DueWait]:

@@ -156,6 +156,20 @@ def test_an_execution_whose_second_message_was_lost_too_is_soon_rescued_again(
     assert rescued == [1, 1, 0, 1, 0, 0, 0, 1]
 
 
+def test_an_execution_that_was_rescued_often_is_rescued_as_soon_as_any_after_redis_lost_its_data(
+    engine: Engine, broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
+) -> None:
+    for _ in range(4):
+        stand_still(31)
+        assert look() == 1
+        broker.queue.clear()
+    stand_still(5)
+    assert look() == 0
+
+    let_redis_remember(engine.settings, 2.7)
+    assert look() == 1
+
+
 def test_a_node_that_runs_for_long_is_left_alone(
     engine: Engine, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:

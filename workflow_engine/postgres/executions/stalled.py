@@ -21,7 +21,8 @@ LARGEST_FACTOR = 2**7
 """Where queues cannot be inspected, an execution is rescued after `stall_after`, then after twice that and so
 on, up to this multiple of it."""
 
-# A rescued execution is soon examined again: its message, too, may have met a worker that died.
+# A rescued execution is soon examined again: its message, too, may have met a worker that died. If Redis has
+# lost its data since, it is examined like any other.
 ACTIVE = """
 SELECT id, concat_ws('#', workflow_id, body) AS workflow_id, workflow_version, recovered_at,
     greatest(updated_at, recovered_at) AS moved_at,
@@ -31,7 +32,7 @@ SELECT id, concat_ws('#', workflow_id, body) AS workflow_id, workflow_version, r
     -- Of the message with which it was rescued, or moved by an operator.
     coalesce(due_priority, 0) AS priority_ahead,
     format <= %(format)s AND greatest(updated_at, recovered_at) < now() - interval '1 second' * CASE
-        WHEN recovered_at > updated_at
+        WHEN recovered_at > updated_at AND recovered_at >= now() - %(kept)s * interval '1 second'
             THEN least(%(stall_after)s, %(again)s * power(2, least(recoveries, 10) - 1))
         ELSE %(seconds)s END AS is_suspicious
 FROM {s}.executions
