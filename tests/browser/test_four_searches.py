@@ -146,7 +146,7 @@ def test_a_workflow_is_started_with_its_form(start_page: Browser, shop: Shop) ->
     start_page.find(f"#{fields['card']}").send_keys("4000-0011")
     start_page.click(start_page.find("#start form.engine-form button[type=submit]"))
 
-    start_page.wait_for("STARTED")
+    start_page.wait_for("Nodes run")
     execution = start_page.driver.current_url.rpartition("/")[2]
     assert shop.client.context(execution).trigger_data == {
         "orderId": "order-by-form",

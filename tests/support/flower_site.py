@@ -25,6 +25,7 @@ from workflow_engine.flower.installation import install
 from workflow_engine.settings import Settings
 
 ANN = ("ann", "secret")
+PATIENCE = 60.0
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Site:
 
     def get(self, path: str, *, user: tuple[str, str] | None = ANN, **options: Any) -> httpx.Response:
         """Return the answer to a GET."""
-        return httpx.get(self.address + path, auth=user, **options)
+        return httpx.get(self.address + path, auth=user, timeout=PATIENCE, **options)
 
     def post(
         self,
@@ -48,7 +49,7 @@ class Site:
         with_token: bool = True,
     ) -> httpx.Response:
         """Return the answer to a form that was filled in on a page, with its token."""
-        with httpx.Client(auth=user, base_url=self.address) as browser:
+        with httpx.Client(auth=user, base_url=self.address, timeout=PATIENCE) as browser:
             fields = dict(data)
             if with_token:
                 browser.get(path)

@@ -152,7 +152,11 @@ class Session:
     def _start_flower(self) -> None:
         port = _free_port(FLOWER_PORT)
         (self._folder / f"{FLOWER}.log").unlink(missing_ok=True)
-        self._processes.start(FLOWER, [*self._celery, "flower", "--address=127.0.0.1", f"--port={port}"])
+        program = str(Path(sys.executable).with_name("workflow-engine"))
+        options = ["-A", self._options.app] if self._options.app else []
+        self._processes.start(
+            FLOWER, [program, *options, "ui", f"--port={port}", "--enable-events=True", "--address=127.0.0.1"]
+        )
         self._flower = f"http://127.0.0.1:{port}"
 
     @property

@@ -16,8 +16,8 @@ MOST_PARTS = 2_000
 OPEN_PARTS = 12
 """Keys or items of an object or a list that is unfolded from the start."""
 
-LONGEST_TEXT = 200_000
-"""Characters of a value that is shown as text."""
+LONGEST_TEXT = 65_536
+"""Characters of a value that is shown; a longer one is shown as text, and cut off."""
 
 DEEPEST = 20
 """Levels that unfold; what is deeper is shown as text."""
@@ -25,9 +25,9 @@ DEEPEST = 20
 
 def json_tree(value: Any) -> str:
     """Return the HTML of a value."""
-    if _parts(value, MOST_PARTS) <= MOST_PARTS:
-        return f'<div class="json">{_node(value, 0)}</div>'
     text = json.dumps(value, indent=1, ensure_ascii=False)
+    if len(text) <= LONGEST_TEXT and _parts(value, MOST_PARTS) <= MOST_PARTS:
+        return f'<div class="json">{_node(value, 0)}</div>'
     cut = f"\n… {len(text):,} characters in all" if len(text) > LONGEST_TEXT else ""
     return f'<pre class="json" tabindex="0">{_text(text[:LONGEST_TEXT] + cut)}</pre>'
 

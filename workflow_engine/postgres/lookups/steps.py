@@ -14,10 +14,26 @@ from workflow_engine.execution.ids import checked_id
 from workflow_engine.postgres.database import Database
 
 LARGEST_VALUE = 65_536
-"""Bytes of one value as Postgres keeps it; larger ones are not read."""
+"""Bytes of one value as JSON; larger ones are not read."""
 
-LARGEST_CONTEXT = 500
+LARGEST_IN_CONTEXT = 8_192
+"""Bytes of one output among many."""
+
+LARGEST_CONTEXT = 300
 """Outputs of one context that are read."""
+
+# A large value is not unpacked to find out how large it is.
+SIZE = """
+    CASE WHEN pg_column_size({value}) <= %(largest)s THEN octet_length({value}::text)
+        ELSE pg_column_size({value}) END
+"""
+
+
+def _bounded(value: str) -> str:
+    """Return the columns of a value: itself unless it is too large, and its size."""
+    size = SIZE.replace("{value}", value)
+    return f"CASE WHEN {size} <= %(largest)s THEN {value} END, {size}"
+
 
 STANDING = """
 SELECT e.status, e.seq, e.updated_at, e.workflow_version,
@@ -27,22 +43,18 @@ FROM {s}.executions e WHERE e.id = %(id)s
 """
 
 VALUES = """
-SELECT {input}, pg_column_size(n.input_data), {output}, pg_column_size(n.output_data), n.variables
+SELECT {input}, {output}, n.variables
 FROM {s}.node_executions n WHERE n.execution_id = %(id)s AND n.seq = %(seq)s
-""".replace("{input}", "CASE WHEN pg_column_size(n.input_data) <= %(largest)s THEN n.input_data END").replace(
-    "{output}", "CASE WHEN pg_column_size(n.output_data) <= %(largest)s THEN n.output_data END"
-)
+""".replace("{input}", _bounded("n.input_data")).replace("{output}", _bounded("n.output_data"))
 
 # A row counts as of a `seq` unless it had been superseded by then.
 CONTEXT_AT = """
-SELECT DISTINCT ON (n.node_id) n.node_id, n.seq,
-    CASE WHEN pg_column_size(n.output_data) <= %(largest)s THEN n.output_data END,
-    pg_column_size(n.output_data)
+SELECT DISTINCT ON (n.node_id) n.node_id, n.seq, {output}
 FROM {s}.node_executions n
 WHERE n.execution_id = %(id)s AND n.seq <= %(seq)s AND n.output_data IS NOT NULL
     AND (n.superseded_by IS NULL OR n.superseded_by > %(seq)s)
 ORDER BY n.node_id, n.seq DESC LIMIT %(most)s
-"""
+""".replace("{output}", _bounded("n.output_data"))
 
 VARIABLES_AT = """
 SELECT n.variables FROM {s}.node_executions n
@@ -71,11 +83,8 @@ class StoredValue:
 
     value: Any
     size: int | None
-    """Bytes as Postgres keeps it; None if there is no value."""
-
-    @property
-    def is_left_out(self) -> bool:
-        return self.size is not None and self.size > LARGEST_VALUE
+    """Bytes, packed if it is left out; None if there is no value."""
+    is_left_out: bool
 
 
 @dataclass(frozen=True)
@@ -115,17 +124,21 @@ class ExecutionSteps:
         row = self._database.first(VALUES, id=checked_id(execution_id), seq=seq, largest=largest)
         if row is None:
             return None
-        return RowValues(StoredValue(row[0], row[1]), StoredValue(row[2], row[3]), row[4])
+        return RowValues(_stored(row[0], row[1], largest), _stored(row[2], row[3], largest), row[4])
 
     def context_at(self, execution_id: str, seq: int) -> ContextAt:
         """Return the context as it was once a journal row had been committed."""
-        given = {"id": checked_id(execution_id), "seq": seq, "largest": LARGEST_VALUE}
+        given = {"id": checked_id(execution_id), "seq": seq, "largest": LARGEST_IN_CONTEXT}
         rows = self._database.rows(CONTEXT_AT, most=LARGEST_CONTEXT + 1, **given)
         variables: dict[str, Any] = {}
         for (changed,) in self._database.rows(VARIABLES_AT, **given):
             variables.update(changed)
         outputs = {
-            node_id: StoredValue(value, size)
+            node_id: _stored(value, size, LARGEST_IN_CONTEXT)
             for node_id, _, value, size in sorted(rows[:LARGEST_CONTEXT], key=lambda row: row[1])
         }
         return ContextAt(seq, outputs, variables, len(rows) > LARGEST_CONTEXT)
+
+
+def _stored(value: Any, size: int | None, largest: int) -> StoredValue:
+    return StoredValue(value, size, is_left_out=size is not None and size > largest)

@@ -1,0 +1,110 @@
+"""A page that is open costs one small statement at each look, and none of its statements reads too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from support.broker import Workers
+from support.flower_site import Site, flower_site
+from support.workflows import line
+from workflow_engine import WorkflowClient
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.execution.ids import id_of
+from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.lookups.statistics import NODES
+from workflow_engine.postgres.lookups.steps import LARGEST_VALUE, ExecutionSteps
+
+
+def done() -> int:
+    return 1
+
+
+def much() -> str:
+    return "x" * (LARGEST_VALUE * 8)
+
+
+@pytest.fixture
+def site(engine: Engine) -> Iterator[Site]:
+    with flower_site(engine) as running:
+        yield running
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which every statement is added from now on."""
+    sent: list[str] = []
+    execute = Database._execute
+
+    def recording(self: Database, statement: str, parameters: Any) -> Any:
+        sent.append(statement)
+        return execute(self, statement, parameters)
+
+    monkeypatch.setattr(Database, "_execute", recording)
+    return sent
+
+
+@pytest.mark.parametrize(
+    "path", ["/executions", "/executions?workflow=line&status=FAILED", "/executions/{id}"]
+)
+def test_a_look_that_finds_nothing_new_is_one_statement(
+    client: WorkflowClient, workers: Workers, site: Site, statements: list[str], path: str
+) -> None:
+    client.deploy(line(done))
+    started = client.start("line").id
+    workers.drain()
+    path = path.format(id=started)
+    tag = site.get(path).headers["Etag"]
+    statements.clear()
+
+    assert site.get(path, headers={"If-None-Match": tag}).status_code == 304
+    assert len(statements) == 1
+
+
+def test_values_too_large_for_a_page_are_not_read(
+    client: WorkflowClient, workers: Workers, engine: Engine, site: Site
+) -> None:
+    client.deploy(line(much))
+    started = client.start("line").id
+    workers.drain()
+    journal = client.journal(started)
+
+    values = ExecutionSteps(engine.database).values(started, journal[-1].seq)
+
+    assert values is not None
+    assert values.output.value is None
+    assert values.output.is_left_out
+    assert len(site.get(f"/executions/{started}?node=much").content) < 3 * LARGEST_VALUE
+    row = site.get(f"/executions/{started}/journal/{journal[-1].seq}").json()
+    assert row["output"] == much()
+
+
+def test_statistics_read_the_journal_of_their_time_by_its_primary_key(
+    client: WorkflowClient, engine: Engine, workers: Workers, sql: Callable[..., Any]
+) -> None:
+    client.deploy(line(done))
+    original = client.start("line").id
+    workers.drain()
+    sql(
+        """
+        WITH copies AS (SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid AS id
+            FROM generate_series(1, 3000) AS n),
+        copied AS (INSERT INTO executions SELECT copy.* FROM executions e, copies,
+            LATERAL jsonb_populate_record(e, jsonb_build_object('id', copies.id)) copy WHERE e.id = %s)
+        INSERT INTO node_executions SELECT copy.* FROM node_executions n, copies,
+            LATERAL jsonb_populate_record(n, jsonb_build_object('execution_id', copies.id)) copy
+        WHERE n.execution_id = %s
+        """,
+        original,
+        original,
+    )
+    sql("ANALYZE")
+    since = datetime.now(UTC) - timedelta(days=1)
+    plan = engine.database.rows(f"EXPLAIN {NODES}", since=id_of(since), most=1000, workflow_id=None)
+    text = "\n".join(row[0] for row in plan)
+
+    assert "node_executions_pkey" in text
+    assert "Seq Scan on node_executions" not in text
