@@ -34,10 +34,10 @@ def time_to_fire(
 ) -> datetime | None:
     """Return the due time from `first` on to fire next; it is after `now` if none is to be fired yet.
 
-    A time is missed once it is over by more than `grace`. With catchUp `skip` missed times are passed over,
+    A time is missed once it is over by more than `grace`. With `skip` missed times are passed over,
     with `latest` all but the last time that has come, with `all` none. None if the schedule has ended.
     """
-    match config.catch_up:
+    match config.missed:
         case "all":
             return first
         case "latest":
@@ -91,7 +91,7 @@ class Schedules:
                 due.node_id,
                 due.workflow_id,
                 due.next_due,
-                config.catch_up,
+                config.missed,
                 time or "none",
                 extra=log_fields(
                     LogEvent.SCHEDULE_MISSED,

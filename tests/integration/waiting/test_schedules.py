@@ -359,6 +359,7 @@ def test_the_command_line_lists_what_is_scheduled(deploy: Any, sql: Sql) -> None
             "state": "ACTIVE",
             "stateReason": None,
             "workflowState": "ACTIVE",
+            "at": None,
         },
         {
             "workflowId": "report",
@@ -370,5 +371,46 @@ def test_the_command_line_lists_what_is_scheduled(deploy: Any, sql: Sql) -> None
             "state": "ACTIVE",
             "stateReason": None,
             "workflowState": "ACTIVE",
+            "at": None,
         },
     ]
+
+
+LET_IT_PASS = """
+UPDATE triggers SET next_due = now() - interval '3 days',
+    config = config || jsonb_build_object('at', (now() - interval '3 days')::text)
+WHERE next_due IS NOT NULL
+"""
+
+
+def test_a_single_time_fires_once_also_after_an_outage_and_a_new_deploy(
+    deploy: Callable[..., None],
+    schedules: Schedules,
+    start: Callable[..., object],
+    client: WorkflowClient,
+    sql: Sql,
+) -> None:
+    at = {"at": "2099-06-01T08:00", "timezone": "Europe/Berlin"}
+    deploy(at)
+    (shown,) = client.schedules()
+    assert (shown.cron, shown.at, shown.catch_up) == (None, "2099-06-01T08:00", "latest")
+    assert sql("SELECT next_due FROM triggers WHERE sub_type = 'scheduler'") == [
+        (datetime(2099, 6, 1, 6, tzinfo=UTC),)
+    ]
+    assert schedules.fire_due(start) == 0
+
+    sql(LET_IT_PASS)
+    assert [schedules.fire_due(start), schedules.fire_due(start)] == [1, 0]
+    assert len(sql(STARTS)) == 1
+    assert sql("SELECT next_due FROM triggers WHERE sub_type = 'scheduler'") == [(None,)]
+
+
+def test_a_single_time_that_has_passed_or_is_to_be_skipped_fires_nothing(
+    deploy: Callable[..., None], schedules: Schedules, start: Callable[..., object], sql: Sql
+) -> None:
+    deploy({"at": "2001-06-01T08:00Z"}, workflow="passed")
+    deploy({"at": "2099-06-01T08:00Z", "catchUp": "skip"})
+    sql(LET_IT_PASS)
+
+    assert schedules.fire_due(start) == 0
+    assert sql("SELECT count(*) FROM triggers WHERE next_due IS NOT NULL") == [(0,)]

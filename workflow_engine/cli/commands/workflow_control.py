@@ -47,7 +47,8 @@ def schedules(invocation: Invocation) -> None:
         state = each.state.value if is_open else f"workflow {each.workflow_state}"
         is_stopped = each.state is TriggerState.PAUSED or not is_open
         when = instant(each.next_due) if each.next_due else "" if is_stopped else "ended"
-        row = (each.workflow_id, each.node_id, each.cron, each.timezone, each.catch_up, state, when)
+        times = each.cron or f"once, {each.at}"
+        row = (each.workflow_id, each.node_id, times, each.timezone, each.catch_up, state, when)
         table.add_row(*row)
     nothing = "No deployed workflow has a schedule; add a trigger of subType scheduler."
     invocation.output({"schedules": [as_object(each) for each in scheduled]}, table if scheduled else nothing)

@@ -55,6 +55,23 @@ def instant(text: str, zone: ZoneInfo) -> datetime:
 
 
 @dataclass(frozen=True)
+class SingleTime:
+    """A schedule of one time; it begins and ends with it."""
+
+    at: datetime
+    start: datetime
+    end: datetime
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the time if it is later than `moment`."""
+        return self.at if self.at > moment else None
+
+    def last_until(self, moment: datetime, *, first: datetime) -> datetime:
+        """Return the time itself, which is `first`."""
+        return first
+
+
+@dataclass(frozen=True)
 class CronSchedule:
     """A cron expression in a zone, from `start` to `end`, both included if they are due."""
 

@@ -1,4 +1,4 @@
-"""`trigger/scheduler`: a cron expression, a time zone, a beginning, an end, and a policy for missed times.
+"""`trigger/scheduler`: a cron expression or one time, a zone, a beginning, an end, a policy for missed times.
 
 Its whole config is constant: the schedule is kept in the table of triggers, and an execution that it starts
 gets constant data and the time it was scheduled for.
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from workflow_engine.execution.annotations import checked_metadata, checked_tags
 from workflow_engine.nodes.config_fields import ConstantText, has_expression
 from workflow_engine.nodes.contract import NodeType
-from workflow_engine.nodes.trigger.cron import CronSchedule, check_cron, instant, time_zone
+from workflow_engine.nodes.trigger.cron import CronSchedule, SingleTime, check_cron, instant, time_zone
 from workflow_engine.nodes.trigger.direct import VERBATIM, Trigger, TriggerConfig, check_trigger_data
 
 SCHEDULED_FOR = "scheduledFor"
@@ -56,11 +56,15 @@ def _tags(tags: list[str]) -> list[str]:
 class SchedulerConfig(TriggerConfig):
     """Config of `trigger/scheduler`."""
 
-    cron: Annotated[ConstantText, AfterValidator(_cron)] = Field(
-        description="five fields: minute, hour, day of month, month, day of week; 0 9 * * MON-FRI"
+    cron: Annotated[ConstantText, AfterValidator(_cron)] | None = Field(
+        None, description="five fields: minute, hour, day of month, month, day of week; 0 9 * * MON-FRI"
     )
     timezone: Annotated[ConstantText, AfterValidator(_zone)] = Field(
         "UTC", description="IANA time zone in which `cron` is read, such as Europe/Berlin"
+    )
+    at: ConstantText | None = Field(
+        None,
+        description="in place of `cron`: its only time, ISO 8601; in `timezone` if it names no offset",
     )
     start: ConstantText | None = Field(
         None, description="first time it may fire, ISO 8601; in `timezone` if it names no offset"
@@ -70,7 +74,7 @@ class SchedulerConfig(TriggerConfig):
     )
     catch_up: Literal["skip", "latest", "all"] = Field(
         "skip",
-        description="missed times that are made up: none, the last or all of them",
+        description="missed times that are made up: none, the last or all; `at` is, unless `skip` is given",
     )
     data: Annotated[dict[str, Any], AfterValidator(_constant)] = Field(
         default_factory=dict, description="data of the executions it starts, to which `scheduledFor` is added"
@@ -83,7 +87,7 @@ class SchedulerConfig(TriggerConfig):
         default_factory=list, description="tags of the executions it starts"
     )
 
-    @field_validator("start", "end")
+    @field_validator("at", "start", "end")
     @classmethod
     def _is_a_time(cls, text: str | None, info: ValidationInfo) -> str | None:
         if text is not None and "timezone" in info.data:
@@ -92,6 +96,10 @@ class SchedulerConfig(TriggerConfig):
 
     @model_validator(mode="after")
     def _can_start_something(self) -> SchedulerConfig:
+        if (self.cron is None) == (self.at is None):
+            raise ValueError("give either `cron`, for times that return, or `at`, for a single one")
+        if self.at is not None and (self.start is not None or self.end is not None):
+            raise ValueError("`at` is a single time, so `start` and `end` have no meaning; remove them")
         schedule = self.schedule
         if schedule.start is not None and schedule.end is not None and schedule.end < schedule.start:
             raise ValueError(f"it ends, {self.end}, before it starts, {self.start}; change one of them")
@@ -105,9 +113,18 @@ class SchedulerConfig(TriggerConfig):
         return self
 
     @property
-    def schedule(self) -> CronSchedule:
+    def missed(self) -> Literal["skip", "latest", "all"]:
+        """What becomes of missed times: a single one that was missed would be gone for good."""
+        return "latest" if self.at is not None and "catch_up" not in self.model_fields_set else self.catch_up
+
+    @property
+    def schedule(self) -> CronSchedule | SingleTime:
         """The times at which it is due."""
         zone = time_zone(self.timezone)
+        if self.at is not None:
+            at = instant(self.at, zone)
+            return SingleTime(at, at, at)
+        assert self.cron is not None  # one of the two is given
         start, end = (instant(text, zone) if text is not None else None for text in (self.start, self.end))
         return CronSchedule(self.cron, zone, start, end)
 
@@ -117,6 +134,6 @@ NODE_TYPE = NodeType(
     "scheduler",
     Trigger(),
     SchedulerConfig,
-    verbatim=VERBATIM | {"cron", "timezone", "start", "end", "catchUp", "data", "metadata", "tags"},
+    verbatim=VERBATIM | {"cron", "at", "timezone", "start", "end", "catchUp", "data", "metadata", "tags"},
     description="Started by a schedule.",
 )

@@ -57,9 +57,9 @@ SET sub_type = excluded.sub_type, config = excluded.config, queue = excluded.que
     -- An unchanged schedule keeps the due times it has yet to make up for.
     next_due = CASE WHEN t.state = 'PAUSED' THEN NULL
         WHEN t.active AND t.sub_type = excluded.sub_type
-        AND (t.config->'cron', t.config->'timezone', t.config->'start', t.config->'end')
+        AND (t.config->'cron', t.config->'at', t.config->'timezone', t.config->'start', t.config->'end')
         IS NOT DISTINCT FROM
-            (excluded.config->'cron', excluded.config->'timezone',
+            (excluded.config->'cron', excluded.config->'at', excluded.config->'timezone',
              excluded.config->'start', excluded.config->'end')
         THEN t.next_due ELSE excluded.next_due END
 """

@@ -111,13 +111,16 @@ class ScheduledTrigger:
 
     workflow_id: str
     node_id: str
-    cron: str
+    cron: str | None
+    """None for a schedule of a single time."""
     timezone: str
     catch_up: str
     next_due: datetime | None
     state: TriggerState = TriggerState.ACTIVE
     state_reason: str | None = None
     workflow_state: WorkflowState = WorkflowState.ACTIVE
+    at: str | None = None
+    """The single time at which it fires."""
 
 
 @dataclass(frozen=True)
@@ -218,13 +221,14 @@ class Triggers:
             ScheduledTrigger(
                 each.workflow_id,
                 each.node_id,
-                each.config["cron"],
+                each.config.get("cron"),
                 each.config.get("timezone", "UTC"),
-                each.config.get("catchUp", "skip"),
+                SchedulerConfig.model_validate(each.config).missed,
                 each.next_due,
                 each.state,
                 each.state_reason,
                 each.workflow_state,
+                each.config.get("at"),
             )
             for each in self.all()
             if each.sub_type == SCHEDULER.sub_type

@@ -27,6 +27,7 @@ def config(**given: Any) -> SchedulerConfig:
         NINE,
         {**NINE, "timezone": "Europe/Berlin", "start": "2026-01-01", "end": "2026-12-31T23:59:59+01:00"},
         {**NINE, "catchUp": "all", "data": {"report": "daily"}, "schema": {"required": ["report"]}},
+        {"at": "2026-12-24T18:00", "timezone": "Europe/Berlin", "catchUp": "skip"},
         {**NINE, "schema": {"required": ["scheduledFor"]}, "description": "every morning"},
     ],
 )
@@ -37,7 +38,14 @@ def test_a_sound_schedule_has_no_problems(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "path", "message"),
     [
-        ({}, "cron", "is required"),
+        ({}, "", "give either `cron`, for times that return, or `at`, for a single one"),
+        ({**NINE, "at": "2026-01-01T08:00"}, "", "give either `cron`"),
+        ({"at": "soon"}, "at", "'soon' is not a time in ISO 8601"),
+        (
+            {"at": "2026-01-01", "end": "2026-01-02"},
+            "",
+            "`at` is a single time, so `start` and `end` have no",
+        ),
         ({"cron": "0 25 * * *"}, "cron", "the hour of '0 25 * * *' is invalid; write minute, hour"),
         ({"cron": "{{ when }}"}, "cron", "may not be an expression"),
         ({"cron": "@daily"}, "cron", "does not have five fields"),
