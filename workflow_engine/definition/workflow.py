@@ -153,6 +153,12 @@ def _is_rate(text: str) -> str:
     return text
 
 
+def _is_age(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}(min|h|d)", text):
+        raise ValueError(f"{text!r:.60} is no time span; write a whole number and min, h or d, as in 30d")
+    return text
+
+
 def _at_most_eight_weeks(milliseconds: int) -> int:
     if milliseconds > LONGEST_RETRY_WAIT:
         raise ValueError(f"a wait is at most 8 weeks, {LONGEST_RETRY_WAIT} ms, not {milliseconds}")
@@ -174,6 +180,9 @@ ErrorName = Annotated[
     Text, AfterValidator(_names_an_error), BeforeValidator(_status_as_text, json_schema_input_type=str | int)
 ]
 """An exception class or an HTTP status, as `retryOn` names errors."""
+
+Age = Annotated[Text, AfterValidator(_is_age)]
+"""A time span in Postgres' own words."""
 
 _KeptAsWritten = (WrapValidator(_as_written), PlainSerializer(lambda number: number))
 
@@ -335,6 +344,14 @@ class Edge(DefinitionPart):
         return self.source_handle if self.source_handle is not None else ORDINARY
 
 
+class Keep(DefinitionPart):
+    """How long executions are kept after they have ended; those of a status that is left out stay."""
+
+    completed: Age | None = Field(None, description="after they have completed, such as 30d or 12h")
+    failed: Age | None = Field(None, description="after they have failed, such as 90d")
+    cancelled: Age | None = Field(None, description="after they were cancelled, such as 30d")
+
+
 class WorkflowSettings(DefinitionPart):
     """Settings of a whole workflow."""
 
@@ -345,6 +362,9 @@ class WorkflowSettings(DefinitionPart):
         "spread", description="`spread`: each node is a Celery task; `inline`: a worker keeps walking"
     )
     timeout: Seconds | None = Field(None, description="seconds an execution may take")
+    keep: Keep | None = Field(
+        None, description="how long ended executions are kept; left out: until they are purged by hand"
+    )
 
 
 class Workflow(DefinitionPart):

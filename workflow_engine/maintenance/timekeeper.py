@@ -22,6 +22,7 @@ from workflow_engine.errors import (
 )
 from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.states import ExecutionStatus, HistoryLine
+from workflow_engine.maintenance.keeping import Keeping
 from workflow_engine.maintenance.recovery import LostNode, Recovery
 from workflow_engine.maintenance.schedules import Schedules
 from workflow_engine.maintenance.slots import SlotRounds
@@ -59,6 +60,7 @@ class Timekeeping:
         self._client = WorkflowClient(engine=engine)
         self._recovery = Recovery(engine)
         self._slots = SlotRounds(engine)
+        self._keeping = Keeping(engine)
         self._schedules = Schedules(engine.triggers, grace=engine.settings.schedule_grace)
 
     def round(self) -> float:
@@ -125,6 +127,8 @@ class Timekeeping:
         self._recovery.rescue_stalled()
         if woken == BATCH or self._recovery.is_looking:
             return 0.0
+        if due.soonest > 0:
+            self._keeping.serve()
         return min(max(due.soonest, SHORTEST_PAUSE), next_slot, LONGEST_PAUSE)
 
     def _wake_waits(self) -> int:

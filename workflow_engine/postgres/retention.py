@@ -16,6 +16,9 @@ from workflow_engine.postgres.events import IS_KEPT
 BATCH = 500
 """Executions or events that one statement removes; with its journal, an execution is some dozens of rows."""
 
+CLOCK_SKEW_MS = 600_000
+"""How far the clocks of producers, which make the ids, may be ahead of the database's."""
+
 PAGE = 10_000
 """Executions or events that one statement counts."""
 
@@ -64,6 +67,45 @@ WITH chosen AS ({chosen} FOR UPDATE OF e SKIP LOCKED), removed AS (
 SELECT (SELECT count(*) FROM removed), {last}
 """
 
+# By the settings of the current version of each workflow. A root goes after its descendants, in as many
+# batches as they need. An execution whose row is locked is being retried.
+REMOVE_OUTLIVED = """
+WITH kept AS MATERIALIZED (
+    SELECT w.id AS workflow_id, each.status, now() - each.age::interval AS cutoff
+    FROM {s}.workflows w
+    JOIN {s}.workflow_versions v ON v.workflow_id = w.id AND v.version = w.current_version
+    CROSS JOIN LATERAL (VALUES
+        ('COMPLETED', v.definition->'settings'->'keep'->>'completed'),
+        ('FAILED', v.definition->'settings'->'keep'->>'failed'),
+        ('CANCELLED', v.definition->'settings'->'keep'->>'cancelled')) AS each (status, age)
+    WHERE each.age IS NOT NULL
+), roots AS MATERIALIZED (
+    SELECT root.id, root.workflow_id, root.idempotency_key FROM kept CROSS JOIN LATERAL (
+        SELECT e.id, e.workflow_id, e.idempotency_key FROM {s}.executions e
+        WHERE e.workflow_id = kept.workflow_id AND e.status = kept.status AND e.parent_execution_id IS NULL
+            AND e.completed_at <= kept.cutoff
+            -- Ids tell the time of the start: so younger ones are not read, however many there are.
+            AND e.id < (lpad(to_hex((extract(epoch FROM kept.cutoff) * 1000)::bigint + %(skew)s), 12, '0')
+                || repeat('f', 20))::uuid
+        ORDER BY e.id LIMIT %(limit)s
+        FOR UPDATE OF e SKIP LOCKED
+    ) root LIMIT %(limit)s
+), doomed AS MATERIALIZED (
+    (SELECT c.id, c.workflow_id, c.idempotency_key FROM {s}.executions c
+    WHERE c.root_execution_id = ANY(ARRAY(SELECT id FROM roots)) AND c.completed_at IS NOT NULL
+    LIMIT %(limit)s)
+    UNION ALL
+    SELECT r.id, r.workflow_id, r.idempotency_key FROM roots r
+    WHERE NOT EXISTS (SELECT FROM {s}.executions c WHERE c.root_execution_id = r.id)
+), keys AS (
+    DELETE FROM {s}.idempotency_keys k USING doomed
+    WHERE k.workflow_id = doomed.workflow_id AND k.key = doomed.idempotency_key AND k.execution_id = doomed.id
+), removed AS (
+    DELETE FROM {s}.executions WHERE id = ANY(ARRAY(SELECT id FROM doomed)) RETURNING id
+)
+SELECT count(*) FROM removed
+"""
+
 LAST = "since, id::text FROM chosen ORDER BY since DESC, id DESC LIMIT 1"
 
 BEFORE_ALL = ("-infinity", "00000000-0000-0000-0000-000000000000")
@@ -109,6 +151,14 @@ class Retention:
             events += removed
             progress(Purged(executions, events))
         return Purged(executions, events)
+
+    def remove_outlived(self, *, batch: int = BATCH) -> int:
+        """Remove one batch of the executions that have outlived the `keep` of their workflow's settings.
+
+        Return the number removed; as long as it is not 0, there may be more.
+        """
+        ((removed,),) = self._database.rows(REMOVE_OUTLIVED, limit=batch, skew=CLOCK_SKEW_MS)
+        return int(removed)
 
     def _batches(self, statement: str, chosen: str, seconds: float, limit: int) -> Iterator[int]:
         """Execute a statement batch by batch; yield the number of rows of each."""

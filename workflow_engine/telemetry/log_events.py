@@ -43,6 +43,7 @@ class LogEvent(StrEnum):
     EXECUTION_RESCUED = "execution_rescued"
     EXECUTION_LEFT = "execution_left"
     EXECUTION_TIMED_OUT = "execution_timed_out"
+    EXECUTIONS_REMOVED = "executions_removed"
     RECOVERY_FAILED = "recovery_failed"
     HISTORY_LINE_LOST = "history_line_lost"
     MOVE_NOT_ANNOUNCED = "move_not_announced"

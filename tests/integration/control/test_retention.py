@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import ExecutionNotFound
+from workflow_engine.execution.ids import new_execution_id
+from workflow_engine.maintenance.timekeeper import Timekeeping
 from workflow_engine.postgres.retention import Purged, Retention
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -155,3 +158,45 @@ def test_a_child_stays_while_its_parent_is_not_over(client: WorkflowClient, star
     sql("UPDATE executions SET parent_execution_id = %s WHERE id = %s", parent, child)
 
     assert client.purge(DAY).executions == 0
+
+
+def test_what_a_workflow_keeps_no_longer_goes_by_itself_in_bounded_batches(
+    client: WorkflowClient, engine: Engine, sql: Sql, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_for_ever = start(days=500)
+    parent = WorkflowBuilder("kept", settings={"keep": {"completed": "30d", "failed": "90d"}})
+    parent.trigger("begin") >> parent.sub_workflow("child", "orders")
+    client.deploy(parent.build())
+    now = uuid.UUID(new_execution_id())
+
+    def ended(status: ExecutionStatus, days: int) -> str:
+        then = str(uuid.UUID(int=now.int - (days * DAY * 1000 << 80) + days))
+        monkeypatch.setattr("workflow_engine.client.new_execution_id", lambda: then)
+        client.start("kept")
+        engine.state.update_execution_status(then, status)
+        sql("UPDATE executions SET completed_at = now() - %s * interval '1 day' WHERE id = %s", days, then)
+        return then
+
+    parents = [ended(ExecutionStatus.COMPLETED, 31), ended(ExecutionStatus.FAILED, 91)]
+    stays = [
+        ended(ExecutionStatus.COMPLETED, 29),
+        ended(ExecutionStatus.FAILED, 89),
+        ended(ExecutionStatus.CANCELLED, 500),
+    ]
+    monkeypatch.undo()
+    child = start(days=31)
+    sql(
+        "UPDATE executions SET root_execution_id = %s, parent_execution_id = %s WHERE id = %s",
+        parents[0],
+        parents[0],
+        child,
+    )
+
+    removed = [engine.retention.remove_outlived(batch=1)]
+    timekeeping = Timekeeping(engine)
+    for _ in range(3):
+        timekeeping.round()
+
+    assert removed == [1]
+    assert {str(id) for (id,) in sql("SELECT id FROM executions")} == {kept_for_ever, *stays}
+    assert sql("SELECT count(*) FROM node_executions") == [(len(stays) + 1,)]
