@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -152,6 +153,15 @@ def test_an_action_is_recorded_with_its_reason_under_the_name_of_flowers_user(
     assert [(each.type, each.actor, each.reason) for each in client.control.audit(waiting)] == [
         ("PAUSED", "ann", "stocktaking")
     ]
+
+
+def test_every_button_of_an_execution_leads_to_a_page(site: Site, waiting: str) -> None:
+    buttons = re.findall(
+        rf'href="(/executions/{waiting}/actions/[a-z-]+)"', site.get(f"/executions/{waiting}").text
+    )
+
+    assert {path.rpartition("/")[2] for path in buttons} == {"pause", "cancel", "rerun", "send-event"}
+    assert {site.get(path).status_code for path in buttons} == {200}
 
 
 def test_a_retry_shows_what_it_would_run_before_it_runs(

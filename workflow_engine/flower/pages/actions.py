@@ -31,6 +31,9 @@ EFFECTS: dict[str, str] = {
 }
 """What each action does."""
 
+ON_PAGES = [each for each in Operation if each in EFFECTS]
+"""The operations that have a page; the command line has all."""
+
 
 class ActionPage(Page):
     """One action on one execution."""

@@ -15,11 +15,12 @@ from workflow_engine.client import happened_at
 from workflow_engine.control.explain import Explanation
 from workflow_engine.definition.graph import Graph
 from workflow_engine.errors import CacheUnavailable
-from workflow_engine.execution.states import LEGAL_FROM, ExecutionStatus, NodeStatus, Operation
+from workflow_engine.execution.states import LEGAL_FROM, ExecutionStatus, NodeStatus
 from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.drawing.graph import GraphDrawing, draw_graph
 from workflow_engine.flower.drawing.timeline import Timeline, draw_timeline
 from workflow_engine.flower.page import Page
+from workflow_engine.flower.pages.actions import ON_PAGES, SEND_EVENT
 from workflow_engine.nodes.results import TRACEBACK
 from workflow_engine.postgres.executions.moves import ExecutionEvent
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeLog
@@ -79,7 +80,7 @@ class ExecutionPage(Page):
             return
         report = await self.ask(lambda answers: _report(answers, execution_id, runs, seq, node_id, row_seq))
         status = report.execution.status
-        operations = [each for each in Operation if status in LEGAL_FROM[each]]
+        operations = [each for each in ON_PAGES if status in LEGAL_FROM[each]]
         self.show(
             "engine_execution.html",
             report=report,
@@ -88,7 +89,7 @@ class ExecutionPage(Page):
             takes_events=not status.is_finished,
             traceback_key=TRACEBACK,
             node_statuses=NodeStatus,
-            done=self.text("done") if self.text("done") in {*Operation, "send-event"} else "",
+            done=self.text("done") if self.text("done") in {*ON_PAGES, SEND_EVENT} else "",
         )
 
 
