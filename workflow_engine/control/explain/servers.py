@@ -119,7 +119,7 @@ class Servers:
         }
         lives = {hold.holder.life for held in running.values() for hold in held}
         lives.update(worker.life for worker in workers)
-        lives.discard("")  # of a release that did not report it
+        lives -= {""}  # of a release that did not report it
         disconnected = _ask(lambda: self._presence.disconnected(lives), REDIS, unasked) or frozenset()
         alive = [worker for worker in workers if worker.life not in disconnected]
         return Fleet(running, alive, disconnected)
