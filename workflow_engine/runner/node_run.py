@@ -206,7 +206,7 @@ def _failure_of(error: BaseException) -> NodeExecutionResult:
             return _with_error(failure_of(each), type=TIMEOUT)
         if type(each).__name__ == "SoftTimeLimitExceeded":
             soft = (
-                "the node ran for longer than a soft time limit of Celery's (`task_soft_time_limit`, or "
+                "the node ran for longer than Celery's soft time limit (`task_soft_time_limit`, or "
                 "`soft_time_limit` of the task that it runs)"
             )
             return _with_error(failure_of(each), message=soft)

@@ -196,7 +196,7 @@ def test_a_soft_time_limit_of_celery_s_is_named(client: WorkflowClient, workers:
     execution = client.get(execution_id)
     assert execution.error_details["type"] == "SoftTimeLimitExceeded"
     assert execution.error == (
-        "the node ran for longer than a soft time limit of Celery's (`task_soft_time_limit`, or "
+        "the node ran for longer than Celery's soft time limit (`task_soft_time_limit`, or "
         "`soft_time_limit` of the task that it runs)"
     )
 
