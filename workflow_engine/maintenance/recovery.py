@@ -187,8 +187,9 @@ class Recovery:
 
     def _is_idle(self, execution: StalledExecution, values: Sequence[bytes]) -> bool:
         """Return whether no node runs, or of nodes that may run at once, one that was sent does not."""
+        is_overdue = execution.seconds >= self._engine.settings.stall_after
         if not values:
-            return True
+            return is_overdue or not self._is_frozen(execution.id)
         try:
             workflow = self._engine.workflows.get(execution.workflow_id, execution.version)
         except (WorkflowNotFound, ValueError):
@@ -198,9 +199,19 @@ class Recovery:
         running = _places(values)
         patience = lost_after(self._engine.settings.stall_after)
         since = self._engine.cache.in_hand_since(execution.id)
-        return execution.seconds >= self._engine.settings.stall_after or any(
-            seconds >= patience for node_id, seconds in since.items() if node_id not in running
+        return is_overdue or any(
+            seconds >= patience and node_id not in running and not self._is_frozen(execution.id, node_id)
+            for node_id, seconds in since.items()
         )
+
+    def _is_frozen(self, execution_id: str, place: str = "") -> bool:
+        """Return whether a process that lives began a node and let its lock expire.
+
+        Its message was not lost. Where Redis does not list its connections, any such process may live.
+        """
+        run = self._engine.cache.abandoned_run(execution_id, place)
+        holder = Holder.from_value(run.mark) if run is not None else None
+        return holder is not None and not self._engine.presence.disconnected([holder.life])
 
     def _may_be_taken(self, execution: StalledExecution, taken: Callable[[], Collection[str] | None]) -> bool:
         """Return whether a worker may hold the message, behind others that it runs.

@@ -13,6 +13,7 @@ import redis
 
 from support.broker import Broker, Workers
 from support.polling import poll
+from support.redis_keys import let_redis_remember
 from support.workflows import calling, line
 from workflow_engine import (
     ExecutionContext,
@@ -194,6 +195,31 @@ def test_a_frozen_process_is_not_taken_for_dead(
 
     assert look_for_a_while() == 0
     assert engine.locks.is_locked(execution)
+
+
+def test_a_frozen_process_whose_lock_has_expired_has_not_lost_its_message(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    execution: str,
+    running: Callable[..., OtherProcess],
+    look_for_a_while: Callable[[], int],
+    look: Callable[[], int],
+    redis_client: redis.Redis,
+    sql: Callable[..., object],
+) -> None:
+    let_redis_remember(engine.settings)
+    process = running(broker.take())
+    redis_client.delete(Keys.of(engine.settings).lock(execution))
+    sql("UPDATE executions SET updated_at = updated_at - interval '60 s'")
+
+    assert look_for_a_while() == 0
+    process.signal(signal.SIGKILL)
+    poll(lambda: look() == 1, "the process is found to be dead")
+
+    workers.drain()
+    assert client.get(execution).result == 2
 
 
 def test_of_two_nodes_that_run_at_once_the_one_whose_process_died_runs_again(
