@@ -36,6 +36,12 @@ def engine(new_engine: Callable[..., Engine]) -> Engine:
     return new_engine(node_log_limit=LIMIT)
 
 
+@pytest.fixture(autouse=True)
+def _levels(caplog: pytest.LogCaptureFixture) -> None:
+    """Set the level of task loggers, which a worker of another test in this process has changed."""
+    caplog.set_level(logging.WARNING, logger="celery.task")
+
+
 @pytest.fixture
 def second_engine(new_engine: Callable[..., Engine]) -> Engine:
     return new_engine(node_log_limit=LIMIT)
