@@ -32,6 +32,10 @@ def have_a_bad_day(client: WorkflowClient) -> dict[str, str]:
     for flow in (labels(), films(), nightly(), hostile()):
         client.deploy(flow.build())
 
+    texts = hostile_texts()
+    data = {"texts": texts, **{text: number for number, text in enumerate(texts)}}
+    ids["hostile"] = client.start("hostile", data, idempotency_key=texts[1]).id  # below all others in lists
+
     def order(name: str, key: str | None = None, card: str = "4000-0011") -> None:
         number = f"order-{len(ids)}"
         data = {"orderId": number, "items": 2, "card": card, "amount": 42.5}
@@ -51,9 +55,6 @@ def have_a_bad_day(client: WorkflowClient) -> dict[str, str]:
     order("paused")
     ids["labels"] = client.start("labels", {"items": ["a", "b", "broken", "c"]}).id
     ids["no worker"] = client.start("films").id
-    texts = hostile_texts()
-    data = {"texts": texts, **{text: number for number, text in enumerate(texts)}}
-    ids["hostile"] = client.start("hostile", data, idempotency_key=texts[1]).id
 
     def is_at_rest(name: str, status: ExecutionStatus) -> None:
         poll(lambda: client.get(ids[name]).status is status, f"{name} is {status}", timeout=60)
