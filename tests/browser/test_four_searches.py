@@ -65,7 +65,6 @@ def test_which_executions_wait_for_the_event_paid(start_page: Browser, shop: Sho
         start_page.wait_for("Clear")
         found = {each.get_attribute("title") for each in start_page.all("td a.engine-id")}
         assert found == {shop.executions[name] for name in ("waiting", "also waiting", "paused")}
-        picture(start_page, "waiting-for-paid", 620)
         start_page.click(start_page.find(f'a[href="/executions/{shop.executions["waiting"]}"]'))
         start_page.wait_for("WAITING_EVENTS")
         start_page.wait_for("for paid with")
@@ -136,7 +135,6 @@ def test_an_operator_pauses_and_resumes_an_execution_by_clicking(start_page: Bro
 
 def test_a_workflow_is_started_with_its_form(start_page: Browser, shop: Shop) -> None:
     start_page.click(start_page.link("Workflows"))
-    picture(start_page, "workflows", 620)
     start_page.click(start_page.find('a[href="/workflows/order"]'))
     picture(start_page, "workflow", 1250)
     fields = {
