@@ -81,7 +81,7 @@ class Demonstration:
         stage = set_up(undo, self._interruption, NODES, example.folder)
         client = WorkflowClient(stage.settings)
         workflow = self._deploy(client, example)
-        self._screen.say(f"Flower shows every node as a task: {stage.flower}/tasks")
+        self._screen.say(f"Flower shows the executions: {stage.flower}/executions")
         progress = Progress(client, workflow.id, example.orders(orders), PaymentProvider(client))
         self._follow(progress, workflow, stage)
         completed = self._summarise(progress, stage)
@@ -141,7 +141,8 @@ class Demonstration:
         say, shown = self._screen.say, progress.most_travelled
         if stays_up:
             say("\nFlower")
-            say(f"  all tasks              {stage.flower}/tasks")
+            say(f"  all executions         {stage.flower}/executions")
+            say(f"  this execution         {stage.flower}/executions/{shown}")
             say(f"  this execution's tasks {flower_tasks_url(stage.flower, progress.workflow_id, shown)}")
         if stays_up or stage.outlives_the_demo:
             say("\nTo continue, in another terminal")
