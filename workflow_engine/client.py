@@ -245,7 +245,7 @@ class WorkflowClient:
         content = workflow.content_hash()
         version = self._versions.get(content)
         if version is not None:
-            with suppress(WorkflowNotFound):  # somebody has emptied the tables since
+            with suppress(WorkflowNotFound):  # the tables have been emptied since
                 return self.start(workflow.id, data, version=version, session=session, **options)
         version = self._versions[content] = self.deploy(workflow).version
         return self.start(workflow.id, data, version=version, session=session, **options)

@@ -27,7 +27,7 @@ class LimitControl:
         return self._limits.uses(limit=limit)
 
     def get(self, key: str) -> LimitUse | None:
-        """Return one key; None if nobody holds or waits for a slot of it, and no number is set."""
+        """Return one key; None if no owner holds or waits for a slot of it, and no number is set."""
         return next(iter(self._limits.uses(key)), None)
 
     def standing(self, execution_id: str) -> Sequence[SlotStanding]:

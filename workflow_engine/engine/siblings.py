@@ -2,7 +2,7 @@
 
 They leave in any order. A node whose message finds all places taken is noted, and the next one that leaves
 sends it again. The one that leaves with the latest commit also looks for nodes in hand whose message was
-lost: while siblings commit, nobody else would notice.
+lost: while siblings commit, no look for stalled executions would notice.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def checked_tags(given: Sequence[str] | None, path: str = "tags") -> tuple[str, 
         return ()
     if isinstance(given, str):
         raise InvalidValue(path, f"it is a list of tags; write [{given!r:.60}]")
-    tags = tuple(dict.fromkeys(given))
+    tags = tuple(given)
     for tag in tags:
         if not isinstance(tag, str) or not 0 < len(tag) <= LONGEST_TAG or tag != tag.strip():
             raise InvalidValue(
@@ -59,6 +59,7 @@ def checked_tags(given: Sequence[str] | None, path: str = "tags") -> tuple[str, 
                 f"the tag {tag!r:.120} is not a text of 1 to {LONGEST_TAG} characters with no spaces around",
             )
         normalise(tag, path)
+    tags = tuple(dict.fromkeys(tags))
     if len(tags) > MOST_KEYS:
         raise InvalidValue(path, f"there are {len(tags)} tags, and at most {MOST_KEYS} are allowed")
     return tags

@@ -1,4 +1,4 @@
-"""After how long a node that is due, and that nobody runs, counts as having lost its message.
+"""After how long a node that is due, and that no process runs, counts as having lost its message.
 
 The broker shows what is queued. What is not queued and not run is on its way for an instant only, between its
 commit and the queue, or between the queue and a process. A message that is sent again for nothing is dropped.

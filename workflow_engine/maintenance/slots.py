@@ -23,7 +23,7 @@ TURN = "limits"
 
 
 class SlotRounds:
-    """Grants slots that are free although nobody has freed them. Methods may raise as its stores do."""
+    """Grants slots that are free although no commit has freed them. Methods may raise as its stores do."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

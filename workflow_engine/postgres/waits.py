@@ -114,7 +114,7 @@ ORDER BY w.claimed_until
 LIMIT %(limit)s
 """
 
-# As of long ago, so that nobody looks for its message in the queue when it is claimed.
+# As of long ago, so that its message is not looked for in the queue when it is claimed.
 END_CLAIM = """
 UPDATE {s}.execution_wait_states w SET
     claimed_until = now() - interval '1 day',

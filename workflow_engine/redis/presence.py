@@ -104,7 +104,7 @@ class Presence:
     def look(self) -> frozenset[str]:
         """Note who is connected, and return the lives that are over. Raises `CacheUnavailable`.
 
-        Those that are over are returned until they are forgotten. Nobody is over if Redis has restarted since
+        Those that are over are returned until they are forgotten. None is over if Redis has restarted since
         the last look, or does not list its connections.
         """
         with redis_errors():

@@ -1,4 +1,4 @@
-"""A node with `onCrash: fail` acts exactly once, whichever process dies and whatever else is lost with it."""
+"""A node with `onCrash: fail` acts exactly once, whatever process dies and whatever is lost with it."""
 
 from __future__ import annotations
 

@@ -94,6 +94,7 @@ def test_equal_starts_are_compared_without_metadata_and_the_first_ones_stay(
         ({"tags": [""]}, r"tags: the tag '' is not"),
         ({"tags": [" vip"]}, r"tags: the tag ' vip' is not"),
         ({"tags": [7]}, r"tags: the tag 7 is not"),
+        ({"tags": [{"vip": True}]}, r"tags: the tag \{'vip': True\} is not"),
         ({"tags": ["x" * 101]}, r"tags: the tag "),
         ({"tags": ["a\0"]}, r"tags: "),
         ({"tags": [str(n) for n in range(17)]}, r"tags: there are 17 tags, and at most 16"),

@@ -20,7 +20,7 @@
         });
     }
 
-    // Whoever types, or has chosen text, keeps what is on the screen.
+    // A reader who types, or has selected text, keeps what is on the screen.
     function isInUse(region) {
         var active = document.activeElement;
         var selection = window.getSelection();

@@ -318,7 +318,7 @@ def test_a_hop_asks_each_lock_server_twice(
     for wire in (contexts, *wires):
         wire.close()
 
-    assert traffic[0].names == [*["EVALSHA"] * 3, "DEL"], "is it late, enter, leave, has somebody knocked"
+    assert traffic[0].names == [*["EVALSHA"] * 3, "DEL"], "is it late, enter, leave, is there a waiter"
     for of_lock_server in traffic[1:]:
         assert of_lock_server.names == ["EVAL", "EVAL"], "take, release"
         assert of_lock_server.round_trips == 2

@@ -96,7 +96,7 @@ BEGIN
                 INTO woken FROM {s}.request_wake_v1(ARRAY[head.execution_id]) r;
                 CONTINUE;
             END IF;
-            -- It begins to move now, for its timeout as well as for whoever looks for stalled executions.
+            -- It begins to move now, for its timeout as well as for the look for stalled executions.
             UPDATE {s}.executions e SET
                 updated_at = now(), timeout_left = NULL,
                 expires_at = coalesce(now() + e.timeout_left * interval '1 second', e.expires_at)

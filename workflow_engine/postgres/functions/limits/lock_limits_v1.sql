@@ -1,5 +1,5 @@
--- Locks these keys until the transaction ends, always in the same order: whoever counts the slots of a key and
--- takes one has to be alone with it. Nobody waits for these locks with a row locked.
+-- Locks these keys until the transaction ends, always in the same order: a transaction that counts the slots of a
+-- key and takes one has to be alone with it. No transaction waits for these locks with a row locked.
 CREATE FUNCTION {s}.lock_limits_v1(given_keys text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(l.number) FROM (
