@@ -11,6 +11,7 @@ from workflow_engine.definition.workflow import Edge, Node, Workflow
 NEWER = "support.nodes.recorded,support.nodes.newer_release"
 MOST_ROUNDS, LOAD, NODES, RENDERED = 6, 40, 10, 5
 """Rounds of executions of built-in nodes, without and with executions that only the newer release can run."""
+KEPT_PACE = 0.9
 
 THROUGHPUT = """
 SELECT extract(epoch FROM max(completed_at) - min(created_at))::float
@@ -52,13 +53,14 @@ def test_other_executions_keep_their_pace_and_every_node_runs_once_a_worker_has_
     seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)])  # the workers have to be warm
 
     newer: list[str] = []
-    alone, beside = [], []
+    paces: list[float] = []
     for _ in range(MOST_ROUNDS):
-        alone.append(seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)]))
+        alone = seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)])
         newer += [fleet.start("newer") for _ in range(RENDERED)]
-        beside.append(seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)]))
-        # The quickest of each count: a noisy machine has several tries, held-up processes are slow in all.
-        if len(alone) > 1 and min(alone) >= 0.9 * min(beside):
+        beside = seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)])
+        # Neighbours in time share the machine's noise, and processes that are held up are slow in every round.
+        paces.append(alone / beside)
+        if paces[-1] >= KEPT_PACE:
             break
 
     # The old worker goes, one of the newer release takes its place, while executions run.
@@ -73,7 +75,7 @@ def test_other_executions_keep_their_pace_and_every_node_runs_once_a_worker_has_
         assert len(fleet.runs(execution, "render")) == 1
     assert set(fleet.client.count()) == {ExecutionStatus.COMPLETED}
     assert not fleet.lines("Traceback")
-    assert min(alone) >= 0.9 * min(beside), (alone, beside)
+    assert max(paces) >= KEPT_PACE, paces
 
 
 @pytest.mark.timeout(120)
