@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workflow_engine.canvas.durable import durable
     from workflow_engine.client import WorkflowClient
-    from workflow_engine.control.executions import Move
+    from workflow_engine.control.moving import Move
     from workflow_engine.definition.builder import WorkflowBuilder
     from workflow_engine.definition.workflow import Edge, Node, Workflow
     from workflow_engine.errors import (
@@ -155,7 +155,7 @@ _HOMES = {
     "nodes.results": "NodeExecutionResult failure success waiting",
     "postgres.executions.filters": "ExecutionFilter",
     "postgres.executions.moves": "ExecutionEvent",
-    "control.executions": "Move",
+    "control.moving": "Move",
     "settings": "Settings get_settings",
     "execution.states": "ExecutionStatus NodeStatus Operation",
 }

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from workflow_engine.control.executions import ExecutionControl
 from workflow_engine.control.explain.explainer import EXAMINED, Explainer
 from workflow_engine.control.explain.explanation import Explanation, Overview
+from workflow_engine.control.limits import LimitControl
+from workflow_engine.control.moving import Mover
 from workflow_engine.control.workflows import WorkflowControl
 from workflow_engine.definition.builder import WorkflowBuilder
 from workflow_engine.definition.graph import Graph
@@ -110,19 +112,26 @@ class WorkflowClient:
 
         `client.control.limits` shows and sets limits.
         """
+        engine = self._engine
+        mover = Mover(
+            engine.moves,
+            engine.state,
+            engine.cache,
+            locks=engine.locks,
+            workflows=engine.workflows,
+            executor=engine.executor,
+            running_nodes=engine.running_nodes,
+            publisher=engine.publisher,
+            children=engine.children,
+            output_limit=engine.settings.output_limit,
+        )
         return ExecutionControl(
-            self._engine.moves,
-            self._engine.state,
-            self._engine.cache,
-            locks=self._engine.locks,
-            workflows=self._engine.workflows,
-            executor=self._engine.executor,
-            running_nodes=self._engine.running_nodes,
-            publisher=self._engine.publisher,
-            children=self._engine.children,
-            workflow_control=WorkflowControl(self._engine.deployments, self._engine.triggers),
-            output_limit=self._engine.settings.output_limit,
-            limits=self._engine.limits,
+            mover,
+            engine.moves,
+            engine.state,
+            engine.children,
+            workflows=WorkflowControl(engine.deployments, engine.triggers),
+            limits=LimitControl(engine.limits, engine.publisher),
         )
 
     @functools.cached_property

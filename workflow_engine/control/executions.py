@@ -6,82 +6,23 @@ commit, are in Postgres too. The same statement records in `execution_events` wh
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from workflow_engine.control.descendants import Descendants
 from workflow_engine.control.limits import LimitControl
-from workflow_engine.control.rehearsal import Group, effect_of, grouped
-from workflow_engine.control.reopening import Preview, Reopening
+from workflow_engine.control.moving import Move, Mover
+from workflow_engine.control.rehearsal import Group, Rehearsal
+from workflow_engine.control.reopening import Preview
 from workflow_engine.control.workflows import WorkflowControl
-from workflow_engine.engine.context_cache import ExecutionContextCache
-from workflow_engine.engine.executor import WorkflowExecutor
-from workflow_engine.engine.publisher import Publisher
-from workflow_engine.errors import (
-    BackingServiceUnavailable,
-    CacheUnavailable,
-    ChildNotAwaited,
-    ExecutionMoved,
-    ExecutionNotFound,
-    IllegalMove,
-    WorkflowEngineError,
-)
-from workflow_engine.execution.bounded_texts import checked_note
+from workflow_engine.errors import ExecutionMoved, ExecutionNotFound, IllegalMove
 from workflow_engine.execution.ids import checked_id
-from workflow_engine.execution.states import EVENT_TYPES, FINISHED, LEGAL_FROM, ExecutionStatus, Operation
-from workflow_engine.json_values import check_size, encode, normalise
+from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
 from workflow_engine.postgres.executions.children import Children
 from workflow_engine.postgres.executions.filters import ExecutionFilter
-from workflow_engine.postgres.executions.moves import Amendment, Change, ExecutionEvent, Moved, OperatorMoves
+from workflow_engine.postgres.executions.moves import Amendment, Change, ExecutionEvent, OperatorMoves
 from workflow_engine.postgres.executions.state import ExecutionStateService
-from workflow_engine.postgres.limits import Limits
-from workflow_engine.redis.lock import DistributedLockService, Holder
-from workflow_engine.redis.running_nodes import RunningNodes
-from workflow_engine.runner.compiled import CompiledWorkflows
-from workflow_engine.telemetry.log_events import LogEvent, log_fields
-
-log = logging.getLogger(__name__)
-
-
-AMENDING = frozenset(
-    {
-        Operation.SET_OUTPUT,
-        Operation.SET_VARIABLE,
-        Operation.PAUSE_BEFORE,
-        Operation.CLEAR_BREAKPOINTS,
-    }
-)
-"""The operations that do not change the status."""
-
-ATTEMPTS = 20
-"""How often an operation is tried on an execution that keeps moving between its read and its write."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """The result of an operation."""
-
-    execution_id: str
-    operation: Operation
-    status_before: ExecutionStatus
-    status: ExecutionStatus
-    seq: int
-    """The execution's `seq` after it; for a retry or rerun, the number that superseded rows name."""
-    holders: tuple[Holder, ...]
-    """The holders that were running its nodes just after; none also if Redis could not be reached.
-
-    After a pause or resume the results of these nodes still count; after any other operation they are
-    refused.
-    """
-    interrupted: tuple[Holder, ...] = ()
-    """Those whose nodes were asked to stop."""
-
-    @property
-    def is_running_a_node(self) -> bool:
-        return bool(self.holders)
 
 
 class ExecutionControl:
@@ -94,34 +35,23 @@ class ExecutionControl:
 
     def __init__(
         self,
+        mover: Mover,
         moves: OperatorMoves,
         state: ExecutionStateService,
-        cache: ExecutionContextCache,
-        *,
-        locks: DistributedLockService,
-        workflows: CompiledWorkflows,
-        executor: WorkflowExecutor,
-        running_nodes: RunningNodes,
-        publisher: Publisher,
         children: Children,
-        workflow_control: WorkflowControl,
-        output_limit: int,
-        limits: Limits,
+        *,
+        workflows: WorkflowControl,
+        limits: LimitControl,
     ) -> None:
-        self._output_limit = output_limit
-        self.workflows = workflow_control
-        """What is done to workflows and triggers: `client.control.workflows.deactivate("shop")`."""
+        self._mover = mover
         self._moves = moves
         self._state = state
-        self._cache = cache
-        self._locks = locks
-        self._compiled = workflows
-        self._executor = executor
-        self._running_nodes = running_nodes
-        self._publisher = publisher
         self._children = children
-        self.limits = LimitControl(limits, publisher)
-        self.descendants = Descendants(children, publisher, self._announce_cancelled, self._restart)
+        self._rehearsal = Rehearsal(mover, state)
+        self.workflows = workflows
+        """What is done to workflows and triggers: `client.control.workflows.deactivate("shop")`."""
+        self.limits = limits
+        self.descendants = mover.descendants
 
     def pause(
         self,
@@ -136,7 +66,7 @@ class ExecutionControl:
         No further child starts, and those that run go on; with `children` they are paused too, on all levels.
         """
         change = Change(ExecutionStatus.PAUSED, LEGAL_FROM[Operation.PAUSE], EVENT_TYPES[Operation.PAUSE])
-        move = self._move(Operation.PAUSE, execution_id, lambda: change, reason, actor)
+        move = self._mover.move(Operation.PAUSE, execution_id, lambda: change, reason, actor)
         if children:
             self._for_each_child(move.execution_id, LEGAL_FROM[Operation.PAUSE], self.pause, reason, actor)
         return move
@@ -155,9 +85,9 @@ class ExecutionControl:
         """
 
         def change() -> Change:
-            return self._reopening(Operation.RESUME, execution_id).resume()
+            return self._mover.reopening(Operation.RESUME, execution_id).resume()
 
-        move = self._move(Operation.RESUME, execution_id, change, reason, actor)
+        move = self._mover.move(Operation.RESUME, execution_id, change, reason, actor)
         if children:
             self._for_each_child(move.execution_id, LEGAL_FROM[Operation.RESUME], self.resume, reason, actor)
         return move
@@ -175,7 +105,7 @@ class ExecutionControl:
             EVENT_TYPES[Operation.CANCEL],
             takes_fence=True,
         )
-        return self._move(Operation.CANCEL, execution_id, lambda: change, reason, actor)
+        return self._mover.move(Operation.CANCEL, execution_id, lambda: change, reason, actor)
 
     def retry(
         self,
@@ -195,9 +125,9 @@ class ExecutionControl:
         """
 
         def change() -> Change:
-            return self._reopening(Operation.RETRY, execution_id).retry(version)
+            return self._mover.reopening(Operation.RETRY, execution_id).retry(version)
 
-        return self._move(Operation.RETRY, execution_id, change, reason, actor)
+        return self._mover.move(Operation.RETRY, execution_id, change, reason, actor)
 
     def rerun(
         self,
@@ -216,16 +146,16 @@ class ExecutionControl:
         """
 
         def change() -> Change:
-            return self._reopening(Operation.RERUN, execution_id).rerun(from_node, version)
+            return self._mover.reopening(Operation.RERUN, execution_id).rerun(from_node, version)
 
-        return self._move(Operation.RERUN, execution_id, change, reason, actor)
+        return self._mover.move(Operation.RERUN, execution_id, change, reason, actor)
 
     def preview(self, operation: Operation, execution_id: str, from_node: str | None = None) -> Preview:
         """Return what a retry, or a rerun from a node, would do; nothing changes.
 
         Raises as the operation would.
         """
-        return self._reopening(operation, execution_id).preview(operation, from_node)
+        return self._mover.reopening(operation, execution_id).preview(operation, from_node)
 
     def skip(
         self,
@@ -243,7 +173,7 @@ class ExecutionControl:
         its result refused. `handle` names the way out of a node that has several. Raises `NodeNotFound`,
         `InvalidValue`, and `IllegalNodeMove` for a node that is done or not reached.
         """
-        return self._by_hand(Operation.SKIP, execution_id, node, output, handle, reason, actor)
+        return self._mover.by_hand(Operation.SKIP, execution_id, node, output, handle, reason, actor)
 
     def complete(
         self,
@@ -259,7 +189,7 @@ class ExecutionControl:
 
         Children that it waits for are cancelled. Raises as `skip` does; the node must wait.
         """
-        return self._by_hand(Operation.COMPLETE, execution_id, node, output, handle, reason, actor)
+        return self._mover.by_hand(Operation.COMPLETE, execution_id, node, output, handle, reason, actor)
 
     def set_output(
         self,
@@ -275,13 +205,13 @@ class ExecutionControl:
         The way that the node took stays. The history keeps the output that it had. Raises `NodeNotFound`,
         `IllegalNodeMove`, `InvalidValue`, and `TriggerDataInvalid` for data that a trigger's schema refuses.
         """
-        encoded = self._encoded(output, "output")
+        encoded = self._mover.encoded(output, "output")
         operation = Operation.SET_OUTPUT
 
         def amendment() -> Amendment:
-            return self._reopening(operation, execution_id).output_of(node, encoded)
+            return self._mover.reopening(operation, execution_id).output_of(node, encoded)
 
-        return self._amend(operation, execution_id, amendment, reason, actor)
+        return self._mover.amend(operation, execution_id, amendment, reason, actor)
 
     def set_variable(
         self,
@@ -296,13 +226,13 @@ class ExecutionControl:
 
         It has this value wherever the execution goes on, until a node sets it again. Raises `InvalidValue`.
         """
-        encoded = self._encoded(value, f"variables.{name}")
+        encoded = self._mover.encoded(value, f"variables.{name}")
         operation = Operation.SET_VARIABLE
 
         def amendment() -> Amendment:
-            return self._reopening(operation, execution_id).variable(name, encoded)
+            return self._mover.reopening(operation, execution_id).variable(name, encoded)
 
-        return self._amend(operation, execution_id, amendment, reason, actor)
+        return self._mover.amend(operation, execution_id, amendment, reason, actor)
 
     def pause_before(
         self, execution_id: str, node: str, *, reason: str | None = None, actor: str | None = None
@@ -314,10 +244,10 @@ class ExecutionControl:
         `NodeNotFound`.
         """
         operation = Operation.PAUSE_BEFORE
-        reopening = self._reopening(operation, execution_id)
+        reopening = self._mover.reopening(operation, execution_id)
         reopening.check_node(operation, node)
-        move = self._set_breakpoint(operation, execution_id, node, reason, actor)
-        is_due = node in self._reopening(operation, execution_id).walk().due
+        move = self._mover.set_breakpoint(operation, execution_id, node, reason, actor)
+        is_due = node in self._mover.reopening(operation, execution_id).walk().due
         if not is_due or move.status is ExecutionStatus.PAUSED:
             return move
         if any(holder.node_id == node for holder in move.holders):
@@ -332,7 +262,7 @@ class ExecutionControl:
         self, execution_id: str, *, reason: str | None = None, actor: str | None = None
     ) -> Move:
         """Remove all breakpoints of an execution, those of its workflow too; a paused one stays paused."""
-        return self._set_breakpoint(Operation.CLEAR_BREAKPOINTS, execution_id, None, reason, actor)
+        return self._mover.set_breakpoint(Operation.CLEAR_BREAKPOINTS, execution_id, None, reason, actor)
 
     def audit(self, execution_id: str) -> list[ExecutionEvent]:
         """Return what operators did to an execution and the events that it received, oldest first.
@@ -370,173 +300,8 @@ class ExecutionControl:
         `wanted` are filters, which leave out those in a status that does not allow the operation, or ids.
         `arguments` are those of the operation, such as `node` and `output`. Raises `InvalidValue`.
         """
-        given = dict(arguments)
-        for name, path in (("output", "output"), ("value", f"variables.{given.get('name')}")):
-            if name in given:
-                given[name] = self._encoded(given[name], path)
         ids = self.candidates(operation, wanted) if isinstance(wanted, ExecutionFilter) else wanted
-        return grouped([self._rehearsed(operation, execution_id, given) for execution_id in ids])
-
-    def _rehearsed(
-        self, operation: Operation, execution_id: str, arguments: Mapping[str, Any]
-    ) -> tuple[str, str, int, str, str, bool]:
-        snapshot = self._state.load_snapshot(checked_id(execution_id), with_outputs=False)
-        if snapshot is None:
-            raise ExecutionNotFound(execution_id)
-        try:
-            self._check_legal(operation, snapshot.execution_id, snapshot.status)
-            if snapshot.status.is_finished and operation not in AMENDING:
-                self._check_awaited(operation, snapshot.execution_id)
-            effect, is_refused = effect_of(Reopening(snapshot, self._compiled), operation, arguments), False
-        except (WorkflowEngineError, ValueError) as refusal:
-            if isinstance(refusal, BackingServiceUnavailable):
-                raise
-            # Without the id, in which alike refusals differ.
-            text = str(refusal).replace(f" of execution {snapshot.execution_id}", "")
-            effect, is_refused = text.replace(snapshot.execution_id, "…"), True
-        return (
-            snapshot.execution_id,
-            snapshot.workflow_id,
-            snapshot.version,
-            snapshot.status.value,
-            effect,
-            is_refused,
-        )
-
-    # One move, from where the execution stands to sending what is due
-
-    def _move(
-        self,
-        operation: Operation,
-        execution_id: str,
-        change: Callable[[], Change],
-        reason: str | None,
-        actor: str | None,
-    ) -> Move:
-        execution_id = checked_id(execution_id)
-        note = checked_note(reason, actor)
-        for _ in range(ATTEMPTS):
-            intended = change()
-            holders_before = self._holders_to_interrupt(execution_id) if intended.takes_fence else ()
-            if (moved := self._moves.write(execution_id, intended, **note)) is not None:
-                status = intended.status
-                self._follow_up(moved)
-                holders, interrupted = self._notify_workers(execution_id, operation, status, holders_before)
-                if intended.takes_fence:
-                    self.descendants.see_to([execution_id])
-                return Move(
-                    execution_id, operation, moved.status_before, status, moved.seq, holders, interrupted
-                )
-            self._check_may_still(operation, execution_id)
-        raise ExecutionMoved(execution_id, operation.value)
-
-    def _by_hand(
-        self,
-        operation: Operation,
-        execution_id: str,
-        node: str,
-        output: Any,
-        handle: str | None,
-        reason: str | None,
-        actor: str | None,
-    ) -> Move:
-        execution_id, note = checked_id(execution_id), checked_note(reason, actor)
-        encoded = self._encoded(output, "output")
-        for _ in range(ATTEMPTS):
-            reopening = self._reopening(operation, execution_id)
-            by_hand = reopening.by_hand(operation, node, encoded, handle, note["actor"])
-            # Of nodes that run at the same time, the results of the others still count.
-            refused = tuple(
-                holder
-                for holder in self._holders_to_interrupt(execution_id)
-                if not reopening.is_shared or holder.node_id == node
-            )
-            if (moved := self._moves.commit(execution_id, by_hand, **note)) is not None:
-                return self._moved(operation, execution_id, moved, refused)
-            self._check_may_still(operation, execution_id)
-        raise ExecutionMoved(execution_id, operation.value)
-
-    def _amend(
-        self,
-        operation: Operation,
-        execution_id: str,
-        amendment: Callable[[], Amendment],
-        reason: str | None,
-        actor: str | None,
-    ) -> Move:
-        execution_id, note = checked_id(execution_id), checked_note(reason, actor)
-        for _ in range(ATTEMPTS):
-            if (moved := self._moves.amend(execution_id, amendment(), **note)) is not None:
-                return self._moved(operation, execution_id, moved, ())
-            self._check_may_still(operation, execution_id)
-        raise ExecutionMoved(execution_id, operation.value)
-
-    def _set_breakpoint(
-        self,
-        operation: Operation,
-        execution_id: str,
-        node: str | None,
-        reason: str | None,
-        actor: str | None,
-    ) -> Move:
-        execution_id, note = checked_id(execution_id), checked_note(reason, actor)
-        sources, event = LEGAL_FROM[operation], EVENT_TYPES[operation]
-        moved = self._moves.set_breakpoint(execution_id, node, sources, event, **note)
-        if moved is None:
-            self._check_may_still(operation, execution_id)
-            raise ExecutionMoved(execution_id, operation.value)
-        status = moved.status_before
-        try:
-            holders = self._node_runners(execution_id)
-        except CacheUnavailable:
-            holders = ()
-        return Move(execution_id, operation, status, status, moved.seq, holders)
-
-    def _moved(
-        self, operation: Operation, execution_id: str, moved: Moved, refused: tuple[Holder, ...]
-    ) -> Move:
-        """Notify the workers of a move that the journal records, and return it."""
-        status = moved.status or moved.status_before
-        self._follow_up(moved)
-        holders, interrupted = self._notify_workers(execution_id, operation, status, refused)
-        if operation not in AMENDING:
-            self.descendants.see_to([execution_id])
-        return Move(execution_id, operation, moved.status_before, status, moved.seq, holders, interrupted)
-
-    def _check_may_still(self, operation: Operation, execution_id: str) -> None:
-        """Raise if an operation that was refused is not possible any more."""
-        status = self._state.status_of(execution_id)
-        self._check_legal(operation, execution_id, status)
-        if status.is_finished:
-            self._check_awaited(operation, execution_id)
-
-    def _follow_up(self, moved: Moved) -> None:
-        for each in moved.follow_ups:
-            self._publisher.follow_up(each)
-
-    def _encoded(self, value: Any, path: str) -> bytes:
-        encoded = encode(normalise(value, path))
-        check_size(encoded, self._output_limit, path)
-        return encoded
-
-    def _reopening(self, operation: Operation, execution_id: str) -> Reopening:
-        snapshot = self._state.load_snapshot(checked_id(execution_id), with_outputs=False)
-        if snapshot is None:
-            raise ExecutionNotFound(execution_id)
-        self._check_legal(operation, snapshot.execution_id, snapshot.status)
-        return Reopening(snapshot, self._compiled)
-
-    def _check_legal(self, operation: Operation, execution_id: str, status: ExecutionStatus) -> None:
-        if status not in LEGAL_FROM[operation]:
-            possible_from = [each.value for each in ExecutionStatus if each in LEGAL_FROM[operation]]
-            raise IllegalMove(execution_id, status.value, operation.value, possible_from)
-
-    def _check_awaited(self, operation: Operation, execution_id: str) -> None:
-        place = self._children.parent_of(execution_id)
-        if place is not None and not place.is_awaited:
-            raise ChildNotAwaited(execution_id, operation.value, place.parent_id, place.root_id)
-
-    # Children
+        return self._rehearsal.groups(operation, ids, arguments)
 
     def _for_each_child(
         self,
@@ -551,75 +316,3 @@ class ExecutionControl:
             for last in found:
                 with suppress(IllegalMove, ExecutionMoved, ExecutionNotFound):  # it has ended since
                     operate(last, children=True, reason=reason, actor=actor)
-
-    def _announce_cancelled(self, execution_id: str) -> None:
-        self._notify_workers(execution_id, Operation.CANCEL, ExecutionStatus.CANCELLED, ())
-
-    def _restart(self, execution_id: str) -> None:
-        """Retry a child of an execution that is retried, from where it failed or was cancelled."""
-        for _ in range(ATTEMPTS):
-            snapshot = self._state.load_snapshot(execution_id, with_outputs=False)
-            if snapshot is None or not snapshot.status.is_finished:
-                return
-            change = Reopening(snapshot, self._compiled).retry()
-            if (moved := self._moves.write(execution_id, change, actor="its parent")) is not None:
-                self._follow_up(moved)
-                self._notify_workers(execution_id, Operation.RETRY, change.status, ())
-                return
-            place = self._children.parent_of(execution_id)
-            if place is not None and not place.is_awaited:
-                return
-
-    def _notify_workers(
-        self,
-        execution_id: str,
-        operation: Operation,
-        status: ExecutionStatus,
-        holders_before: tuple[Holder, ...],
-    ) -> tuple[tuple[Holder, ...], tuple[Holder, ...]]:
-        """Invalidate the cache and interrupt the running nodes.
-
-        Return the holders that run a node, and those that were interrupted. A worker that enters a node
-        after the cached context is gone reads the move from Postgres. So the holders found now are the last
-        ones that may have missed it.
-        """
-        holders: tuple[Holder, ...] = ()
-        interrupted: tuple[Holder, ...] = ()
-        try:
-            self._cache.remove_from_cache(execution_id)
-            if status.is_finished and operation not in AMENDING:
-                self._cache.announce_finished(execution_id, status.value)
-            holders = self._node_runners(execution_id)
-            # A holder from before the move runs with a fence that was taken. One that took the lock since, in
-            # an execution that continues, runs with the new fence.
-            for holder in holders:
-                if (status.is_finished and operation not in AMENDING) or holder in holders_before:
-                    self._running_nodes.interrupt(execution_id, holder)
-                    interrupted = (*interrupted, holder)
-            if status not in (ExecutionStatus.PAUSED, *FINISHED) and operation not in AMENDING:
-                # If a worker holds the lock, it publishes what is due after unlocking.
-                self._executor.resume_execution(execution_id)
-        except BackingServiceUnavailable as error:
-            log.warning(
-                "The %s of execution %s is in effect, but workers were not notified: %s",
-                operation,
-                execution_id,
-                error,
-                extra=log_fields(
-                    LogEvent.MOVE_NOT_ANNOUNCED,
-                    execution_id=execution_id,
-                    operation=operation.value,
-                    error=error,
-                ),
-            )
-        return holders, interrupted
-
-    def _holders_to_interrupt(self, execution_id: str) -> tuple[Holder, ...]:
-        try:
-            return self._node_runners(execution_id)
-        except CacheUnavailable:
-            return ()  # their results are refused all the same
-
-    def _node_runners(self, execution_id: str) -> tuple[Holder, ...]:
-        # A holder without a task runs no node: it only publishes what is due.
-        return tuple(holder for holder in self._locks.holders(execution_id) if holder.task_id)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_engine.control.moving import AMENDING, Mover
 from workflow_engine.control.reopening import Reopening
+from workflow_engine.errors import BackingServiceUnavailable, ExecutionNotFound, WorkflowEngineError
+from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import Operation
 from workflow_engine.execution.walk import Walk
+from workflow_engine.postgres.executions.state import ExecutionStateService
 
 SHOWN = 5
 """Ids of executions that each group names."""
@@ -37,6 +41,50 @@ class Group:
     count: int
     examples: tuple[str, ...]
     """The ids of the oldest of them."""
+
+
+class Rehearsal:
+    """Finds out what an operation would do, by the rules by which it is done."""
+
+    def __init__(self, mover: Mover, state: ExecutionStateService) -> None:
+        self._mover = mover
+        self._state = state
+
+    def groups(
+        self, operation: Operation, executions: Sequence[str], arguments: Mapping[str, Any]
+    ) -> list[Group]:
+        """Return what an operation with these arguments would do. Raises `InvalidValue` for its values."""
+        given = dict(arguments)
+        for name, path in (("output", "output"), ("value", f"variables.{given.get('name')}")):
+            if name in given:
+                given[name] = self._mover.encoded(given[name], path)
+        return grouped([self._rehearsed(operation, execution_id, given) for execution_id in executions])
+
+    def _rehearsed(
+        self, operation: Operation, execution_id: str, arguments: Mapping[str, Any]
+    ) -> tuple[str, str, int, str, str, bool]:
+        snapshot = self._state.load_snapshot(checked_id(execution_id), with_outputs=False)
+        if snapshot is None:
+            raise ExecutionNotFound(execution_id)
+        try:
+            self._mover.check_legal(operation, snapshot.execution_id, snapshot.status)
+            if snapshot.status.is_finished and operation not in AMENDING:
+                self._mover.check_awaited(operation, snapshot.execution_id)
+            effect, is_refused = effect_of(self._mover.reopening_of(snapshot), operation, arguments), False
+        except (WorkflowEngineError, ValueError) as refusal:
+            if isinstance(refusal, BackingServiceUnavailable):
+                raise
+            # Without the id, in which alike refusals differ.
+            text = str(refusal).replace(f" of execution {snapshot.execution_id}", "")
+            effect, is_refused = text.replace(snapshot.execution_id, "…"), True
+        return (
+            snapshot.execution_id,
+            snapshot.workflow_id,
+            snapshot.version,
+            snapshot.status.value,
+            effect,
+            is_refused,
+        )
 
 
 def effect_of(reopening: Reopening, operation: Operation, arguments: Mapping[str, Any]) -> str:

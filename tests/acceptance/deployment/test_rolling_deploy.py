@@ -58,7 +58,7 @@ def test_other_executions_keep_their_pace_and_every_node_runs_once_a_worker_has_
         alone = seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)])
         newer += [fleet.start("newer") for _ in range(RENDERED)]
         beside = seconds_for(fleet, [fleet.start("plain") for _ in range(LOAD)])
-        # Neighbours in time share the machine's noise, and processes that are held up are slow in every round.
+        # Neighbours share the noise of the machine, and processes that are held up are slow in each round.
         paces.append(alone / beside)
         if paces[-1] >= KEPT_PACE:
             break

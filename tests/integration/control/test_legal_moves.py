@@ -13,7 +13,7 @@ from support.broker import Broker, Workers
 from support.nodes.breakable import broken, first, let_wait, second, third
 from support.workflows import line
 from workflow_engine import ExecutionStatus, NodeStatus, WorkflowClient
-from workflow_engine.control.executions import Move
+from workflow_engine.control.moving import Move
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import ExecutionNotFound, IllegalMove
 from workflow_engine.execution.records import NodeCommit

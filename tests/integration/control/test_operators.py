@@ -12,7 +12,7 @@ from support.nodes.breakable import during, first, keys, let_wait
 from support.redis_keys import keys_in
 from support.workflows import line
 from workflow_engine import ExecutionStatus, NodeStatus, WorkflowClient, node
-from workflow_engine.control.executions import Move
+from workflow_engine.control.moving import Move
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import InvalidValue
 from workflow_engine.execution.states import Operation

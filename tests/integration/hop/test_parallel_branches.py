@@ -25,7 +25,7 @@ from workflow_engine import (
     success,
     waiting,
 )
-from workflow_engine.control.executions import Move
+from workflow_engine.control.moving import Move
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.walk import Walk
 from workflow_engine.maintenance.recovery import Recovery

@@ -18,7 +18,7 @@ from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.json_options import JsonValue, Variable
 from workflow_engine.cli.os_user import os_user
 from workflow_engine.client import WorkflowClient
-from workflow_engine.control.executions import Move
+from workflow_engine.control.moving import Move
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError
 from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
 from workflow_engine.postgres.executions.filters import ExecutionFilter
