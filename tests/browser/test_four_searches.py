@@ -133,6 +133,31 @@ def test_an_operator_pauses_and_resumes_an_execution_by_clicking(start_page: Bro
     shop.client.control.cancel(execution)
 
 
+def test_an_operator_skips_the_failed_node_by_clicking(start_page: Browser, shop: Shop) -> None:
+    start_page.open(f"{shop.address}/executions/{shop.executions['failed']}")
+    start_page.click(start_page.link("Skip"))
+    start_page.wait_for("it runs ship")
+    start_page.find("#output").send_keys('{"receipt": "paid in cash"}')
+    start_page.find("#reason").send_keys("paid in cash")
+    picture(start_page, "skip", 860)
+    start_page.find("#output").clear()
+    start_page.find("#output").send_keys("{not JSON")
+    start_page.click(start_page.find("main form[method=post] button[type=submit]"))
+    start_page.wait_for("it is no JSON")
+    assert start_page.find("#output").get_attribute("value") == "{not JSON"
+
+    execution = shop.client.start("order", {"orderId": "skipped", "card": "4000-0011", "items": 1}).id
+    start_page.open(f"{shop.address}/executions/{execution}")
+    start_page.wait_for("WAITING_EVENTS")
+    start_page.click(start_page.link("Skip"))
+    start_page.find("#output").send_keys('{"paid": {"amount": 7}}')
+    start_page.find("#reason").send_keys("seen in the bank")
+    start_page.click(start_page.find("main form[method=post] button[type=submit]"))
+    start_page.wait_for("The history below has it.")
+    [skipped] = [each for each in shop.client.control.audit(execution) if each.type == "NODE_SKIPPED"]
+    assert (skipped.actor, skipped.reason) == ("ann", "seen in the bank")
+
+
 def test_a_workflow_is_started_with_its_form(start_page: Browser, shop: Shop) -> None:
     start_page.click(start_page.link("Workflows"))
     start_page.click(start_page.find('a[href="/workflows/order"]'))

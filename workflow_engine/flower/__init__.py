@@ -7,6 +7,7 @@
 - `pages/`: the pages
 - `drawing/`: graphs, timelines and JSON values for a browser
 - `forms`: the form with which a workflow is started
+- `actions`: what operators may do, the forms of it, and when it is possible
 """
 
 from __future__ import annotations

@@ -155,13 +155,117 @@ def test_an_action_is_recorded_with_its_reason_under_the_name_of_flowers_user(
     ]
 
 
-def test_every_button_of_an_execution_leads_to_a_page(site: Site, waiting: str) -> None:
-    buttons = re.findall(
-        rf'href="(/executions/{waiting}/actions/[a-z-]+)"', site.get(f"/executions/{waiting}").text
-    )
+BUTTON = r'href="/executions/{}/actions/([a-z-]+)(?:\?node=([a-z]+))?"'
 
-    assert {path.rpartition("/")[2] for path in buttons} == {"pause", "cancel", "rerun", "send-event"}
-    assert {site.get(path).status_code for path in buttons} == {200}
+
+@pytest.mark.parametrize(
+    ("paused", "selected", "actions", "on_node"),
+    [
+        (False, "paid", {"pause", "cancel", "rerun", "send-event"}, {"skip", "complete", "pause-before"}),
+        (False, "charge", {"pause", "cancel", "rerun", "send-event"}, {"pause-before"}),
+        (
+            True,
+            "ordered",
+            {"resume", "cancel", "rerun", "set-variable", "send-event"},
+            {"set-output", "pause-before"},
+        ),
+    ],
+)
+def test_the_buttons_of_an_execution_and_of_a_node_are_those_that_its_state_allows(
+    site: Site,
+    client: WorkflowClient,
+    waiting: str,
+    paused: bool,
+    selected: str,
+    actions: set[str],
+    on_node: set[str],
+) -> None:
+    if paused:
+        client.control.pause(waiting)
+
+    buttons = re.findall(BUTTON.format(waiting), site.get(f"/executions/{waiting}?node={selected}").text)
+
+    assert {action for action, node_id in buttons if not node_id} == actions
+    assert {action for action, node_id in buttons if node_id == selected} == on_node
+    for action, node_id in buttons:
+        answer = site.get(f"/executions/{waiting}/actions/{action}?node={node_id}")
+        assert answer.status_code == 200
+        assert 'name="reason"' in answer.text or action in ("rerun", "send-event"), action
+
+
+def test_a_node_is_skipped_with_an_output_from_its_page(
+    site: Site, client: WorkflowClient, workers: Workers, failed: str
+) -> None:
+    page = f"/executions/{failed}/actions/skip"
+    assert "it runs ship" in site.get(f"{page}?node=charge").text
+
+    form = {"node": "charge", "output": '{"receipt": "cash"}', "reason": "paid in cash"}
+    assert site.post(page, form).status_code == 303
+    workers.drain()
+
+    assert client.get(failed).status is ExecutionStatus.COMPLETED
+    (skipped,) = [each for each in client.control.audit(failed) if each.type == "NODE_SKIPPED"]
+    assert (skipped.actor, skipped.reason) == ("ann", "paid in cash")
+
+
+def test_a_wait_is_completed_an_output_replaced_and_a_variable_set_from_the_pages(
+    site: Site, client: WorkflowClient, workers: Workers, waiting: str
+) -> None:
+    actions = f"/executions/{waiting}/actions"
+    client.control.pause(waiting)
+    replaced = {"node": "ordered", "output": '{"orderId": "order-8"}', "reason": "typed wrongly"}
+    assert "order-7" in site.get(f"{actions}/set-output?node=ordered").text
+    assert site.post(f"{actions}/set-output", replaced).status_code == 303
+    variable = {"name": "rate", "value": "0.19", "reason": "the new rate"}
+    assert site.post(f"{actions}/set-variable", variable).status_code == 303
+    completed = {"node": "paid", "output": '{"paid": {"amount": 7}}', "reason": "seen in the bank"}
+    assert site.post(f"{actions}/complete", completed).status_code == 303
+
+    client.control.resume(waiting)
+    workers.drain()
+
+    context = client.context(waiting)
+    assert context.node_outputs["ordered"] == {"orderId": "order-8"}
+    assert context.node_outputs["paid"] == {"paid": {"amount": 7}}
+    assert context.variables == {"rate": 0.19}
+
+
+def test_a_breakpoint_is_set_shown_and_removed_on_the_pages(
+    site: Site, client: WorkflowClient, workers: Workers, waiting: str
+) -> None:
+    actions = f"/executions/{waiting}/actions"
+    assert site.post(f"{actions}/pause-before", {"node": "charge", "reason": "a look"}).status_code == 303
+    client.send_event("order-7", "paid", {"amount": 7})
+    workers.drain()
+
+    assert client.get(waiting).status is ExecutionStatus.PAUSED
+    assert "Paused before" in site.get(f"/executions/{waiting}").text
+    assert f"{actions}/clear-breakpoints" in site.get(f"/executions/{waiting}").text
+    assert site.post(f"{actions}/clear-breakpoints", {"reason": "seen"}).status_code == 303
+    assert client.get(waiting).breakpoints == ()
+
+
+@pytest.mark.parametrize(
+    ("action", "form", "said"),
+    [
+        ("skip", {"node": "charge"}, "charge"),
+        ("skip", {"node": "paid", "output": "{not json"}, "no JSON"),
+        ("skip", {"node": "nowhere"}, "nowhere"),
+        ("complete", {"node": "ordered", "output": "1"}, "ordered"),
+        ("set-output", {"node": "paid", "output": "1"}, "set-output"),
+        ("set-variable", {"name": "_x", "value": "1"}, "set-variable"),
+    ],
+)
+def test_a_refused_form_says_why_and_keeps_what_was_written(
+    site: Site, client: WorkflowClient, waiting: str, action: str, form: dict[str, str], said: str
+) -> None:
+    before = client.control.audit(waiting)
+
+    answer = site.post(f"/executions/{waiting}/actions/{action}", {**form, "reason": "a try"})
+
+    assert answer.status_code == 409
+    assert said in answer.text
+    assert client.control.audit(waiting) == before
 
 
 def test_a_retry_shows_what_it_would_run_before_it_runs(
@@ -194,8 +298,8 @@ def test_an_event_is_sent_to_the_execution_from_its_page(
 ) -> None:
     path = f"/executions/{waiting}/actions/send-event"
     assert 'value="paid"' in site.get(path).text
-    assert site.post(path, {"name": "paid", "payload": "{"}).status_code == 409
-    assert site.post(path, {"name": "paid", "payload": '{"amount": 7}'}).status_code == 303
+    assert site.post(path, {"event": "paid", "payload": "{"}).status_code == 409
+    assert site.post(path, {"event": "paid", "payload": '{"amount": 7}'}).status_code == 303
     workers.drain()
 
     assert client.get(waiting).status is ExecutionStatus.FAILED

@@ -1,38 +1,45 @@
-"""What an operator may do to an execution: first what it would do, then a form."""
+"""The page of one action on an execution or on one node of it: what it would do, and a form."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import tornado.web
 
+from workflow_engine.control.executions import ExecutionControl
 from workflow_engine.control.reopening import Preview
-from workflow_engine.errors import WorkflowEngineError
-from workflow_engine.execution.states import LEGAL_FROM, Operation
+from workflow_engine.definition.graph import Graph
+from workflow_engine.errors import IllegalMove, WorkflowEngineError
+from workflow_engine.execution.states import LEGAL_FROM, ExecutionStatus, Operation
+from workflow_engine.flower.actions import ACTIONS, SEND_EVENT, Given, json_of, suits
 from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.page import Page
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution
+from workflow_engine.presentation.execution_view import view_execution
 
-SEND_EVENT = "send-event"
 
-EFFECTS: dict[str, str] = {
-    Operation.PAUSE: "No further node starts until the execution is resumed. A running node may finish; "
-    "waits go on, and what they wait for is kept.",
-    Operation.RESUME: "The execution goes on from where it stopped. Nodes that came due since are due now.",
-    Operation.CANCEL: "The execution ends at once: a running node is interrupted and its result refused, "
-    "and all waits are cancelled. Its children are cancelled too.",
-    Operation.RETRY: "The execution goes on from the node whose failure ended it. "
-    "That node keeps its idempotency key.",
-    Operation.RERUN: "The node and everything after it run again, with new idempotency keys. "
-    "What they did before stays in the journal and no longer counts.",
-    SEND_EVENT: "The event is given to this execution. If no node waits for it yet, it is kept until then.",
-}
-"""What each action does."""
+@dataclass(frozen=True)
+class Proposal:
+    """What the page of an action shows."""
 
-ON_PAGES = [each for each in Operation if each in EFFECTS]
-"""The operations that have a page; the command line has all."""
+    execution: Execution
+    nodes: Sequence[str] = ()
+    """The nodes to choose from."""
+    handles: Sequence[str] = ()
+    """The ways out of the chosen node, if it has several."""
+    preview: Preview | None = None
+    effect: str = ""
+    """What it would do to this execution, if that can be said before the form is filled in."""
+    refusal: str = ""
+    """Why it cannot be done."""
+    awaited: Sequence[str] = ()
+    """The names of the events that its nodes wait for."""
+    output: str = ""
+    """The output that the chosen node has, as JSON."""
 
 
 class ActionPage(Page):
@@ -40,83 +47,39 @@ class ActionPage(Page):
 
     @tornado.web.authenticated
     async def get(self, execution_id: str, action: str) -> None:
-        await self._show(execution_id, _known(action), self.text("node"))
+        await self._show(
+            execution_id, _known(action), Given(node=self.text("node"), handle=self.text("handle"))
+        )
 
     @tornado.web.authenticated
     async def post(self, execution_id: str, action: str) -> None:
         self.refuse_if_read_only()
-        known, node = _known(action), str(self.get_body_argument("node", ""))
-        given: dict[str, Any] = {"reason": self._given("reason") or None, "actor": self.actor}
-        name, payload = self._given("name"), self._given("payload")
-        children = self._given("children") == "yes"
-
-        def act(answers: Answers) -> None:
-            control = answers.client.control
-            match known:
-                case Operation.PAUSE | Operation.RESUME:
-                    getattr(control, known)(execution_id, children=children, **given)
-                case Operation.CANCEL | Operation.RETRY:
-                    getattr(control, known)(execution_id, **given)
-                case Operation.RERUN:
-                    control.rerun(execution_id, node, **given)
-                case _:
-                    value = json.loads(payload) if payload.strip() else None
-                    actor = given["actor"]
-                    answers.client.send_event(
-                        name=name, payload=value, execution_id=execution_id, actor=actor
-                    )
-
+        known = _known(action)
+        given = Given(**{field: self._given(field) for field in Given.__dataclass_fields__})
+        note: dict[str, Any] = {"reason": self._given("reason") or None, "actor": self.actor}
+        if "children" in ACTIONS[known].fields:
+            note["children"] = self._given("children") == "yes"
         try:
-            await self.attempt(act)
-        except json.JSONDecodeError as error:
-            await self._show(execution_id, known, node, f"The payload is no JSON: {error}", name, payload)
-            return
+            await self.attempt(_deed(execution_id, known, given, note))
         except WorkflowEngineError as refusal:
-            await self._show(execution_id, known, node, str(refusal), name, payload)
+            await self._show(execution_id, known, given, str(refusal))
             return
-        self.redirect(self.link("execution", execution_id, done=known), status=HTTPStatus.SEE_OTHER)
+        self.redirect(
+            self.link("execution", execution_id, done=known, node=given.node), status=HTTPStatus.SEE_OTHER
+        )
 
-    async def _show(
-        self,
-        execution_id: str,
-        action: str,
-        node: str,
-        problem: str = "",
-        name: str = "",
-        payload: str = "",
-    ) -> None:
-        def about(answers: Answers) -> tuple[Execution, Preview | None, str, list[str], list[str]]:
-            execution = answers.engine.queries.get(execution_id)
-            journal = answers.engine.queries.journal(execution_id, with_values=False)
-            reached = list(dict.fromkeys(row.node_id for row in journal if row.superseded_by is None))
-            preview, refusal = None, ""
-            try:
-                if action == Operation.RETRY or (action == Operation.RERUN and node):
-                    preview = answers.client.control.preview(Operation(action), execution_id, node)
-            except WorkflowEngineError as error:
-                refusal = str(error)
-            if action != SEND_EVENT and execution.status not in LEGAL_FROM[Operation(action)]:
-                refusal = f"An execution that is {execution.status} cannot be treated so: {action}."
-            if action == SEND_EVENT and execution.status.is_finished:
-                refusal = f"The execution is {execution.status}; no node of it waits for events any more."
-            return execution, preview, refusal, reached, _awaited(journal)
-
-        execution, preview, refusal, reached, awaited = await self.ask(about)
+    async def _show(self, execution_id: str, action: str, given: Given, problem: str = "") -> None:
+        proposal = await self.ask(lambda answers: _proposal(answers, execution_id, action, given))
         if problem:
             self.set_status(HTTPStatus.CONFLICT)
         self.show(
             "engine_action.html",
-            execution=execution,
+            execution=proposal.execution,
             action=action,
-            effect=EFFECTS[action],
-            preview=preview,
-            refusal=refusal,
+            about=ACTIONS[action],
+            proposal=proposal,
             problem=problem,
-            reached=reached,
-            node=node,
-            awaited=awaited,
-            name=name or (awaited[0] if awaited else ""),
-            payload=payload,
+            given=given,
         )
 
     def _given(self, name: str) -> str:
@@ -124,12 +87,104 @@ class ActionPage(Page):
 
 
 def _known(action: str) -> str:
-    if action not in EFFECTS:
+    if action not in ACTIONS:
         raise tornado.web.HTTPError(HTTPStatus.NOT_FOUND, "No such action")
     return action
 
 
-def _awaited(journal: list[NodeExecution] | Any) -> list[str]:
+def _deed(
+    execution_id: str, action: str, given: Given, note: Mapping[str, Any]
+) -> Callable[[Answers], object]:
+    """Return the call that does it. Raises `InvalidValue` for a text that is no JSON."""
+    if action == SEND_EVENT:
+        event = {"name": given.event, "payload": json_of(given.payload, "payload"), "actor": note["actor"]}
+        return lambda answers: answers.client.send_event(execution_id=execution_id, **event)
+    arguments = given.arguments(ACTIONS[action].fields)
+    if "node" in arguments and action == Operation.RERUN:
+        arguments["from_node"] = arguments.pop("node")
+
+    def act(answers: Answers) -> object:
+        method = getattr(answers.client.control, action.replace("-", "_"))
+        return method(execution_id, **arguments, **note)
+
+    return act
+
+
+def _proposal(answers: Answers, execution_id: str, action: str, given: Given) -> Proposal:
+    engine, control = answers.engine, answers.client.control
+    execution = engine.queries.get(execution_id)
+    journal = engine.queries.journal(execution_id, with_values=False)
+    if action == SEND_EVENT:
+        ended = f"The execution is {execution.status}; no node of it waits for events any more."
+        return Proposal(execution, refusal=ended if execution.is_finished else "", awaited=_awaited(journal))
+    operation = Operation(action)
+    if execution.status not in LEGAL_FROM[operation]:
+        possible_from = [each.value for each in ExecutionStatus if each in LEGAL_FROM[operation]]
+        illegal = IllegalMove(execution.id, execution.status.value, action, possible_from)
+        return Proposal(execution, refusal=str(illegal))
+    workflow = engine.workflows.get(execution.workflow_id, execution.version).workflow
+    snapshot = engine.state.load_snapshot(execution.id, with_outputs=False)
+    view = view_execution(execution, workflow, snapshot, journal)
+    nodes = [node.id for node in view.nodes if suits(operation, execution, node)]
+    handles = _ways_out(Graph.of(workflow), given.node) if "handle" in ACTIONS[action].fields else []
+    preview, effect, refusal = None, "", ""
+    try:
+        if operation is Operation.RETRY or (operation is Operation.RERUN and given.node):
+            preview = control.preview(operation, execution.id, given.node or None)
+        else:
+            effect, refusal = _effect(control, execution.id, operation, given, handles)
+    except WorkflowEngineError as error:
+        refusal = str(error)
+    return Proposal(
+        execution,
+        nodes=nodes,
+        handles=handles,
+        preview=preview,
+        effect=effect,
+        refusal=refusal,
+        output=_output(answers, execution, journal, given.node) if operation is Operation.SET_OUTPUT else "",
+    )
+
+
+def _effect(
+    control: ExecutionControl, execution_id: str, operation: Operation, given: Given, handles: Sequence[str]
+) -> tuple[str, str]:
+    """Return what an operation would do, or why it would be refused, as far as that is known."""
+    fields = ACTIONS[operation].fields
+    if (
+        operation in (Operation.RETRY, Operation.RERUN)
+        or "name" in fields
+        or ("node" in fields and not given.node)
+    ):
+        return "", ""
+    arguments: dict[str, Any] = {}
+    if "node" in fields:
+        arguments["node"] = given.node
+    if "handle" in fields:
+        arguments["handle"] = given.handle or (handles[0] if handles else None)
+    if "output" in fields:
+        if operation is Operation.SET_OUTPUT:
+            return "", ""
+        arguments["output"] = None
+    (group,) = control.dry_run(operation, [execution_id], **arguments)
+    return ("", group.effect) if group.is_refused else (group.effect, "")
+
+
+def _ways_out(graph: Graph, node_id: str) -> list[str]:
+    """Return the ways out of a node to choose from; none if it has one."""
+    handles = list(dict.fromkeys(edge.handle for edge in graph.outgoing.get(node_id, ())))
+    return handles if len(handles) > 1 else []
+
+
+def _output(answers: Answers, execution: Execution, journal: Sequence[NodeExecution], node_id: str) -> str:
+    rows = [row for row in journal if row.node_id == node_id and row.superseded_by is None]
+    values = answers.steps.values(execution.id, rows[-1].seq) if rows else None
+    if values is None or values.output.is_left_out or values.output.size is None:
+        return ""
+    return json.dumps(values.output.value, ensure_ascii=False, indent=2)
+
+
+def _awaited(journal: Sequence[NodeExecution]) -> list[str]:
     """Return the names of the events that nodes of an execution wait for."""
     names: dict[str, None] = {}
     latest = {row.node_id: row for row in journal if row.superseded_by is None}

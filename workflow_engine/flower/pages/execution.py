@@ -15,12 +15,12 @@ from workflow_engine.client import happened_at
 from workflow_engine.control.explain import Explanation
 from workflow_engine.definition.graph import Graph
 from workflow_engine.errors import CacheUnavailable
-from workflow_engine.execution.states import LEGAL_FROM, ExecutionStatus, NodeStatus
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus
+from workflow_engine.flower.actions import ACTIONS, actions_on, actions_on_node
 from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.drawing.graph import GraphDrawing, draw_graph
 from workflow_engine.flower.drawing.timeline import Timeline, draw_timeline
 from workflow_engine.flower.page import Page
-from workflow_engine.flower.pages.actions import ON_PAGES, SEND_EVENT
 from workflow_engine.nodes.results import TRACEBACK
 from workflow_engine.postgres.executions.moves import ExecutionEvent
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeLog
@@ -79,17 +79,17 @@ class ExecutionPage(Page):
         if self.is_unchanged(standing, runs, seq, node_id, row_seq):
             return
         report = await self.ask(lambda answers: _report(answers, execution_id, runs, seq, node_id, row_seq))
-        status = report.execution.status
-        operations = [each for each in ON_PAGES if status in LEGAL_FROM[each]]
+        node = report.selected if seq is None else None
         self.show(
             "engine_execution.html",
             report=report,
             execution=report.execution,
-            operations=operations,
-            takes_events=not status.is_finished,
+            actions=ACTIONS,
+            operations=actions_on(report.execution),
+            node_operations=actions_on_node(report.execution, node) if node is not None else [],
             traceback_key=TRACEBACK,
             node_statuses=NodeStatus,
-            done=self.text("done") if self.text("done") in {*ON_PAGES, SEND_EVENT} else "",
+            done=self.text("done") if self.text("done") in ACTIONS else "",
         )
 
 
