@@ -38,6 +38,7 @@ from workflow_engine.execution.ids import checked_id, new_execution_id
 from workflow_engine.execution.records import NewExecution, StartedExecution
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Walk
+from workflow_engine.health.state_metrics import StateMetrics
 from workflow_engine.json_values import canonical, check_size, encode, normalise
 from workflow_engine.nodes.action.tasks.values import with_kombus_types
 from workflow_engine.nodes.trigger.direct import check_trigger_data
@@ -56,6 +57,9 @@ from workflow_engine.validation import validate
 
 if TYPE_CHECKING:
     from workflow_engine.postgres.caller_transaction import CallersSession
+
+EXPLAINED = 500
+"""Executions that are explained for the metrics."""
 
 LONGEST_SIGNAL_WAIT = 5.0
 """Seconds `wait` trusts Redis to wake it before it asks Postgres again."""
@@ -137,6 +141,18 @@ class WorkflowClient:
     @functools.cached_property
     def _explainer(self) -> Explainer:
         return Explainer(self._engine)
+
+    @functools.cached_property
+    def state_metrics(self) -> StateMetrics:
+        """The state of the installation as metrics: `client.state_metrics.exposition()` for Prometheus."""
+        engine = self._engine
+        return StateMetrics(
+            engine.figures,
+            engine.dispatcher,
+            functools.partial(engine.queue_looks.lengths, timeout=engine.settings.redis_timeout),
+            engine.settings.queue,
+            lambda: {group.code.value: group.count for group in self.explain_all(EXPLAINED).groups},
+        )
 
     def deploy(self, definition: Workflow | Mapping[str, Any]) -> Deployment:
         """Make a definition the current version of its workflow. Raises `DefinitionInvalid`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from workflow_engine.broker.dispatcher import CeleryDispatcher, Dispatcher, producer_app
@@ -16,7 +15,6 @@ from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.observation.spans import Spans
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.stores import Stores
-from workflow_engine.health.state_metrics import StateMetrics
 from workflow_engine.nodes.loading import load_node_types
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.postgres.database import Database
@@ -74,7 +72,7 @@ class Engine:
     due_times: DueTimes
     stalled: Stalled
     retention: Retention
-    state_metrics: StateMetrics
+    figures: ExecutionFigures
     leases: PeriodicLease
     data_age: DataAge
     presence: Presence
@@ -140,12 +138,7 @@ class Engine:
             due_times=DueTimes(database),
             stalled=Stalled(database, node_priority=settings.node_priority, stall_after=settings.stall_after),
             retention=Retention(database, event_retention=retention),
-            state_metrics=StateMetrics(
-                ExecutionFigures(database, node_priority=settings.node_priority),
-                dispatcher,
-                partial(queue_looks.lengths, timeout=settings.redis_timeout),
-                settings.queue,
-            ),
+            figures=ExecutionFigures(database, node_priority=settings.node_priority),
             leases=PeriodicLease(redis, settings),
             data_age=DataAge(redis, settings),
             presence=Presence(redis, settings),

@@ -15,6 +15,9 @@ from workflow_engine.errors import BrokerUnavailable, DatabaseOutdated, Database
 from workflow_engine.postgres.executions.figures import ActiveQueue, ExecutionFigures, Figures
 from workflow_engine.telemetry.exposition import Gauge, GaugeCollector, exposition
 
+Codes = Callable[[], Mapping[str, int]]
+"""Counts the oldest executions that have not ended by why they stand where they are: `explain`'s codes."""
+
 QueueLengths = Callable[[Sequence[str]], Mapping[str, int]]
 """Returns the messages in each of these queues. Raises `BrokerUnavailable`."""
 
@@ -23,12 +26,18 @@ class StateMetrics:
     """The metrics of the state. Methods raise `ExtraMissing` if prometheus-client is not installed."""
 
     def __init__(
-        self, figures: ExecutionFigures, dispatcher: Dispatcher, lengths: QueueLengths, queue: str
+        self,
+        figures: ExecutionFigures,
+        dispatcher: Dispatcher,
+        lengths: QueueLengths,
+        queue: str,
+        codes: Codes,
     ) -> None:
         self._figures = figures
         self._dispatcher = dispatcher
         self._lengths = lengths
         self._queue = queue
+        self._codes = codes
 
     def exposition(self) -> bytes:
         """Return the metrics of this moment as the text that Prometheus reads.
@@ -48,6 +57,12 @@ class StateMetrics:
             figures = self._figures.read()
             up["postgres"] = 1
             yield from _of_postgres(figures)
+            yield Gauge(
+                "workflow_engine_executions_explained",
+                "Of the oldest executions that have not ended: how many stand where they do for this reason.",
+                ("code",),
+                {(code,): count for code, count in self._codes().items()},
+            )
         with suppress(BrokerUnavailable):
             yield from self._of_broker(figures.queues if figures is not None else ())
             up["broker"] = 1
@@ -99,6 +114,18 @@ def _of_postgres(figures: Figures) -> Iterator[Gauge]:
             (),
             {(): late.seconds},
         )
+    yield Gauge(
+        "workflow_engine_limited",
+        "Executions and nodes that stand in line for a slot of a limit.",
+        (),
+        {(): figures.limited.count},
+    )
+    yield Gauge(
+        "workflow_engine_limited_oldest_seconds",
+        "Time for which the first of those that stand in line for a slot of a limit does so.",
+        (),
+        {(): figures.limited.seconds},
+    )
     yield Gauge(
         "workflow_engine_executions_active",
         "Executions of which a node is due or running, by the queue of its messages, children included.",

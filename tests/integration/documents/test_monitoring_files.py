@@ -67,7 +67,7 @@ def exposed(
         workers.drain()
         WorkflowClient(engine=real).start("done", queue="slow")
         worker = exposition(WorkerCollector(counts, "0.1.0"))
-        yield (worker + real.state_metrics.exposition()).decode()
+        yield (worker + WorkflowClient(engine=real).state_metrics.exposition()).decode()
     finally:
         counting.stop()
         real.database.dispose()

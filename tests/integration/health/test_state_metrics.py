@@ -66,11 +66,11 @@ def test_executions_waits_and_schedules_are_read_from_postgres(
     client.control.pause(client.start("line").id)
     client.start("line", queue="slow")
 
-    before = values(engine.state_metrics.exposition())
+    before = values(WorkflowClient(engine=engine).state_metrics.exposition())
     time_passes(160)
     sql("UPDATE triggers SET next_due = now() - interval '50 seconds' WHERE next_due IS NOT NULL")
     sql("UPDATE executions SET updated_at = now() - interval '30 seconds' WHERE queue = 'slow'")
-    after = values(engine.state_metrics.exposition())
+    after = values(WorkflowClient(engine=engine).state_metrics.exposition())
 
     assert {status: after["workflow_engine_executions", status] for status in ("PENDING", "RUNNING")} == {
         "PENDING": 1,
@@ -89,6 +89,26 @@ def test_executions_waits_and_schedules_are_read_from_postgres(
     assert after["workflow_engine_up", "postgres"] == 1
 
 
+def test_lines_for_limits_and_the_reasons_why_executions_stand_are_counted(
+    client: WorkflowClient, engine: Engine, broker: Broker, sql: Sql
+) -> None:
+    flow = WorkflowBuilder("limited", limits=[{"key": "bank", "concurrency": 1}])
+    flow.trigger("begin") >> flow.function("one", "{{ 1 }}")
+    client.deploy(flow.build())
+    for _ in range(4):
+        client.start("limited")
+    sql("UPDATE limit_slots SET arrived_at = now() - interval '2 hours' WHERE is_in_line")
+
+    read = values(WorkflowClient(engine=engine).state_metrics.exposition())
+
+    assert read["workflow_engine_limited",] == 3
+    assert 7190 < read["workflow_engine_limited_oldest_seconds",] < 7300
+    assert read["workflow_engine_executions_explained", "LIMITED"] == 3
+    assert (
+        sum(value for name, value in read.items() if name[0] == "workflow_engine_executions_explained") == 4
+    )
+
+
 def test_the_length_and_the_age_of_a_queue_are_read_from_the_broker(published_engine: Engine) -> None:
     client = WorkflowClient(engine=published_engine)
     client.deploy(line(done))
@@ -96,7 +116,7 @@ def test_the_length_and_the_age_of_a_queue_are_read_from_the_broker(published_en
         client.start("line", queue="served-by-none")
     client.start("line", queue="served-by-none", priority=0)
 
-    read = values(published_engine.state_metrics.exposition())
+    read = values(WorkflowClient(engine=published_engine).state_metrics.exposition())
 
     assert read["workflow_engine_queue_messages", "served-by-none"] == 4
     assert read["workflow_engine_queue_messages", published_engine.settings.queue] == 0
@@ -112,10 +132,13 @@ def test_counting_ends_at_a_bound(
     for _ in range(5):
         client.start("line")
 
-    read = values(engine.state_metrics.exposition())
+    read = values(WorkflowClient(engine=engine).state_metrics.exposition())
 
     assert read["workflow_engine_executions", "PENDING"] == 2
     assert read["workflow_engine_executions_active", engine.settings.queue] == 2
+
+
+STATEMENTS = (figures.STATUSES, figures.WAITS, figures.SCHEDULES, figures.LIMITED, figures.QUEUES)
 
 
 def test_every_statement_reads_an_index_and_no_table(engine: Engine) -> None:
@@ -125,12 +148,18 @@ def test_every_statement_reads_an_index_and_no_table(engine: Engine) -> None:
         transaction.rows("SET LOCAL enable_seqscan = off")
         transaction.rows("SET LOCAL enable_bitmapscan = off")
         transaction.rows("SET LOCAL enable_sort = off")
-        for statement in (figures.STATUSES, figures.WAITS, figures.SCHEDULES, figures.QUEUES):
+        for statement in STATEMENTS:
             plans.append("\n".join(row[0] for row in transaction.rows(f"EXPLAIN {statement}", **given)))
 
     for plan, index in zip(
         plans,
-        ("executions_by_status", "execution_wait_states_due", "triggers_due", "executions_active"),
+        (
+            "executions_by_status",
+            "execution_wait_states_due",
+            "triggers_due",
+            "limit_slots_line",
+            "executions_active",
+        ),
         strict=True,
     ):
         assert f"using {index}" in plan
@@ -146,8 +175,8 @@ def test_a_server_that_is_away_is_named_and_the_others_are_read(
     away = settings.database_url.rpartition("@")[0] + "@127.0.0.1:1/nowhere"
     without_postgres = new_engine(database_url=away, database_timeout=1)
 
-    of_postgres = values(without_broker.state_metrics.exposition())
-    of_broker = values(without_postgres.state_metrics.exposition())
+    of_postgres = values(WorkflowClient(engine=without_broker).state_metrics.exposition())
+    of_broker = values(WorkflowClient(engine=without_postgres).state_metrics.exposition())
 
     assert of_postgres["workflow_engine_executions", "PENDING"] == 1
     assert (of_postgres["workflow_engine_up", "postgres"], of_postgres["workflow_engine_up", "broker"]) == (

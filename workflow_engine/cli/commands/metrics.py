@@ -9,6 +9,7 @@ import click
 
 from workflow_engine.cli.command_group import ExitStatus
 from workflow_engine.cli.invocation import Invocation, command
+from workflow_engine.client import WorkflowClient
 
 
 @command("metrics")
@@ -28,11 +29,11 @@ from workflow_engine.cli.invocation import Invocation, command
 def metrics(invocation: Invocation, port: int | None, address: str) -> ExitStatus:
     """Print or serve the state of the installation for Prometheus.
 
-    Executions by status, waits and schedules that are late, queues and their oldest messages: read from
-    Postgres and the broker at every scrape. Workers serve their own metrics where
-    WORKFLOW_ENGINE_METRICS_PORT is set.
+    Executions by status and by why they do not move, what waits for limits, waits and schedules that are
+    late, queues and their oldest messages: read from the servers at every scrape. Workers serve their own
+    metrics where WORKFLOW_ENGINE_METRICS_PORT is set.
     """
-    state = invocation.engine().state_metrics
+    state = WorkflowClient(engine=invocation.engine()).state_metrics
     if port is None:
         text = state.exposition().decode()
         invocation.output({"exposition": text}, text.rstrip())

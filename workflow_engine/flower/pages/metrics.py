@@ -12,6 +12,6 @@ class MetricsPage(Page):
 
     @tornado.web.authenticated
     async def get(self) -> None:
-        text = await self.ask(lambda answers: answers.engine.state_metrics.exposition())
+        text = await self.ask(lambda answers: answers.client.state_metrics.exposition())
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.write(text)

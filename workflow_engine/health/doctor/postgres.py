@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from workflow_engine.health.doctor.finding import Finding, ok, problem, warning
+from workflow_engine.health.doctor.finding import Finding, first_few, ok, problem, warning
 from workflow_engine.postgres import migrations
 from workflow_engine.postgres.database import Database
 from workflow_engine.settings import Settings
@@ -58,6 +59,19 @@ SELECT needs, count(*) FROM {s}.execution_wait_states
 WHERE status = 'RESUMING' AND needs IS NOT NULL GROUP BY needs ORDER BY needs LIMIT 20
 """
 
+# Lines that do not move: their first has stood in it for long, or an operator has set a number to 0.
+LINES_THAT_STAND = """
+SELECT s.key, count(*), extract(epoch FROM now() - min(s.arrived_at))::float,
+    coalesce(bool_or(o.concurrency = 0 OR o.rate = 0), false)
+FROM {s}.limit_slots s LEFT JOIN {s}.limit_overrides o ON o.key = s.key
+WHERE s.is_in_line GROUP BY s.key
+HAVING min(s.arrived_at) < now() - %(long)s * interval '1 second' OR bool_or(o.concurrency = 0 OR o.rate = 0)
+ORDER BY min(s.arrived_at) LIMIT 20
+"""
+
+LONG_IN_LINE = 3600.0
+"""Seconds in line for a slot of a limit that are worth a warning."""
+
 TRIALS = 3
 """Round trips that are measured; the quickest counts, the others waited for this process or the network."""
 
@@ -90,6 +104,18 @@ class CodeInUse:
 
 
 @dataclass(frozen=True)
+class StandingLine:
+    """The line for a slot of a limit that does not move, or not for long."""
+
+    key: str
+    length: int
+    seconds: float
+    """Since the first in it came."""
+    is_closed: bool
+    """An operator has set a number of this limit to 0."""
+
+
+@dataclass(frozen=True)
 class PostgresFacts:
     """What Postgres reports about itself."""
 
@@ -117,6 +143,8 @@ class PostgresFacts:
     """The encoding in which the database stores text."""
     waiting_for_code: tuple[tuple[str, int], ...] = ()
     """Node types and functions that workers lacked, each with the number of nodes that wait for it."""
+    standing_lines: tuple[StandingLine, ...] = ()
+    """The first that came stands first."""
 
 
 def ask_postgres(settings: Settings) -> PostgresFacts:
@@ -128,10 +156,11 @@ def ask_postgres(settings: Settings) -> PostgresFacts:
         (standbys,) = database.rows(STANDBYS)
         revision = migrations.current_revision(settings.database_url, settings.database_schema)
         newest = migrations.newest_revision()
-        code, waiting = None, tuple[tuple[str, int], ...]()
+        code, waiting, lines = None, tuple[tuple[str, int], ...](), tuple[StandingLine, ...]()
         if revision is not None and revision == newest:
             code = tuple(CodeInUse(*each) for each in database.rows(CODE_IN_USE))
             waiting = tuple((name, number) for name, number in database.rows(WAITING_FOR_CODE))
+            lines = tuple(StandingLine(*row) for row in database.rows(LINES_THAT_STAND, long=LONG_IN_LINE))
     finally:
         database.dispose()
     number, version, _clock, synchronous_commit, fsync, full_page_writes, is_read_only, encoding = row
@@ -152,6 +181,7 @@ def ask_postgres(settings: Settings) -> PostgresFacts:
         is_known_revision=migrations.is_known(revision),
         encoding=encoding,
         waiting_for_code=waiting,
+        standing_lines=lines,
     )
 
 
@@ -175,6 +205,8 @@ def judge_postgres(facts: PostgresFacts) -> Iterator[Finding]:
     yield _clocks(facts)
     if facts.waiting_for_code:
         yield _waiting_for_code(facts)
+    if facts.standing_lines:
+        yield _standing_lines(facts.standing_lines)
 
 
 def _waiting_for_code(facts: PostgresFacts) -> Finding:
@@ -183,6 +215,20 @@ def _waiting_for_code(facts: PostgresFacts) -> Finding:
         "Do all nodes have their code?",
         f"no, some wait for it: {waiting}",
         "deploy it to the workers, or finish the deployment that is under way",
+    )
+
+
+def _standing_lines(lines: Sequence[StandingLine]) -> Finding:
+    said = [
+        f"{line.length:,} for {line.key!r}, "
+        + ("which is closed" if line.is_closed else f"the first for {line.seconds / 3600:,.1f} h")
+        for line in lines
+    ]
+    return warning(
+        "Do the lines for limits move?",
+        f"not all, there wait {first_few(said)}",
+        f"see who holds the slots with `workflow-engine limits list`; `workflow-engine limits set "
+        f"{shlex.quote(lines[0].key)} --concurrency N` changes the number while executions run",
     )
 
 

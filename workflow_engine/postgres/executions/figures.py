@@ -37,6 +37,11 @@ FROM (
     WHERE active AND next_due IS NOT NULL AND next_due <= now() ORDER BY next_due LIMIT %(most)s) AS behind
 """
 
+LIMITED = """
+SELECT count(*), coalesce(extract(epoch FROM now() - min(arrived_at)), 0)::float
+FROM (SELECT arrived_at FROM {s}.limit_slots WHERE is_in_line LIMIT %(most)s) AS lines
+"""
+
 QUEUES = """
 SELECT queue, array_agg(DISTINCT priority), count(*), extract(epoch FROM now() - min(moved_at))::float
 FROM (
@@ -79,6 +84,8 @@ class Figures:
     waits: Late
     """Waits that are over, and that no timekeeper has claimed."""
     schedules: Late
+    limited: Late
+    """Executions and nodes that stand in line for a slot of a limit, and for how long the first does."""
     queues: tuple[ActiveQueue, ...]
 
 
@@ -96,11 +103,13 @@ class ExecutionFigures:
         )
         (waits,) = self._database.rows(WAITS, most=MOST)
         (schedules,) = self._database.rows(SCHEDULES, most=MOST)
+        (limited,) = self._database.rows(LIMITED, most=MOST)
         queues = self._database.rows(QUEUES, node_priority=self._node_priority, format=FORMAT, most=MOST)
         return Figures(
             {ExecutionStatus(status): count for status, count in statuses},
             Late(*waits),
             Late(*schedules),
+            Late(*limited),
             tuple(
                 ActiveQueue(name, tuple(priorities), count, seconds)
                 for name, priorities, count, seconds in queues

@@ -9,7 +9,7 @@ import pytest
 
 from support.findings import not_ok
 from workflow_engine.health.doctor import Severity
-from workflow_engine.health.doctor.postgres import PostgresFacts, judge_postgres, place
+from workflow_engine.health.doctor.postgres import PostgresFacts, StandingLine, judge_postgres, place
 
 POSTGRES = PostgresFacts(
     version_number=160_004,
@@ -37,6 +37,18 @@ def test_nodes_that_wait_for_code_are_reported() -> None:
 
     (found,) = [each for each in judge_postgres(waiting) if each.severity is not Severity.OK]
     assert found.answer == "no, some wait for it: 1,200 for action/shop.charge, 1 for shop.mail"
+
+
+def test_lines_for_limits_that_do_not_move_are_reported_with_the_command_that_moves_them() -> None:
+    lines = (StandingLine("tenant:7", 1200, 9000.0, False), StandingLine("bank", 3, 60.0, True))
+
+    standing = dataclasses.replace(POSTGRES, standing_lines=lines)
+
+    (found,) = [each for each in judge_postgres(standing) if each.severity is not Severity.OK]
+    assert found.answer == (
+        "not all, there wait 1,200 for 'tenant:7', the first for 2.5 h, 3 for 'bank', which is closed"
+    )
+    assert "workflow-engine limits set tenant:7 --concurrency N" in found.advice
 
 
 @pytest.mark.parametrize(
