@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -98,3 +99,24 @@ def test_the_timeout_of_a_node_ends_its_request(fleet: Fleet, server: HttpServer
         "RETRYING",
         "COMPLETED",
     ]
+
+
+def test_greenlets_of_one_process_have_many_requests_under_way_and_each_ends(own_fleet: Fleet) -> None:
+    """Let no request have its response before ten have arrived; a worker that blocks sends one at a time."""
+    together = threading.Event()
+    with HttpServer() as server:
+
+        def answer(received: Received) -> Reply:
+            if len(server.received) >= 10:
+                together.set()
+            together.wait(60)
+            return Reply(200, {"id": "r-1"})
+
+        server.answer = answer
+        deploy(own_fleet, "calls-of-greenlets", server)
+        own_fleet.add_worker("greenlets", "-P", "gevent", concurrency=10).ready()
+        executions = [own_fleet.start("calls-of-greenlets") for _ in range(20)]
+
+        assert {own_fleet.completed(each, 60).result for each in executions} == {"r-1"}
+    assert len(server.received) == 20
+    assert not own_fleet.lines("Traceback")
