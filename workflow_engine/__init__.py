@@ -14,7 +14,7 @@ The map, each package with its own list of files:
 - `control/`, `maintenance/`: what operators do, and what moves executions when no hop does
 - `health/`: liveness, readiness, the doctor
 - `presentation/`: executions as people see them, for terminals and pages
-- `worker/`, `cli/`, `flower/`, `dev/`, `demo/`, `embedded/`: ways in; `flower/` holds the pages
+- `worker/`, `cli/`, `flower/`, `django/`, `dev/`, `demo/`, `embedded/`: ways in; `flower/` holds the pages
 - `settings`, `errors`, `outages`, `json_values`, `paths`, `addresses/`, `telemetry/`: what all of them share
 """
 

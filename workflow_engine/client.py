@@ -43,6 +43,7 @@ from workflow_engine.json_values import canonical, check_size, encode, normalise
 from workflow_engine.nodes.action.tasks.values import with_kombus_types
 from workflow_engine.nodes.trigger.direct import check_trigger_data
 from workflow_engine.postgres.caller_transaction import CallersTransaction, CallersTransactions
+from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.postgres.events import SentEvent
 from workflow_engine.postgres.executions.creation import Key
 from workflow_engine.postgres.executions.filters import ExecutionFilter
@@ -101,14 +102,22 @@ class WorkflowClient:
         if self._assembled is None:
             with self._assembling:
                 if self._assembled is None:
-                    engine = Engine.assemble(self._settings, app=self._app)
+                    engine = self._assemble()
                     # A module with nodes may have used this client while it was imported.
                     self._assembled = self._assembled or engine
         return self._assembled
 
+    def _assemble(self) -> Engine:
+        return Engine.assemble(self._settings, app=self._app)
+
     @functools.cached_property
     def _callers_transactions(self) -> CallersTransactions:
-        return CallersTransactions(self._engine.database)
+        database = self._engine.database
+        assert isinstance(database, PooledDatabase), "a client of another database joins in its own way"
+        return CallersTransactions(database)
+
+    def _join(self, session: CallersSession | None) -> CallersTransaction | None:
+        return None if session is None else self._callers_transactions.join(session)
 
     @functools.cached_property
     def control(self) -> ExecutionControl:
@@ -201,7 +210,7 @@ class WorkflowClient:
             raise InvalidValue("priority", f"{priority} is not between 0 (served first) and 9")
         if idempotency_key is not None:
             _check_key(idempotency_key)
-        transaction = None if session is None else self._callers_transactions.join(session)
+        transaction = self._join(session)
         given = normalise({} if data is NO_DATA else data, "data")
         given_variables = normalise(dict(variables or {}), "variables")
         user_metadata, given_tags = checked_metadata(metadata), checked_tags(tags)
@@ -272,8 +281,12 @@ class WorkflowClient:
         if version is not None:
             with suppress(WorkflowNotFound):  # the tables have been emptied since
                 return self.start(workflow.id, data, version=version, session=session, **options)
-        version = self._versions[content] = self.deploy(workflow).version
-        return self.start(workflow.id, data, version=version, session=session, **options)
+        deployment = self.deploy(workflow)
+        self._remember(content, deployment)
+        return self.start(workflow.id, data, version=deployment.version, session=session, **options)
+
+    def _remember(self, content: str, deployment: Deployment) -> None:
+        self._versions[content] = deployment.version
 
     def _started_before(self, key: Key, transaction: CallersTransaction | None) -> StartedExecution | None:
         connection = transaction.connection if transaction is not None else None

@@ -1,17 +1,21 @@
 """Every setting of the engine: its default, its unit and its environment variable (`WORKFLOW_ENGINE_…`).
 
 Each process reads its settings once. An environment variable is the prefix and the field's name in upper
-case: `WORKFLOW_ENGINE_DATABASE_URL`, `WORKFLOW_ENGINE_LOCK_EXPIRY` and so on.
+case: `WORKFLOW_ENGINE_DATABASE_URL`, `WORKFLOW_ENGINE_LOCK_EXPIRY` and so on. A project with settings of its
+own, such as one of Django, may give those that the environment does not.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workflow_engine.addresses.broker import broker_configuration
@@ -297,18 +301,39 @@ def _redis_address(url: str) -> RedisAddress:
     return RedisAddress.parse(url)
 
 
+_of_project: Callable[[], Mapping[str, Any]] = dict
+
+
+def read_project_settings(of_project: Callable[[], Mapping[str, Any]]) -> None:
+    """Take settings from a project, by the names of the fields here; those of the environment go before."""
+    global _of_project  # noqa: PLW0603 - settings are those of a process
+    _of_project = of_project
+    get_settings.cache_clear()
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{ENVIRONMENT_PREFIX}{name.upper()}"
+
+
 @functools.cache
 def get_settings() -> Settings:
-    """Return the settings of this process, read from the environment at the first call.
+    """Return the settings of this process, read at the first call from the environment and the project.
 
     Raises `SettingsInvalid`, which names every variable that is wrong.
     """
+    given = {name: value for name, value in _of_project().items() if variable(name) not in os.environ}
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as refusal:
-        wrong = (
-            f"{ENVIRONMENT_PREFIX}{'_'.join(map(str, error['loc'])).upper()}: "
-            f"{error['msg'].removeprefix('Value error, ')}"
-            for error in refusal.errors()
-        )
-        raise SettingsInvalid("; ".join(wrong)) from None
+        raise SettingsInvalid("; ".join(_wrong(error, given) for error in refusal.errors())) from None
+
+
+def _wrong(error: ErrorDetails, of_project: Mapping[str, Any]) -> str:
+    name = _spelled("_".join(map(str, error["loc"])), of_project)
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _spelled(name: str, of_project: Mapping[str, Any]) -> str:
+    """Return a setting as the place that gives it spells it."""
+    return f"WORKFLOW_ENGINE[{name.upper()!r}]" if name in of_project else variable(name)

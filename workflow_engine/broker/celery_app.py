@@ -11,6 +11,7 @@ from typing import Any
 from celery import Celery
 from celery.app.utils import find_app
 
+from workflow_engine.addresses.redis import SCHEMES as REDIS_SCHEMES
 from workflow_engine.errors import AppUnusable
 from workflow_engine.nodes.module_imports import import_failure, search_current_directory
 
@@ -33,6 +34,14 @@ def load_app(name: str) -> Celery:
     except (Exception, SystemExit) as error:
         raise AppUnusable(name, import_failure(error)) from error
     return app
+
+
+def redis_of_broker(app: Celery) -> str | None:
+    """Return the URL of the Redis that an app has as its broker; None if it has another, or several."""
+    url = app.conf.broker_write_url or app.conf.broker_url
+    if not isinstance(url, str) or ";" in url:
+        return None
+    return url if url.partition("://")[0] in REDIS_SCHEMES else None
 
 
 def load_tasks(app: Celery) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
+from workflow_engine.canvas.clients import client_of
 from workflow_engine.canvas.shapes import Shape, shape_of
 from workflow_engine.canvas.signatures import read_canvas
 from workflow_engine.client import WorkflowClient
@@ -49,14 +49,9 @@ def durable(
 
     `name` is the id of the workflow, by default one made of the canvas's shape. `concurrency` is how many of
     its tasks run at the same time, by default as many as the widest group has, and 16 at most. Without a
-    `client`, one for the Celery app of the signature is used.
+    `client`, that of the Django project is used, or else one for the Celery app of the signature.
 
     Raises `DefinitionInvalid` with the path of each part that a workflow cannot have.
     """
     shape = shape_of(read_canvas(signature), name, concurrency)
-    return DurableCanvas(shape, client or _client_of(getattr(signature, "app", None)))
-
-
-@functools.cache
-def _client_of(app: Any) -> WorkflowClient:
-    return WorkflowClient(app=app)
+    return DurableCanvas(shape, client or client_of(getattr(signature, "app", None)))

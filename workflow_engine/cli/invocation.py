@@ -53,7 +53,12 @@ class Invocation:
         from workflow_engine.broker.celery_app import load_app
 
         with importing(), _usage_error_if_unusable():
-            return load_app(self.app_name)
+            app = load_app(self.app_name)
+            if "django.conf" in sys.modules:
+                from workflow_engine.django.configuration import set_up_django
+
+                set_up_django()
+            return app
 
     @functools.cached_property
     def settings(self) -> Settings:

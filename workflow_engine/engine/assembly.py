@@ -17,7 +17,7 @@ from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.stores import Stores
 from workflow_engine.nodes.loading import load_node_types
 from workflow_engine.nodes.registry import NodeRegistry
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import Database, PooledDatabase
 from workflow_engine.postgres.due_times import DueTimes
 from workflow_engine.postgres.events import Events
 from workflow_engine.postgres.executions.children import Children
@@ -85,15 +85,22 @@ class Engine:
 
     @classmethod
     def assemble(
-        cls, settings: Settings | None = None, *, app: Any = None, dispatcher: Dispatcher | None = None
+        cls,
+        settings: Settings | None = None,
+        *,
+        app: Any = None,
+        dispatcher: Dispatcher | None = None,
+        database: Database | None = None,
     ) -> Engine:
         """Build an engine from the settings.
 
         `app` is the Celery app whose broker takes the messages; None stands for the broker of the settings.
+        `database` is the one of the settings in other hands, such as those of a web framework.
         """
         settings = settings or get_settings()
         registry = load_node_types(settings.imports)
-        database, redis = Database(settings), connect_redis(settings, introduce=Introduction(settings))
+        database = database or PooledDatabase(settings)
+        redis = connect_redis(settings, introduce=Introduction(settings))
         lease, retention = settings.claim_lease, settings.event_retention
         state = ExecutionStateService(database, claim_lease=lease, event_retention=retention)
         lock_servers = connect_lock_servers(redis, settings)

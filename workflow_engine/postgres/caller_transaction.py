@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, RootTransaction, event, text
@@ -19,7 +19,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from workflow_engine.errors import BackingServiceUnavailable, SessionRefused
 from workflow_engine.outages import outages
 from workflow_engine.postgres.background import Background
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 if TYPE_CHECKING:
@@ -44,18 +44,29 @@ SELECT current_database() || to_char(pg_postmaster_start_time() AT TIME ZONE 'UT
 _publishing = Background("publish executions started in a transaction")
 
 
-@dataclass(frozen=True)
-class CallersTransaction:
+class CallersTransaction(Protocol):
     """A transaction that the caller began, and will commit or roll back."""
+
+    @property
+    def connection(self) -> Connection | None:
+        """The caller's connection; None if the engine's own statements are part of the transaction."""
+
+    def after_commit(self, execution_id: str, publish: Publish) -> None:
+        """Call `publish` once everything written so far has committed for good, and never otherwise."""
+
+
+@dataclass(frozen=True)
+class SqlalchemyTransaction:
+    """The transaction of a session or connection of SQLAlchemy."""
 
     connection: Connection
     _session: Session | None = None
 
     def after_commit(self, execution_id: str, publish: Publish) -> None:
-        """Call `publish` once everything written so far has committed for good, and never otherwise.
+        """Call `publish` in another thread, which the commit waits for, `LONGEST_DELAY` at most.
 
-        It is called in another thread, which the commit waits for, `LONGEST_DELAY` at most. SQLAlchemy does
-        not report the commit of a transaction that no session began; then `publish` is never called.
+        SQLAlchemy does not report the commit of a transaction that no session began; then `publish` is never
+        called.
         """
         if self._session is None:
             return
@@ -68,11 +79,11 @@ class CallersTransaction:
 class CallersTransactions:
     """Joins transactions of callers in the database that the engine uses."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PooledDatabase) -> None:
         self._database = database
         self._in_same_database: WeakSet[Engine] = WeakSet()
 
-    def join(self, session: CallersSession) -> CallersTransaction:
+    def join(self, session: CallersSession) -> SqlalchemyTransaction:
         """Return the transaction of a session or connection; begin one if there is none.
 
         Raises `SessionRefused`, with nothing written, if the transaction cannot hold the caller's rows and an
@@ -83,9 +94,9 @@ class CallersTransactions:
         if isinstance(session, scoped_session):
             session = session()
         if isinstance(session, Session):
-            joined = CallersTransaction(_connection_of(session), session)
+            joined = SqlalchemyTransaction(_connection_of(session), session)
         elif isinstance(session, Connection):
-            joined = CallersTransaction(session)
+            joined = SqlalchemyTransaction(session)
         else:
             raise SessionRefused(_advice_for(session))
         _check_transactional(joined.connection)
@@ -148,7 +159,7 @@ class _Publications:
         self._waiting = [each for each in self._waiting if each.depends_on is not transaction]
         if transaction.parent is None and self._committed:
             committed, self._committed = self._committed, []
-            _publishing.done_within(LONGEST_DELAY, lambda: _publish(committed))
+            _publishing.done_within(LONGEST_DELAY, lambda: _publish_all(committed))
 
 
 def _around(savepoint: SessionTransaction) -> SessionTransaction:
@@ -160,19 +171,29 @@ def _around(savepoint: SessionTransaction) -> SessionTransaction:
     return around
 
 
-def _publish(publications: Sequence[_Publication]) -> None:
+def _publish_all(publications: Sequence[_Publication]) -> None:
     for each in publications:
-        try:
-            with outages.watch("publish executions started in a transaction"):
-                each.publish()
-        except BackingServiceUnavailable:
-            pass  # recovery rescues the execution
-        except Exception as error:
-            log.exception(
-                "Execution %s was started but could not be published; recovery will rescue it.",
-                each.execution_id,
-                extra=log_fields(LogEvent.PUBLICATION_FAILED, execution_id=each.execution_id, error=error),
-            )
+        publish_committed(each.execution_id, each.publish)
+
+
+def publish_within_bounds(execution_id: str, publish: Publish) -> None:
+    """Publish in another thread, and wait for it `LONGEST_DELAY` at most; raise nothing."""
+    _publishing.done_within(LONGEST_DELAY, lambda: publish_committed(execution_id, publish))
+
+
+def publish_committed(execution_id: str, publish: Publish) -> None:
+    """Publish an execution whose start has committed; raise nothing, for a rescue publishes it as well."""
+    try:
+        with outages.watch("publish executions started in a transaction"):
+            publish()
+    except BackingServiceUnavailable:
+        pass  # recovery rescues the execution
+    except Exception as error:
+        log.exception(
+            "Execution %s was started but could not be published; recovery will rescue it.",
+            execution_id,
+            extra=log_fields(LogEvent.PUBLICATION_FAILED, execution_id=execution_id, error=error),
+        )
 
 
 def _connection_of(session: Session) -> Connection:

@@ -1,4 +1,4 @@
-"""Database: executes the statements of this package's services.
+"""Database: executes the statements of this package's services, and PooledDatabase on connections of its own.
 
 A statement is a transaction of its own. Where several belong together, `transaction` sends BEGIN and COMMIT
 itself: drivers change the mode of a connection with statements for the session, which a pooler in transaction
@@ -16,7 +16,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -35,7 +35,7 @@ BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 """A parameter as psycopg2 writes it; SQLAlchemy writes it for every driver."""
 
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_databases: weakref.WeakSet[PooledDatabase] = weakref.WeakSet()
 _parents_idle: list[Any] = []
 """The parent's idle connections. Returning one would need a lock of its pool, which the parent may hold."""
 
@@ -71,11 +71,30 @@ class Statements(ABC):
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]: ...
 
 
+class Database(Statements):
+    """The engine's database. A statement commits by itself, unless it is part of a transaction."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[Statements]:
+        """Execute statements that commit together, or not at all if something is raised."""
+
+    @abstractmethod
+    def dispose(self) -> None:
+        """Close all connections that no thread is using."""
+
+    def on(self, connection: Connection) -> Statements:
+        """Execute statements on a connection of the caller's, as part of the transaction that it is in.
+
+        It may have any driver, whose errors are raised as they are.
+        """
+        return _OnConnection(connection, self._schema)
+
+
 class _LentCursor:
     # Not a generator, which costs more: every hop runs this several times.
     __slots__ = ("_connection", "_cursor", "_database")
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: PooledDatabase) -> None:
         self._database = database
 
     def __enter__(self) -> Cursor:
@@ -97,8 +116,11 @@ class _LentCursor:
             self._database.take_back(self._connection, error)
 
 
-class Database(Statements):
-    """The engine's database. Nothing is connected before it is used, and a forked process connects again."""
+class PooledDatabase(Database):
+    """The database on connections of the engine's own.
+
+    Nothing is connected before it is used, and a forked process connects again.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.quoted_schema)
@@ -107,26 +129,17 @@ class Database(Statements):
         _databases.add(self)
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Execute statements that commit together, or not at all if something is raised."""
+    def transaction(self) -> Iterator[Statements]:
         with engine_errors(), _LentCursor(self) as cursor:
             cursor.execute(BEGIN)
             try:
-                yield Transaction(cursor, self._schema)
+                yield _Transaction(cursor, self._schema)
                 cursor.execute("COMMIT")
             except BaseException:
                 _roll_back(cursor)
                 raise
 
-    def on(self, connection: Connection) -> Statements:
-        """Execute statements on a connection of the caller's, as part of the transaction that it is in.
-
-        It may have any driver, whose errors are raised as they are.
-        """
-        return _OnConnection(connection, self._schema)
-
     def dispose(self) -> None:
-        """Close all connections that no thread is using."""
         for connection in self._take_idle():
             connection.invalidate()
         self.engine.dispose()
@@ -164,9 +177,7 @@ class Database(Statements):
                 yield self._idle.pop()
 
 
-class Transaction(Statements):
-    """Statements that commit together."""
-
+class _Transaction(Statements):
     def __init__(self, cursor: Cursor, schema: str) -> None:
         super().__init__(schema)
         self._cursor = cursor

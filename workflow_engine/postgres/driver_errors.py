@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Protocol
 
 import psycopg2
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +30,19 @@ TOO_MUCH = "54"
 INTERNAL = "XX"
 CHILDREN_REFUSED = "WE001"
 """The engine's own code, raised by `open_children`."""
+
+
+class ErrorClasses(Protocol):
+    """The classes of errors that PEP 249 names, as drivers have them, and frameworks in place of a driver."""
+
+    @property
+    def DataError(self) -> type[Exception]: ...  # noqa: N802
+
+    @property
+    def InterfaceError(self) -> type[Exception]: ...  # noqa: N802
+
+    @property
+    def OperationalError(self) -> type[Exception]: ...  # noqa: N802
 
 
 class _EngineErrors:
@@ -69,9 +83,9 @@ def _in_terms_of_the_engine(error: BaseException) -> Exception | None:
             return InvalidValue("text", f"Postgres cannot store it: {error}")
         return None
     if isinstance(error, DBAPIError):
-        return _translate(error.orig) if isinstance(error.orig, psycopg2.Error) else None
+        return translate(error.orig, psycopg2) if isinstance(error.orig, psycopg2.Error) else None
     if isinstance(error, psycopg2.Error):
-        return _translate(error) or DBAPIError.instance(None, None, error, psycopg2.Error)
+        return translate(error, psycopg2) or DBAPIError.instance(None, None, error, psycopg2.Error)
     return None
 
 
@@ -80,9 +94,13 @@ def sqlstate(error: BaseException | None) -> str | None:
     return getattr(error, "pgcode", None)
 
 
-def _translate(error: psycopg2.Error) -> WorkflowEngineError | None:
-    code = sqlstate(error) or ""
-    if code == CHILDREN_REFUSED or isinstance(error, psycopg2.DataError) or code.startswith(TOO_MUCH):
+def translate(error: Exception, classes: ErrorClasses, code: str | None = None) -> WorkflowEngineError | None:
+    """Return the engine's error for one of a driver with these classes; None if there is none.
+
+    `code` is Postgres's code for it, for errors that do not carry psycopg2's.
+    """
+    code = code or sqlstate(error) or ""
+    if code == CHILDREN_REFUSED or isinstance(error, classes.DataError) or code.startswith(TOO_MUCH):
         return _refusal(error, code)
     if code == INSUFFICIENT_PRIVILEGE:
         return DatabaseUnavailable(f"Postgres refuses this user: {_first_line(error)}")
@@ -92,27 +110,27 @@ def _translate(error: psycopg2.Error) -> WorkflowEngineError | None:
             "run `workflow-engine db upgrade`"
         )
     if not code:
-        return _translate_libpq(error)
-    # By psycopg2's classes: no disk, memory or connection left, shut down, cancelled, deadlock, and the like.
-    if isinstance(error, psycopg2.OperationalError) or code == READ_ONLY or code.startswith(INTERNAL):
+        return _translate_libpq(error, classes)
+    # By their classes: no disk, memory or connection left, shut down, cancelled, deadlock, and the like.
+    if isinstance(error, classes.OperationalError) or code == READ_ONLY or code.startswith(INTERNAL):
         return DatabaseUnavailable(f"Postgres cannot execute the statement now: {_first_line(error)}")
     return None
 
 
-def _refusal(error: psycopg2.Error, code: str) -> InvalidValue:
+def _refusal(error: Exception, code: str) -> InvalidValue:
     if code == CHILDREN_REFUSED:
         return ChildrenRefused(_first_line(error))
     return InvalidValue("data", f"Postgres refuses it: {_first_line(error)}")
 
 
-def _translate_libpq(error: psycopg2.Error) -> WorkflowEngineError | None:
+def _translate_libpq(error: Exception, classes: ErrorClasses) -> WorkflowEngineError | None:
     """Translate an error that no server has sent."""
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+    if isinstance(error, (classes.OperationalError, classes.InterfaceError)):
         return DatabaseUnavailable(f"Postgres is unavailable: {_first_line(error)}")
     if "invalid dsn" in str(error):
         return SettingsInvalid(f"WORKFLOW_ENGINE_DATABASE_URL: {_first_line(error)}")
     return None
 
 
-def _first_line(error: psycopg2.Error) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -21,7 +21,7 @@ from workflow_engine.execution.records import DueWait
 from workflow_engine.execution.states import FINISHED
 from workflow_engine.json_values import check_size, encode, normalise
 from workflow_engine.nodes.results import LONGEST_NAME
-from workflow_engine.postgres.database import Database, Row, Transaction
+from workflow_engine.postgres.database import Database, Row, Statements
 from workflow_engine.postgres.values import to_jsonb
 
 FOR_EVER = 3e9
@@ -122,13 +122,13 @@ SELECT EXISTS (
 )
 
 
-def lock_events(transaction: Transaction, *meeting_points: str) -> None:
+def lock_events(transaction: Statements, *meeting_points: str) -> None:
     """Lock executions and correlation ids. Must be the first statement of its transaction."""
     transaction.rows(LOCK, meeting_points=list(meeting_points))
 
 
 def take_kept(
-    transaction: Transaction, execution_id: str, node_id: str, *, lease: float, retention: float = FOR_EVER
+    transaction: Statements, execution_id: str, node_id: str, *, lease: float, retention: float = FOR_EVER
 ) -> bool:
     """Give a wait that this transaction opened, under `lock_events`, the events kept for it.
 
@@ -272,7 +272,7 @@ class Events:
             return _deliver(transaction, event)
 
 
-def _deliver(transaction: Transaction, event: dict[str, Any]) -> SentEvent:
+def _deliver(transaction: Statements, event: dict[str, Any]) -> SentEvent:
     if (execution_id := event["execution_id"]) is not None:
         if (found := transaction.first(STATUS, execution_id=execution_id)) is None:
             raise ExecutionNotFound(execution_id)

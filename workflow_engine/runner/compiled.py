@@ -224,6 +224,7 @@ class CompiledWorkflows:
         self._registry = registry
         self._route_of_task = route_of_task
         self._kept: OrderedDict[tuple[str, int], CompiledWorkflow] = OrderedDict()
+        self._provisional: set[tuple[str, int]] = set()
 
     def get(self, workflow_id: str, version: int) -> CompiledWorkflow:
         """Return a deployed version, or for `workflow#node` the body of one of its nodes.
@@ -246,8 +247,19 @@ class CompiledWorkflows:
             compiled = CompiledWorkflow.of(
                 Workflow.from_stored(content), version, self._registry, self._route_of_task
             )
+            if key in self._provisional:
+                return compiled
             self._kept[key] = compiled
             if len(self._kept) > WORKFLOWS_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return compiled
+
+    def set_provisional(self, workflow_id: str, version: int, *, provisional: bool = True) -> None:
+        """Keep a version or not: one that has not committed may be another workflow the next time."""
+        key = (workflow_id, version)
+        if provisional:
+            self._provisional.add(key)
+            self._kept.pop(key, None)
+        else:
+            self._provisional.discard(key)

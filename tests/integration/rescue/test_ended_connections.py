@@ -16,7 +16,7 @@ from support.wire import Wire, read_postgres_messages
 from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import DatabaseUnavailable
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.postgres.driver_errors import engine_errors
 
 END = """
@@ -40,36 +40,36 @@ def end_connections(shared_database: psycopg2.extensions.connection) -> Callable
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = Database(settings.model_copy(update={"database_pool_size": 4}))
+def database(settings: Settings) -> Iterator[PooledDatabase]:
+    database = PooledDatabase(settings.model_copy(update={"database_pool_size": 4}))
     yield database
     database.dispose()
 
 
-def by_rows(database: Database) -> int:
+def by_rows(database: PooledDatabase) -> int:
     return int(database.rows(BACKEND)[0][0])
 
 
-def by_the_pool(database: Database) -> int:
+def by_the_pool(database: PooledDatabase) -> int:
     """Run a statement on a connection of SQLAlchemy's pool, which is not the one that is kept."""
     with engine_errors(), database.engine.connect() as connection:
         return int(connection.exec_driver_sql(BACKEND).scalar_one())
 
 
-def in_a_transaction(database: Database) -> int:
+def in_a_transaction(database: PooledDatabase) -> int:
     with database.transaction() as transaction:
         return int(transaction.rows(BACKEND)[0][0])
 
 
 WAYS = [by_rows, by_the_pool, in_a_transaction]
 
-Ask = Callable[[Database], int]
+Ask = Callable[[PooledDatabase], int]
 
 
 @pytest.mark.parametrize("before", WAYS)
 @pytest.mark.parametrize("ask", WAYS)
 def test_the_next_statement_has_another_connection(
-    database: Database, end_connections: Callable[[], None], before: Ask, ask: Ask
+    database: PooledDatabase, end_connections: Callable[[], None], before: Ask, ask: Ask
 ) -> None:
     ended = before(database)
     end_connections()
@@ -79,7 +79,7 @@ def test_the_next_statement_has_another_connection(
 
 @pytest.mark.parametrize("ask", WAYS)
 def test_so_has_every_thread_of_a_process(
-    database: Database, end_connections: Callable[[], None], ask: Ask
+    database: PooledDatabase, end_connections: Callable[[], None], ask: Ask
 ) -> None:
     together = threading.Barrier(4)
 
@@ -95,7 +95,7 @@ def test_so_has_every_thread_of_a_process(
 
 def test_a_connection_that_a_pooler_closes_silently_is_replaced(settings: Settings) -> None:
     wire = Wire(settings.database_url.replace("+psycopg2", ""), read_postgres_messages)
-    database = Database(settings.model_copy(update={"database_url": with_driver(wire.url)}))
+    database = PooledDatabase(settings.model_copy(update={"database_url": with_driver(wire.url)}))
     try:
         before = by_rows(database)
         wire.hang_up()
@@ -146,7 +146,7 @@ def test_no_hop_notices(
 
 
 def test_what_ends_within_a_transaction_is_an_outage_and_leaves_nothing(
-    database: Database, end_connections: Callable[[], None]
+    database: PooledDatabase, end_connections: Callable[[], None]
 ) -> None:
     def change() -> None:
         with database.transaction() as transaction:
@@ -160,7 +160,7 @@ def test_what_ends_within_a_transaction_is_an_outage_and_leaves_nothing(
     assert database.rows("SELECT to_regclass('left_behind')") == [(None,)]
 
 
-def test_a_transaction_that_fails_leaves_its_connection_in_order(database: Database) -> None:
+def test_a_transaction_that_fails_leaves_its_connection_in_order(database: PooledDatabase) -> None:
     before = by_rows(database)
 
     def change() -> None:
@@ -174,7 +174,7 @@ def test_a_transaction_that_fails_leaves_its_connection_in_order(database: Datab
     assert database.rows("SELECT to_regclass('left_behind'), pg_backend_pid()") == [(None, before)]
 
 
-def test_a_bare_error_of_the_driver_is_reported_as_an_outage(database: Database) -> None:
+def test_a_bare_error_of_the_driver_is_reported_as_an_outage(database: PooledDatabase) -> None:
     def use() -> None:
         with engine_errors(), database.engine.connect() as connection:
             driver = connection.connection.driver_connection

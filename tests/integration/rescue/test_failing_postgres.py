@@ -20,20 +20,20 @@ from workflow_engine import Settings
 from workflow_engine.embedded import EmbeddedPostgres
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable, InvalidValue
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import PooledDatabase
 
 DEADLINE = 0.5
 
-Execute = Callable[[Database, str], Any]
+Execute = Callable[[PooledDatabase, str], Any]
 """Executes a statement and returns the first value of its result."""
 
 
-def by_itself(database: Database, text: str) -> Any:
+def by_itself(database: PooledDatabase, text: str) -> Any:
     row = database.first(text)
     return row and row[0]
 
 
-def in_a_transaction(database: Database, text: str) -> Any:
+def in_a_transaction(database: PooledDatabase, text: str) -> Any:
     with database.transaction() as transaction:
         row = transaction.first(text)
     return row and row[0]
@@ -54,10 +54,10 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def database(own_postgres: EmbeddedPostgres) -> Iterator[Database]:
+def database(own_postgres: EmbeddedPostgres) -> Iterator[PooledDatabase]:
     """Return a database that waits half a second for a reply."""
     settings = Settings(database_url=own_postgres.url, database_deadline=DEADLINE, database_timeout=2)
-    database = Database(settings)
+    database = PooledDatabase(settings)
     yield database
     database.dispose()
 
@@ -132,7 +132,7 @@ def test_an_index_entry_that_is_too_large_is_not_waited_for(sql: Callable[..., A
 
 
 def test_a_frozen_postgres_is_given_up_after_the_deadline(
-    own_postgres: EmbeddedPostgres, database: Database, execute: Execute
+    own_postgres: EmbeddedPostgres, database: PooledDatabase, execute: Execute
 ) -> None:
     assert execute(database, "SELECT 1") == 1
     with frozen(own_postgres):
@@ -145,21 +145,21 @@ def test_a_frozen_postgres_is_given_up_after_the_deadline(
 
 
 def test_connecting_to_a_frozen_postgres_is_given_up(
-    own_postgres: EmbeddedPostgres, database: Database, execute: Execute
+    own_postgres: EmbeddedPostgres, database: PooledDatabase, execute: Execute
 ) -> None:
     with frozen(own_postgres), pytest.raises(DatabaseUnavailable, match=r"timeout expired|no response"):
         execute(database, "SELECT 1")
 
 
 def test_a_postgres_that_refuses_connections_is_an_outage(execute: Execute) -> None:
-    nobody = Database(Settings(database_url="postgresql+psycopg2://postgres@127.0.0.1:1/none"))
+    nobody = PooledDatabase(Settings(database_url="postgresql+psycopg2://postgres@127.0.0.1:1/none"))
 
     with pytest.raises(DatabaseUnavailable, match="refused"):
         execute(nobody, "SELECT 1")
 
 
 def test_a_transaction_that_freezes_as_it_commits_is_given_up(
-    own_postgres: EmbeddedPostgres, database: Database
+    own_postgres: EmbeddedPostgres, database: PooledDatabase
 ) -> None:
     def change() -> None:
         with database.transaction() as transaction:
@@ -173,14 +173,14 @@ def test_a_transaction_that_freezes_as_it_commits_is_given_up(
 
 
 def test_a_statement_that_takes_its_time_is_not_disturbed_by_its_predecessors(
-    database: Database,
+    database: PooledDatabase,
 ) -> None:
     until = time.monotonic() + 3 * DEADLINE
     while time.monotonic() < until:
         database.rows("SELECT pg_sleep(0.2)")
 
 
-def test_one_late_reply_costs_no_other_thread_its_connection(database: Database) -> None:
+def test_one_late_reply_costs_no_other_thread_its_connection(database: PooledDatabase) -> None:
     failures: list[Exception] = []
 
     def short_statements() -> None:
@@ -201,7 +201,7 @@ def test_one_late_reply_costs_no_other_thread_its_connection(database: Database)
 
 
 def test_the_deadline_is_not_for_the_teams_own_connections(
-    own_postgres: EmbeddedPostgres, database: Database
+    own_postgres: EmbeddedPostgres, database: PooledDatabase
 ) -> None:
     assert answer(database) == 1
     with closing(psycopg2.connect(own_postgres.url.replace("+psycopg2", ""))) as own:
@@ -211,7 +211,7 @@ def test_the_deadline_is_not_for_the_teams_own_connections(
     assert psycopg2.extensions.get_wait_callback() is None
 
 
-def test_a_forked_process_keeps_the_deadline(database: Database) -> None:
+def test_a_forked_process_keeps_the_deadline(database: PooledDatabase) -> None:
     assert answer(database) == 1
     child = os.fork()
     if child == 0:
@@ -225,7 +225,7 @@ def test_a_forked_process_keeps_the_deadline(database: Database) -> None:
 
 
 def test_a_connection_to_what_is_a_standby_after_a_failover_is_not_used_again(
-    own_postgres: EmbeddedPostgres, database: Database, execute: Execute
+    own_postgres: EmbeddedPostgres, database: PooledDatabase, execute: Execute
 ) -> None:
     name = urlsplit(own_postgres.url).path[1:]
     database.rows("SET default_transaction_read_only = on")  # as a demoted server says
@@ -236,11 +236,11 @@ def test_a_connection_to_what_is_a_standby_after_a_failover_is_not_used_again(
     execute(database, f"COMMENT ON DATABASE {name} IS 'written'")
 
 
-def answer(database: Database) -> int:
+def answer(database: PooledDatabase) -> int:
     return int(database.rows("SELECT 1")[0][0])
 
 
-def overdue(database: Database) -> None:
+def overdue(database: PooledDatabase) -> None:
     with pytest.raises(DatabaseUnavailable):
         database.rows("SELECT pg_sleep(60)")
 

@@ -14,42 +14,42 @@ import sqlalchemy
 from support.polling import poll
 from workflow_engine import Settings
 from workflow_engine.errors import InvalidValue
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import PooledDatabase
 
 BACKEND = "SELECT pg_backend_pid()"
 
 
 @pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = Database(settings.model_copy(update={"database_pool_size": 1}))
+def database(settings: Settings) -> Iterator[PooledDatabase]:
+    database = PooledDatabase(settings.model_copy(update={"database_pool_size": 1}))
     yield database
     database.dispose()
 
 
-def backend_of_rows(database: Database) -> int:
+def backend_of_rows(database: PooledDatabase) -> int:
     ((pid,),) = database.rows(BACKEND)
     return int(pid)
 
 
-def backend_of_the_first_row(database: Database) -> int:
+def backend_of_the_first_row(database: PooledDatabase) -> int:
     row = database.first(BACKEND)
     assert row is not None
     return int(row[0])
 
 
-def backend_of_a_transaction(database: Database) -> int:
+def backend_of_a_transaction(database: PooledDatabase) -> int:
     with database.transaction() as transaction:
         ((pid,),) = transaction.rows(BACKEND)
     return int(pid)
 
 
-def test_a_thread_has_one_connection_however_it_asks(database: Database) -> None:
+def test_a_thread_has_one_connection_however_it_asks(database: PooledDatabase) -> None:
     ways = [backend_of_rows, backend_of_the_first_row, backend_of_a_transaction] * 2
 
     assert len({ask(database) for ask in [*ways, *reversed(ways)]}) == 1
 
 
-def test_a_statement_within_a_transaction_is_not_part_of_it(database: Database) -> None:
+def test_a_statement_within_a_transaction_is_not_part_of_it(database: PooledDatabase) -> None:
     database.rows(BACKEND)
     with database.transaction() as transaction:
         ((within,),) = transaction.rows(BACKEND)
@@ -58,7 +58,7 @@ def test_a_statement_within_a_transaction_is_not_part_of_it(database: Database) 
     assert database.rows("SELECT pg_current_xact_id_if_assigned() IS NULL") == [(True,)]
 
 
-def test_a_statement_that_fails_costs_no_connection(database: Database) -> None:
+def test_a_statement_that_fails_costs_no_connection(database: PooledDatabase) -> None:
     backend = backend_of_rows(database)
     with pytest.raises(InvalidValue):
         database.rows("SELECT 1 / %(zero)s", zero=0)
@@ -66,7 +66,7 @@ def test_a_statement_that_fails_costs_no_connection(database: Database) -> None:
     assert backend_of_rows(database) == backend
 
 
-def test_threads_share_what_the_pool_has_and_leave_nothing_behind(database: Database) -> None:
+def test_threads_share_what_the_pool_has_and_leave_nothing_behind(database: PooledDatabase) -> None:
     def ask(number: int) -> bool:
         way = (backend_of_rows, backend_of_the_first_row, backend_of_a_transaction)[number % 3]
         backends.add(way(database))
@@ -82,7 +82,7 @@ def test_threads_share_what_the_pool_has_and_leave_nothing_behind(database: Data
     assert pool.checkedin() <= 1, "the rest were for the rush"
 
 
-def test_a_connection_outlives_the_thread_that_made_it(database: Database) -> None:
+def test_a_connection_outlives_the_thread_that_made_it(database: PooledDatabase) -> None:
     made: list[int] = []
     thread = threading.Thread(target=lambda: made.append(backend_of_rows(database)))
     thread.start()
@@ -92,7 +92,9 @@ def test_a_connection_outlives_the_thread_that_made_it(database: Database) -> No
 
 
 @pytest.mark.parametrize("ask", [backend_of_rows, backend_of_the_first_row])
-def test_a_forked_process_has_its_own_connections(database: Database, ask: Callable[[Database], int]) -> None:
+def test_a_forked_process_has_its_own_connections(
+    database: PooledDatabase, ask: Callable[[PooledDatabase], int]
+) -> None:
     backend = backend_of_rows(database)
     child = os.fork()
     if child == 0:
@@ -106,11 +108,11 @@ def test_a_forked_process_has_its_own_connections(database: Database, ask: Calla
     assert backend_of_rows(database) == backend
 
 
-def test_what_is_disposed_of_is_closed(database: Database, settings: Settings) -> None:
+def test_what_is_disposed_of_is_closed(database: PooledDatabase, settings: Settings) -> None:
     backend = backend_of_rows(database)
     database.dispose()
 
-    other = Database(settings)
+    other = PooledDatabase(settings)
     session = "SELECT 1 FROM pg_stat_activity WHERE pid = %(pid)s"
     poll(lambda: not other.rows(session, pid=backend), "its session is gone")
     other.dispose()

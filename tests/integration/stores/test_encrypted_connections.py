@@ -32,7 +32,7 @@ from workflow_engine.errors import (
 from workflow_engine.health.doctor import Severity, examine
 from workflow_engine.health.readiness import ask_servers
 from workflow_engine.postgres import migrations
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.redis.client import connect_redis
 from workflow_engine.redis.lock_servers import connect_lock_servers
 from workflow_engine.settings import ENVIRONMENT_PREFIX
@@ -281,7 +281,7 @@ def test_an_execution_runs_to_its_end_over_encrypted_connections(
 
 
 def backend(settings: Settings) -> int:
-    database = Database(settings)
+    database = PooledDatabase(settings)
     try:
         return int(database.rows("SELECT pg_backend_pid()")[0][0])
     finally:

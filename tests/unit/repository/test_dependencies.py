@@ -29,6 +29,9 @@ OF_AN_EXTRA = {
 OF_THE_PAGES = {"flower", "tornado"}
 """Packages that come with the extra `flower`, and that only the room of the pages imports."""
 
+OF_DJANGO = {"django"}
+"""The package that comes with the extra of this name, and that only the room for its projects imports."""
+
 
 def test_every_package_that_the_engine_imports_comes_without_an_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -37,7 +40,9 @@ def test_every_package_that_the_engine_imports_comes_without_an_extra() -> None:
     imported = {name for file in (ROOT / "workflow_engine").rglob("*.py") for name in imports_of(file)}
 
     missing = {name for name in imported if NOT_NAMED_ALIKE.get(name, name).replace("_", "-") not in declared}
-    assert missing - sys.stdlib_module_names - {"workflow_engine"} == OF_AN_EXTRA.keys() | OF_THE_PAGES
+    assert missing - sys.stdlib_module_names - {"workflow_engine"} == (
+        OF_AN_EXTRA.keys() | OF_THE_PAGES | OF_DJANGO
+    )
 
 
 def test_the_pages_are_imported_only_by_who_starts_flower() -> None:
@@ -50,6 +55,21 @@ def test_the_pages_are_imported_only_by_who_starts_flower() -> None:
     }
 
     assert {path.parts[0] for path in importing} == {"flower"}
+
+
+def test_django_is_imported_only_in_a_project_of_it() -> None:
+    modules = list((ROOT / "workflow_engine").rglob("*.py"))
+    importing = {
+        file.relative_to(ROOT / "workflow_engine").parts[0]
+        for file in modules
+        if "django" in imports_of(file)
+    }
+    at_once = [
+        file for file in modules if re.search(r"^from workflow_engine\.django\b", file.read_text(), re.M)
+    ]
+
+    assert importing == {"django"}
+    assert {file.relative_to(ROOT / "workflow_engine").parts[0] for file in at_once} == {"django"}
 
 
 @pytest.mark.parametrize("package", OF_AN_EXTRA)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from workflow_engine.health.doctor.finding import Finding, first_few, ok, problem, warning
 from workflow_engine.postgres import migrations
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.settings import Settings
 
 OLDEST_VERSION = 14
@@ -149,7 +149,7 @@ class PostgresFacts:
 
 def ask_postgres(settings: Settings) -> PostgresFacts:
     """Collect the facts. Raises `DatabaseUnavailable`."""
-    database = Database(settings)
+    database = PooledDatabase(settings)
     try:
         database.rows("SELECT 1")  # connects, so that the round trip does not count it
         row, round_trip, skew = min(map(_facts, [database] * TRIALS), key=lambda trial: trial[1])
@@ -185,7 +185,7 @@ def ask_postgres(settings: Settings) -> PostgresFacts:
     )
 
 
-def _facts(database: Database) -> tuple[Sequence[Any], float, float]:
+def _facts(database: PooledDatabase) -> tuple[Sequence[Any], float, float]:
     """Return the row of facts, the seconds it took, and those by which the database's clock is ahead."""
     asked, started = time.time(), time.perf_counter()
     (row,) = database.rows(FACTS)

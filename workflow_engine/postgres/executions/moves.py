@@ -17,7 +17,7 @@ from workflow_engine.execution.messages import Route
 from workflow_engine.execution.records import FollowUps, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus, SupersededFor
 from workflow_engine.execution.walk import JournalEntry
-from workflow_engine.postgres.database import Database, Row, Transaction
+from workflow_engine.postgres.database import Database, Row, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
 from workflow_engine.postgres.executions.commits import commit_document
 from workflow_engine.postgres.executions.filters import ExecutionFilter
@@ -312,7 +312,7 @@ class OperatorMoves:
         with self._database.transaction() as transaction:
             return self._moved_in(transaction, given, waits)
 
-    def _moved_in(self, transaction: Transaction, given: Mapping[str, Any], waits: Sequence[Row]) -> Row:
+    def _moved_in(self, transaction: Statements, given: Mapping[str, Any], waits: Sequence[Row]) -> Row:
         """Move an execution, and give its reopened waits the events sent while they were closed."""
         execution_id: str = given["execution_id"]
         if waits:

@@ -1,0 +1,6 @@
+"""The project's Celery app, where Celery's guide for Django has it."""
+
+from celery import Celery
+
+app = Celery("django_shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
+app.conf.task_default_queue = "shop"
