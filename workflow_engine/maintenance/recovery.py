@@ -148,7 +148,7 @@ class Recovery:
         pages = self._engine.stalled.pages(suspicious_after, again, self._front_of, data_age + NOTICED)
         for page in pages:
             held = self._engine.locks.held_values([execution.id for execution in page]) if page else []
-            for execution, values in zip(page, held, strict=True):
+            for execution, values in zip(page, self._takeover.held_by_living(page, held), strict=True):
                 if self._is_idle(execution, values) and not self._may_be_taken(execution, taken):
                     yield execution
             yield None

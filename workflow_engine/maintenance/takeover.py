@@ -8,7 +8,7 @@ process that is frozen keeps its connections and its locks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.postgres.executions.stalled import ActiveExecution
@@ -39,7 +39,23 @@ class Takeover:
                 if sum(self._free(execution, value, over) for value in values):
                     yield execution
             yield None
-        self._engine.presence.forget(over)
+        self._engine.presence.bury(over)
+
+    def held_by_living(
+        self, executions: Sequence[ActiveExecution], held: Sequence[Sequence[bytes]]
+    ) -> list[Sequence[bytes]]:
+        """Return the values of the locks of executions without those of dead holders, whose locks are freed.
+
+        An execution that was paused while its process died was none of those that were examined then.
+        """
+        holders = [Holder.from_value(value) for values in held for value in values]
+        over = self._engine.presence.buried({holder.life for holder in holders if holder is not None})
+        if not over:
+            return list(held)
+        return [
+            [value for value in values if not self._free(execution, value, over)]
+            for execution, values in zip(executions, held, strict=True)
+        ]
 
     def _free(self, execution: ActiveExecution, value: bytes, over: frozenset[str]) -> bool:
         holder = Holder.from_value(value)

@@ -30,6 +30,9 @@ MISSING_FOR = 2.0
 """Seconds without a connection, between the first look that missed it and another, after which a life is
 over. A process that still lives connects again within a second, at its next renewal."""
 
+OVER = b"over"
+"""The mark of a life that is over and whose locks are free."""
+
 DEFAULT_LABEL = "workflow-engine"
 
 NAME = re.compile(rb" name=[^ ]*:([0-9a-f]{16}) ")
@@ -99,19 +102,22 @@ class Presence:
         self._client = client
         self._key = Keys.of(settings).presence
         self._expiry_ms = round(settings.context_expiry * 1000)
+        # For longer than any execution is left to a process that may only be frozen.
+        self._kept_ms = round(2 * settings.stall_after * 1000)
         self._note = load_script(client, "note_presence")
 
     def look(self) -> frozenset[str]:
         """Note who is connected, and return the lives that are over. Raises `CacheUnavailable`.
 
-        Those that are over are returned until they are forgotten. None is over if Redis has restarted since
+        Those that are over are returned until they are buried. None is over if Redis has restarted since
         the last look, or does not list its connections.
         """
         with redis_errors():
             connected, run = lives_connected(self._client), _run_of(self._client)
             if connected is None or run is None:
                 return frozenset()
-            args: list[Any] = [run, self._expiry_ms, round(MISSING_FOR * 1000), *connected]
+            times = (self._expiry_ms, round(MISSING_FOR * 1000), self._kept_ms)
+            args: list[Any] = [run, *times, *connected]
             over: list[bytes] = self._note(keys=[self._key], args=args)
         return frozenset(life.decode() for life in over)
 
@@ -128,10 +134,22 @@ class Presence:
         known = {life for life, value in zip(lives, registered, strict=True) if value is not None}
         return frozenset() if connected is None else frozenset(known - {each.decode() for each in connected})
 
-    def forget(self, lives: Collection[str]) -> None:
-        """Forget lives that are over, once their locks are free. Raises `CacheUnavailable`."""
+    def bury(self, lives: Collection[str]) -> None:
+        """Note that the locks of lives that are over were freed. Raises `CacheUnavailable`.
+
+        They stay known as dead for twice `stall_after`, and are not returned again.
+        """
         with redis_errors():
-            self._client.hdel(self._key, *lives)
+            self._client.hset(self._key, mapping=dict.fromkeys(lives, OVER))
+
+    def buried(self, lives: Collection[str]) -> frozenset[str]:
+        """Return those of these lives that were buried. Raises `CacheUnavailable`."""
+        if not lives:
+            return frozenset()
+        with redis_errors():
+            registered: Any = self._client.hmget(self._key, list(lives))
+        found = zip(lives, registered, strict=True)
+        return frozenset(life for life, value in found if value is not None and value.startswith(OVER))
 
 
 def lives_connected(client: redis.Redis) -> Sequence[bytes] | None:

@@ -69,6 +69,25 @@ def look_for_a_while(look: Callable[[], int]) -> Callable[[], int]:
     return look_for_a_while
 
 
+@pytest.fixture
+def dead(
+    engine: Engine, look: Callable[[], int], redis_client: redis.Redis
+) -> Callable[[OtherProcess], None]:
+    """Kill a process, and look until it is known to be dead and no execution of it was found."""
+
+    def kill(process: OtherProcess) -> None:
+        process.signal(signal.SIGKILL)
+
+        def is_buried() -> bool:
+            assert look() == 0
+            values = redis_client.hvals(Keys.of(engine.settings).presence)
+            return any(value.startswith(presence.OVER) for value in values)
+
+        poll(is_buried, "the process is known to be dead")
+
+    return kill
+
+
 class OtherProcess:
     """A process that runs the node of a message until it is killed."""
 
@@ -273,6 +292,87 @@ def test_a_woken_node_whose_process_died_is_woken_again(
 
     workers.drain()
     assert client.get(execution).result == 2
+
+
+def test_an_execution_that_was_paused_while_its_process_died_goes_on_when_it_is_resumed(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    execution: str,
+    running: Callable[..., OtherProcess],
+    look: Callable[[], int],
+    dead: Callable[[OtherProcess], None],
+    sql: Callable[..., object],
+) -> None:
+    let_redis_remember(engine.settings)
+    process = running(broker.take())
+    client.control.pause(execution)
+    dead(process)
+    assert engine.locks.is_locked(execution)
+
+    client.control.resume(execution)
+    sql("UPDATE executions SET updated_at = updated_at - interval '10 s'")
+    poll(lambda: look() == 1, "the resumed execution is rescued")
+
+    workers.drain()
+    assert client.get(execution).result == 2
+
+
+def test_a_message_that_is_lost_after_a_takeover_is_sent_again_soon(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    execution: str,
+    running: Callable[..., OtherProcess],
+    look: Callable[[], int],
+    sql: Callable[..., object],
+) -> None:
+    """Lose it while the mark of the dead process is still there, as that of a frozen one would be."""
+    let_redis_remember(engine.settings)
+    running(broker.take()).signal(signal.SIGKILL)
+    poll(lambda: look() == 1, "the process is found to be dead")
+    broker.queue.clear()
+
+    past = "updated_at = updated_at - interval '10 s', recovered_at = recovered_at - interval '10 s'"
+    sql(f"UPDATE executions SET {past}")
+    poll(lambda: look() == 1, "the lost message is sent again")
+
+    workers.drain()
+    assert client.get(execution).result == 2
+
+
+def test_the_frozen_one_of_two_nodes_that_run_at_once_is_left_alone_when_its_place_expires(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    workers: Workers,
+    running: Callable[..., OtherProcess],
+    look: Callable[[], int],
+    look_for_a_while: Callable[[], int],
+    redis_client: redis.Redis,
+    sql: Callable[..., object],
+) -> None:
+    let_redis_remember(engine.settings)
+    flow = WorkflowBuilder("both", settings={"concurrency": 2})
+    begin, joined = flow.trigger("begin"), flow.merge("joined")
+    for function in (one, two):
+        begin >> calling(flow, function) >> joined
+    client.deploy(flow.build())
+    execution = client.start("both").id
+    freezing, living = running(broker.take()), running(broker.take())
+    place = Keys.of(engine.settings).lock(execution, "one")
+    assert redis_client.delete(place) == 1
+    sql("UPDATE executions SET updated_at = updated_at - interval '10 s'")
+
+    assert look_for_a_while() == 0
+
+    freezing.signal(signal.SIGKILL)
+    living.signal(signal.SIGKILL)
+    poll(lambda: look() == 1, "the processes are found to be dead")
+    workers.drain()
+    assert client.get(execution).result == {"one": 1, "two": 2}
 
 
 def test_after_a_restart_of_redis_nobody_is_dead_for_not_having_connected_again(
