@@ -6,11 +6,13 @@ reached in these ways, however it was built.
 
 from __future__ import annotations
 
+import random
 import selectors
 import socket
 import ssl
 import struct
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +53,9 @@ class Relay:
         """Return the client's connection as it can be read. Raises `OSError` if it is refused."""
         return client
 
+    def delay(self) -> None:
+        """Hold up what has arrived before it is passed on."""
+
     def _accept(self) -> None:
         with suppress(OSError):  # closed
             while True:
@@ -76,6 +81,7 @@ class Relay:
             either.register(server, selectors.EVENT_READ)
             while True:
                 either.select()
+                self.delay()
                 if not (_passed(client, server) and _passed(server, client)):
                     return
 
@@ -109,6 +115,27 @@ class TlsRelay(Relay):
             client.recv(8)
             client.sendall(b"S")
         return self._context.wrap_socket(client, server_side=True)
+
+
+class LossyRelay(Relay):
+    """A port of 127.0.0.1 behind a network that loses packets: TCP sends them again, ever later."""
+
+    RETRANSMISSION = 0.2
+    """Seconds after which Linux sends a packet again at first; doubled each time."""
+    LARGEST = 1.6
+
+    def __init__(self, upstream: str, loss: float, seed: int = 0) -> None:
+        self._loss = loss
+        self._random = random.Random(seed)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = listener.getsockname()[1]
+        super().__init__(upstream, listener)
+
+    def delay(self) -> None:
+        wait = self.RETRANSMISSION
+        while self._random.random() < self._loss:
+            time.sleep(wait)
+            wait = min(2 * wait, self.LARGEST)
 
 
 class SocketRelay(Relay):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from support.fleet import Fleet
+from support.relays import LossyRelay
 from workflow_engine import WorkflowBuilder
 
 FROZEN = 20.0
@@ -46,6 +48,34 @@ def test_the_nodes_of_a_killed_worker_run_again_long_before_their_locks_expire(o
     assert own_fleet.completed(both).result == {"a": "a", "b": "b"}
     own_fleet.completed(one)
     assert len({run.key for run in own_fleet.runs(both, "a")}) == 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_worker_behind_a_network_that_loses_packets_keeps_its_nodes(own_fleet: Fleet) -> None:
+    """Lose four of ten packets between one of two workers and Redis; each node still runs once."""
+    flow = WorkflowBuilder("lossy")
+    last = flow.trigger("begin")
+    for number in range(3):
+        last = last >> flow.python(f"node{number}", "test.echo")
+    own_fleet.client.deploy(flow.build())
+    redis_url = own_fleet.settings.redis_url
+    with LossyRelay(redis_url, loss=0.4) as relay:
+        behind = redis_url.replace(f":{urlsplit(redis_url).port}/", f":{relay.port}/")
+        lossy = own_fleet.add_worker("behind", concurrency=3, WORKFLOW_ENGINE_REDIS_URL=behind)
+        lossy.ready()
+        executions = [own_fleet.start("lossy") for _ in range(20)]
+        own_fleet.begun(executions[2], "node0")
+        own_fleet.add_workers("other", concurrency=1)
+        for execution_id in executions:
+            own_fleet.completed(execution_id, 200)
+        processes = lossy.pool_pids
+        own_fleet.end()
+
+    runs = {(each, f"node{number}"): 1 for each in executions for number in range(3)}
+    assert {key: len(own_fleet.runs(*key)) for key in runs} == runs
+    assert processes & {run.process for key in runs for run in own_fleet.runs(*key)}
+    assert not own_fleet.lines("has died with node")
 
 
 @pytest.mark.long
