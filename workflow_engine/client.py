@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import hashlib
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
@@ -42,7 +43,12 @@ from workflow_engine.health.state_metrics import StateMetrics
 from workflow_engine.json_values import canonical, check_size, encode, normalise
 from workflow_engine.nodes.action.tasks.values import with_kombus_types
 from workflow_engine.nodes.trigger.direct import check_trigger_data
-from workflow_engine.postgres.caller_transaction import CallersTransaction, CallersTransactions
+from workflow_engine.postgres.caller_transaction import (
+    CallersTransaction,
+    CallersTransactions,
+    beside,
+    within,
+)
 from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.postgres.events import SentEvent
 from workflow_engine.postgres.executions.creation import Key
@@ -57,7 +63,7 @@ from workflow_engine.settings import Settings
 from workflow_engine.validation import validate
 
 if TYPE_CHECKING:
-    from workflow_engine.postgres.caller_transaction import CallersSession
+    from workflow_engine.postgres.caller_transaction import AsyncCallersSession, CallersSession
 
 EXPLAINED = 500
 """Executions that are explained for the metrics."""
@@ -217,8 +223,11 @@ class WorkflowClient:
         key = None
         if idempotency_key is not None:
             key = Key(workflow_id, idempotency_key, _fingerprint(given, given_variables), trigger)
+        prepare = functools.partial(
+            self._new_execution, workflow_id, version, trigger, given, given_variables
+        )
         try:
-            new = self._new_execution(workflow_id, version, trigger, given, given_variables)
+            new = beside(transaction, prepare)
         except (WorkflowNotFound, TriggerDataInvalid, InvalidValue, StartRefused):
             # An execution of the same key may not fit the version that is deployed by now.
             if key is not None and (started := self._started_before(key, transaction)) is not None:
@@ -281,12 +290,64 @@ class WorkflowClient:
         if version is not None:
             with suppress(WorkflowNotFound):  # the tables have been emptied since
                 return self.start(workflow.id, data, version=version, session=session, **options)
-        deployment = self.deploy(workflow)
+        deployment = beside(self._join(session), lambda: self.deploy(workflow))
         self._remember(content, deployment)
         return self.start(workflow.id, data, version=deployment.version, session=session, **options)
 
     def _remember(self, content: str, deployment: Deployment) -> None:
         self._versions[content] = deployment.version
+
+    async def start_async(
+        self,
+        workflow_id: str,
+        data: Any = NO_DATA,
+        *,
+        session: AsyncCallersSession | None = None,
+        **options: Any,
+    ) -> StartedExecution:
+        """Start an execution from asyncio, without blocking the event loop.
+
+        With your `AsyncSession` the execution is part of its transaction; with an `AsyncConnection`, call
+        `publish()` of the returned execution in a thread, after the commit. `options` and the errors are
+        those of `start`.
+        """
+        start = functools.partial(self.start, workflow_id, data, **options)
+        return await self._in_asyncio(start, session)
+
+    async def start_task_async(
+        self,
+        task: str | Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        session: AsyncCallersSession | None = None,
+        **options: Any,
+    ) -> StartedExecution:
+        """Start a Celery task as `start_task` does, from asyncio; `session` is that of `start_async`."""
+        return await self._in_asyncio(
+            functools.partial(self.start_task, task, args, kwargs, **options), session
+        )
+
+    async def deploy_and_start_async(
+        self,
+        workflow: Workflow,
+        data: Any = NO_DATA,
+        *,
+        session: AsyncCallersSession | None = None,
+        **options: Any,
+    ) -> StartedExecution:
+        """Do what `deploy_and_start` does, from asyncio; `session` is that of `start_async`."""
+        start = functools.partial(self.deploy_and_start, workflow, data, **options)
+        return await self._in_asyncio(start, session)
+
+    async def _in_asyncio(
+        self, start: Callable[..., StartedExecution], session: AsyncCallersSession | None
+    ) -> StartedExecution:
+        if session is None:
+            return await asyncio.to_thread(start)
+        # Connects and imports modules at the first call.
+        await asyncio.to_thread(lambda: self._callers_transactions)
+        return await within(session, lambda joined: start(session=joined))
 
     def _started_before(self, key: Key, transaction: CallersTransaction | None) -> StartedExecution | None:
         connection = transaction.connection if transaction is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg2.extensions
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -10,6 +10,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from support.broker import Broker
 from workflow_engine import Workflow, WorkflowBuilder
 from workflow_engine.execution.messages import Dispatch
+
+Kept = Callable[[], tuple[list[str], list[str]]]
+"""Returns the customers and the executions that Postgres has kept, in the order of their creation."""
 
 
 class Base(DeclarativeBase):

@@ -37,6 +37,10 @@ class DurableCanvas:
         """
         return self._client.deploy_and_start(self.workflow, dict(self.data), **options)
 
+    async def start_async(self, **options: Any) -> StartedExecution:
+        """Start the canvas from asyncio; `options` and errors are those of `WorkflowClient.start_async`."""
+        return await self._client.deploy_and_start_async(self.workflow, dict(self.data), **options)
+
 
 def durable(
     signature: Mapping[str, Any],

@@ -7,7 +7,7 @@ which never commits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +15,7 @@ from functools import partial
 from json import JSONEncoder
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
 from workflow_engine.broker.dispatcher import Backlog, CeleryDispatcher, Dispatcher, producer_app
@@ -158,6 +159,10 @@ class DjangoClient(WorkflowClient):
                 "part of that transaction"
             )
         return open_block(self._alias)
+
+    async def _in_asyncio(self, start: Callable[..., StartedExecution], session: Any) -> StartedExecution:
+        # In the one thread that has Django's connection.
+        return await sync_to_async(start)(session=session)
 
     def _as_json(self, value: Any, path: str) -> Any:
         return value if self._encoder is None else encoded(value, self._encoder, path)

@@ -3,17 +3,21 @@
 SQLAlchemy also reports a commit when a savepoint is released, and when a session has joined a transaction
 from outside that may still roll back. A message is published only after the outermost commit, and never if
 its start was rolled back on the way.
+
+A caller in asyncio has the same sessions and connections, inside of `run_sync`. What the engine does on
+connections of its own would block the event loop there: it happens in a thread, which the caller awaits.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, RootTransaction, event, text
+from sqlalchemy import Connection, Dialect, Engine, RootTransaction, event, text
 from sqlalchemy.exc import UnboundExecutionError
 
 from workflow_engine.errors import BackingServiceUnavailable, SessionRefused
@@ -24,13 +28,16 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 if TYPE_CHECKING:
     # A caller with a session has loaded SQLAlchemy's ORM; other callers should not have to.
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
     from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
     CallersSession = Session | scoped_session[Session] | Connection
+    AsyncCallersSession = AsyncSession | async_scoped_session[AsyncSession] | AsyncConnection
 
 log = logging.getLogger(__name__)
 
 Publish = Callable[[], None]
+T = TypeVar("T")
 
 LONGEST_DELAY = 2.0
 """Seconds by which an unresponsive broker may delay a caller's commit."""
@@ -72,7 +79,8 @@ class SqlalchemyTransaction:
             return
         publications: _Publications | None = self._session.info.get(__name__)
         if publications is None:
-            publications = self._session.info[__name__] = _Publications(self._session)
+            dialect = self.connection.dialect
+            publications = self._session.info[__name__] = _Publications(self._session, dialect)
         publications.add(self._session, self.connection, execution_id, publish)
 
 
@@ -108,13 +116,45 @@ class CallersTransactions:
             return
         theirs = connection.execute(text(IDENTITY)).scalar_one()
         # Second, or a restart in between would look like another server.
-        ((ours,),) = self._database.rows(IDENTITY)
+        ((ours,),) = _off_the_event_loop(connection.dialect, lambda: self._database.rows(IDENTITY))
         if theirs != ours:
             raise SessionRefused(
                 f"session is connected to {connection.engine.url!r}, which is another database than the "
                 f"engine's, {self._database.engine.url!r}: they cannot commit together"
             )
         self._in_same_database.add(connection.engine)
+
+
+def beside(transaction: CallersTransaction | None, call: Callable[[], T]) -> T:
+    """Make a call that uses connections of the engine's own, without blocking the caller's event loop."""
+    if transaction is None or transaction.connection is None:
+        return call()
+    return _off_the_event_loop(transaction.connection.dialect, call)
+
+
+async def within(session: AsyncCallersSession, call: Callable[[CallersSession], T]) -> T:
+    """Make a call with the synchronous session or connection inside of one for asyncio.
+
+    Raises `SessionRefused` for anything else.
+    """
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if isinstance(session, AsyncSession | AsyncConnection):
+        return await session.run_sync(call)
+    raise SessionRefused(
+        f"session is a {type(session).__name__}, which is not for asyncio: pass an AsyncSession or an "
+        "AsyncConnection, or use it with the method that is not async, outside of the event loop"
+    )
+
+
+def _off_the_event_loop(dialect: Dialect, call: Callable[[], T]) -> T:
+    if not dialect.is_async:
+        return call()
+    from sqlalchemy.util import await_only
+
+    return await_only(asyncio.to_thread(call))
 
 
 @dataclass
@@ -133,7 +173,8 @@ class _Publications:
     Its listeners stay with the session, since they cannot be removed while they are called.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._waiting: list[_Publication] = []
         self._committed: list[_Publication] = []
         event.listen(session, "after_commit", self._after_commit)
@@ -159,7 +200,9 @@ class _Publications:
         self._waiting = [each for each in self._waiting if each.depends_on is not transaction]
         if transaction.parent is None and self._committed:
             committed, self._committed = self._committed, []
-            _publishing.done_within(LONGEST_DELAY, lambda: _publish_all(committed))
+            _off_the_event_loop(
+                self._dialect, lambda: _publishing.done_within(LONGEST_DELAY, lambda: _publish_all(committed))
+            )
 
 
 def _around(savepoint: SessionTransaction) -> SessionTransaction:
@@ -227,7 +270,7 @@ def _advice_for(session: Any) -> str:
         return "session is an Engine; use a connection of it, `with engine.begin() as connection`"
     if "sqlalchemy.ext.asyncio" in modules:
         return (
-            f"session is an {name}, and this client is synchronous: use `await session.run_sync(lambda "
-            "session: client.start(…, session=session))`; inside such a function pass session.sync_session"
+            f"session is an {name}: use `await client.start_async(…, session=session)`, or, in a function "
+            "that `run_sync` calls, the session that it is given"
         )
     return f"session is a {name}; it must be a Session or a Connection of SQLAlchemy"

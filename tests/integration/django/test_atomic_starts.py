@@ -162,6 +162,18 @@ def test_an_async_view_starts_by_sync_to_async(broker: Witness, kept: Kept) -> N
     assert broker.published == [execution_id]
 
 
+def test_a_coroutine_starts_in_the_thread_of_django_s_connection(broker: Witness, kept: Kept) -> None:
+    async def call() -> str:
+        with pytest.raises(SessionRefused, match="leave `session` out"):
+            await client().start_async("order", {"orderId": 1}, session=object())
+        return (await client().start_async("order", {"orderId": 1})).id
+
+    execution_id = asyncio.run(call())
+
+    assert kept() == ([], [execution_id])
+    assert broker.published == [execution_id]
+
+
 def test_a_broker_that_is_away_costs_the_request_no_error(broker: Witness, kept: Kept) -> None:
     broker.is_away = True
 

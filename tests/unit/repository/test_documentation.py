@@ -59,6 +59,7 @@ def test_no_document_holds_two_versions_of_itself(document: Path) -> None:
         "docs/celery-tasks.md",
         "docs/operations.md",
         "docs/coming-from.md",
+        "docs/web-frameworks.md",
     ],
 )
 def test_every_whole_workflow_in_a_document_is_valid(document: str, registry: NodeRegistry) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg2.extensions
 import pytest
 import sqlalchemy
 
-from support.caller_database import Base, Witness, order_workflow
+from support.caller_database import Base, Kept, Witness, order_workflow
 from workflow_engine import Settings, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 
@@ -36,3 +37,15 @@ def client(engine: Engine) -> WorkflowClient:
     client = WorkflowClient(engine=engine)
     client.deploy(order_workflow())
     return client
+
+
+@pytest.fixture
+def kept(sql: Callable[..., list[tuple[Any, ...]]]) -> Kept:
+    """Return a function that reads which customers and executions Postgres has, in order of creation."""
+
+    def rows() -> tuple[list[str], list[str]]:
+        customers = sql("SELECT customer FROM callers_orders ORDER BY id")
+        executions = sql("SELECT id::text FROM executions ORDER BY created_at")
+        return [row[0] for row in customers], [row[0] for row in executions]
+
+    return rows

@@ -166,7 +166,7 @@ def test_what_is_no_synchronous_session_is_refused_with_what_to_do(
     of_no_database = Session()
     for given, advice in [
         (database, r"with engine\.begin\(\) as connection"),
-        (AsyncSession(), r"session\.sync_session"),
+        (AsyncSession(), r"await client\.start_async"),
         (sessionmaker(database), "must be a Session or a Connection"),
         (of_no_database, r"session\.connection\(bind_arguments=…\)"),
         (Session(create_engine("sqlite://")), "connected to sqlite"),

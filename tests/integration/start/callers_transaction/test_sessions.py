@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from support.broker import Workers
-from support.caller_database import Order, Witness, order_workflow
+from support.caller_database import Kept, Order, Witness, order_workflow
 from support.polling import poll
 from workflow_engine import ExecutionStatus, Settings, WorkflowClient
 from workflow_engine.embedded import EmbeddedPostgres
@@ -28,21 +28,6 @@ from workflow_engine.postgres import caller_transaction
 from workflow_engine.postgres.migrations import upgrade
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def kept(sql: Sql) -> Callable[[], tuple[list[str], list[str]]]:
-    """Return the customers and the executions that Postgres has kept, in the order of their creation."""
-
-    def rows() -> tuple[list[str], list[str]]:
-        customers = sql("SELECT customer FROM callers_orders ORDER BY id")
-        executions = sql("SELECT id::text FROM executions ORDER BY created_at")
-        return [row[0] for row in customers], [row[0] for row in executions]
-
-    return rows
-
-
-Kept = Callable[[], tuple[list[str], list[str]]]
 
 
 # -- both or neither -----------------------------------------------------------------------------------
