@@ -30,6 +30,7 @@ from workflow_engine.definition.workflow import (
     Edge,
     Limit,
     Node,
+    OnFailure,
     Retry,
     RetryRule,
     Workflow,
@@ -75,12 +76,18 @@ class WorkflowBuilder:
         settings: WorkflowSettings | Mapping[str, Any] | None = None,
         variables: Mapping[str, Any] | None = None,
         limits: Sequence[Limit | Mapping[str, Any]] | None = None,
+        on_failure: OnFailure | Mapping[str, Any] | None = None,
     ) -> None:
         self.id = id
         self._frame = {
             "id": id,
             **_given(
-                name=name, description=description, settings=settings, variables=variables, limits=limits
+                name=name,
+                description=description,
+                settings=settings,
+                variables=variables,
+                limits=limits,
+                on_failure=on_failure,
             ),
         }
         self._nodes: dict[str, Node] = {}

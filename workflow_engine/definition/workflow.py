@@ -191,6 +191,9 @@ Seconds = Annotated[float, Field(gt=0, le=LONGEST_WAIT), *_KeptAsWritten]
 
 Factor = Annotated[float, Field(ge=1), *_KeptAsWritten]
 
+Json = Annotated[Any, BeforeValidator(_storable)]
+"""Any JSON value in normal form, a copy of what was given."""
+
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_storable_object)]
 """An object of JSON values in normal form, a copy of what was given."""
 
@@ -367,6 +370,18 @@ class WorkflowSettings(DefinitionPart):
     )
 
 
+class OnFailure(DefinitionPart):
+    """What the end of a failed execution starts."""
+
+    workflow: str = Field(pattern=WORKFLOW_ID_PATTERN, description="the id of another workflow")
+    trigger: Text | None = Field(None, description="the trigger to start at, if it has several")
+    data: Json = Field(
+        None,
+        description="what it is started with; expressions read `_failure`, `_trigger` and variables; "
+        "left out: `_failure`",
+    )
+
+
 class Workflow(DefinitionPart):
     """A named graph of nodes and edges."""
 
@@ -386,6 +401,7 @@ class Workflow(DefinitionPart):
         max_length=MOST_LIMITS,
         description="what an execution needs a slot of, from its first node to its end",
     )
+    on_failure: OnFailure | None = Field(None, description="what is started once an execution has failed")
     nodes: Annotated[tuple[Node, ...], Strict(False)] = Field(
         (), description="the steps, at least one of them a trigger"
     )

@@ -7,6 +7,7 @@
 - `children`: what a node's children are started with, and their results
 - `hop`: what follows from a node's outcome, as pure values; `hop_report`: the result for Celery
 - `inline`: continuing with the next node under the same claim
+- `failure_workflows`: what the end of a failed execution starts
 - `siblings`: what nodes that run at the same time owe to one another
 - `publisher`: the messages for nodes that are due
 - `resumption`: what is due of an execution that has stopped moving

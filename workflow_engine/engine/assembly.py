@@ -12,6 +12,7 @@ from workflow_engine.broker.tasks import Tasks
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
+from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.observation.spans import Spans
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.stores import Stores
@@ -76,6 +77,7 @@ class Engine:
     leases: PeriodicLease
     data_age: DataAge
     presence: Presence
+    failure_workflows: FailureWorkflows
     executor: WorkflowExecutor
 
     @property
@@ -149,6 +151,7 @@ class Engine:
             leases=PeriodicLease(redis, settings),
             data_age=DataAge(redis, settings),
             presence=Presence(redis, settings),
+            failure_workflows=FailureWorkflows(stores, workflows, settings),
             executor=WorkflowExecutor(
                 stores,
                 workflows,

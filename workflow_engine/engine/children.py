@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workflow_engine.definition.body import SEPARATOR, TRIGGER_ID
+from workflow_engine.engine.failure_workflows import FAILURE_OF
 from workflow_engine.engine.hop import Hop
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import (
@@ -186,7 +187,7 @@ class ChildExecutions:
             due_priority=first.priority if first else None,
             due=tuple(due),
             body=body or None,
-            metadata={} if hop.traceparent is None else {TRACEPARENT: hop.traceparent},
+            metadata=_inherited(hop),
             timeout=min((limit for limit in limits if limit is not None), default=None),
         )
 
@@ -214,6 +215,13 @@ class ChildExecutions:
         return EndedChildren(
             counts["first"], counts["total"], counts["completed"], counts["failed"], counts["tolerated"], load
         )
+
+
+def _inherited(hop: Hop) -> dict[str, Any]:
+    """Return the metadata that a child has from its parent."""
+    failure_of = hop.cached.identity["metadata"].get(FAILURE_OF)
+    traced = {} if hop.traceparent is None else {TRACEPARENT: hop.traceparent}
+    return traced if failure_of is None else {**traced, FAILURE_OF: failure_of}
 
 
 def child_result(child: EndedChild, ends: Sequence[str]) -> ChildResult:

@@ -18,6 +18,7 @@ from functools import partial
 from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.children import REFUSED
+from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.hop import Committed, Hop, worker_name
 from workflow_engine.engine.hop_report import INTERRUPTED, HopEnd, HopReport, dropped
 from workflow_engine.engine.inline import Slice
@@ -37,7 +38,13 @@ from workflow_engine.errors import (
     Requeue,
 )
 from workflow_engine.execution.messages import HopMessage, QueuedMessage
-from workflow_engine.execution.records import CommitResult, Crashes, NewExecution, StartedExecution
+from workflow_engine.execution.records import (
+    CommitResult,
+    Crashes,
+    FailureStart,
+    NewExecution,
+    StartedExecution,
+)
 from workflow_engine.execution.states import ExecutionStatus, HistoryLine
 from workflow_engine.execution.walk import Walk
 from workflow_engine.nodes.results import NodeError, failure_of
@@ -75,6 +82,7 @@ class WorkflowExecutor:
         self._resumption = Resumption(stores, workflows, publisher, settings)
         self._admission = Admission(stores, workflows, self._resumption)
         self._siblings = Siblings(stores, running_nodes, publisher, self._resumption, settings)
+        self._failure_workflows = FailureWorkflows(stores, workflows, settings)
         self._attempts = attempts
         self._publisher = publisher
         self._settings = settings
@@ -258,6 +266,8 @@ class WorkflowExecutor:
         while True:
             walk, step = hop.walk_after(outcome)
             commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
+            if outcome.ends_execution and hop.workflow.workflow.on_failure is not None:
+                commit = replace(commit, on_failure=self._started_by_failure(hop, outcome))
             result = retry_unavailable(
                 partial(self._state.update_execution, commit),
                 self._settings.commit_retry_timeout,
@@ -271,6 +281,13 @@ class WorkflowExecutor:
                 return Committed(hop, outcome, walk, self._settle(hop, walk, result), step.cancelled)
             if not result.is_behind or not hop.is_due:
                 return Committed(hop, outcome, walk, result)
+
+    def _started_by_failure(self, hop: Hop, outcome: Outcome) -> FailureStart | None:
+        return retry_unavailable(
+            partial(self._failure_workflows.of_commit, hop, outcome),
+            self._settings.commit_retry_timeout,
+            f"make ready what the failure of execution {hop.execution_id} starts",
+        )
 
     def _settle(self, hop: Hop, walk: Walk, result: CommitResult) -> CommitResult:
         """Bring an execution to rest if nothing is due, which its last commit did not know."""

@@ -96,6 +96,16 @@ class StartedExecution:
 
 
 @dataclass(frozen=True)
+class FailureStart:
+    """What the end of a failed execution starts: a workflow's `onFailure`, made ready."""
+
+    workflow_id: str
+    new: NewExecution | None = None
+    refused: str | None = None
+    """Why it cannot start."""
+
+
+@dataclass(frozen=True)
 class NewChildren:
     """The executions that a wait for children starts, now and while it goes on."""
 
@@ -205,7 +215,7 @@ class StartedChild:
 
 @dataclass(frozen=True)
 class FollowUps:
-    """What is to be published once a child has started or ended. It may be lost: recovery finds it."""
+    """What is to be published once an execution has started others, or has ended. It may be lost."""
 
     started: tuple[StartedChild, ...] = ()
     woken: tuple[DueWait, ...] = ()
@@ -280,6 +290,8 @@ class NodeCommit:
     """The nodes that have become due by it, where a breakpoint may be."""
     joins: tuple[str, ...] = ()
     """The joins behind its node, which may be due as well if siblings have committed meanwhile."""
+    on_failure: FailureStart | None = None
+    """What is started if the execution fails with this commit."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,9 @@ def _response(scope: Scope) -> Any:
 RESPONSE = "_response"
 """The name of what a node's executor has returned, which only the node's `output` reads."""
 
+FAILURE = "_failure"
+"""The name of an execution's failure, which only the `data` of its workflow's `onFailure` reads."""
+
 _SPECIAL_NAMES: dict[str, Root] = {
     "_vars": lambda scope: scope.variables,
     "_trigger": lambda scope: scope.node_outputs[scope.trigger_node_id],
@@ -79,6 +82,7 @@ _SPECIAL_NAMES: dict[str, Root] = {
     RESPONSE: _response,
     "_index": lambda scope: scope.iteration["_index"],
     "_previous": lambda scope: scope.iteration["_previous"],
+    FAILURE: lambda scope: scope.iteration[FAILURE],
 }
 
 LOOP_NAMES: dict[str, str] = {
@@ -93,6 +97,7 @@ _READ_BY_KEY = ("_nodeOutputs", "_secrets")
 _NOTHING_YET = {
     "_trigger": "the trigger has put out no data",
     RESPONSE: "only the `output` of a node can read it, after the node has run",
+    FAILURE: "only the `data` of a workflow's `onFailure` can read it",
 }
 _NO_SUCH_NAME = "there is no variable `{}`, and no node `{}` has produced an output"
 _NO_SUCH_OUTPUT = "no node `{}` has produced an output"

@@ -61,7 +61,7 @@ class Scope:
     """What the node's executor has returned."""
     now: Callable[[], datetime] = _utc_now
     iteration: Mapping[str, Any] = field(default_factory=dict)
-    """`_index` and `_previous` in a loop."""
+    """`_index` and `_previous` in a loop; `_failure` once an execution has failed."""
 
 
 class Evaluation:

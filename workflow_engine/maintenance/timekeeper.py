@@ -19,8 +19,10 @@ from workflow_engine.errors import (
     CacheUnavailable,
     DatabaseOutdated,
     WorkflowEngineError,
+    WorkflowNotFound,
 )
 from workflow_engine.execution.messages import HopMessage
+from workflow_engine.execution.records import FailureStart
 from workflow_engine.execution.states import ExecutionStatus, HistoryLine
 from workflow_engine.maintenance.keeping import Keeping
 from workflow_engine.maintenance.recovery import LostNode, Recovery
@@ -153,7 +155,7 @@ class Timekeeping:
         )
 
     def _end_timed_out(self) -> None:
-        for ended in self._engine.timeouts.end():
+        for ended in self._engine.timeouts.end(self._started_by_timeouts()):
             execution_id = ended.execution_id
             self._engine.publisher.follow_up(ended.follow_ups)
             log.info(
@@ -166,3 +168,15 @@ class Timekeeping:
                 self._engine.cache.announce_finished(execution_id, ExecutionStatus.FAILED.value)
                 for holder in self._engine.locks.holders(execution_id):
                     self._engine.running_nodes.interrupt(execution_id, holder)
+
+    def _started_by_timeouts(self) -> dict[str, FailureStart]:
+        """Return what is started by executions past their timeout that have an `onFailure`."""
+        starts = {}
+        for overdue in self._engine.timeouts.with_on_failure():
+            with suppress(ValueError, WorkflowNotFound):  # only a newer worker reads the definition
+                start = self._engine.failure_workflows.of_timeout(
+                    overdue.execution_id, overdue.workflow_id, overdue.version
+                )
+                if start is not None:
+                    starts[overdue.execution_id] = start
+        return starts

@@ -15,7 +15,7 @@ from workflow_engine.definition.problems import check_model, listed, nearest, su
 from workflow_engine.definition.workflow import ERROR, Node
 from workflow_engine.errors import Problem, UnknownNodeType
 from workflow_engine.expressions import check_template, compile_template
-from workflow_engine.expressions.compiler import RESPONSE
+from workflow_engine.expressions.compiler import FAILURE, RESPONSE
 from workflow_engine.nodes.contract import KNOWN_KINDS_OF_LATER_RELEASES, NodeType
 from workflow_engine.nodes.registry import NodeRegistry, RegisteredFunction
 from workflow_engine.paths import at, below, enclosing, node_path
@@ -179,24 +179,29 @@ def _template_problems(node_type: NodeType, config: Mapping[str, Any], path: str
         Problem(below(at(path, key), problem.path), problem.message)
         for key, value in config.items()
         if key not in node_type.verbatim
-        for problem in (*check_template(value), *_readings_of_a_response(value, ""))
+        for problem in (*check_template(value), *_readings_too_early(value, ""))
     ]
 
 
-def _readings_of_a_response(value: Any, path: str) -> Iterator[Problem]:
-    """Yield a problem for each expression that reads `_response`, which a config is too early for."""
+TOO_EARLY = {
+    RESPONSE: "is what this node returns, which only its `output` can read; move it there",
+    FAILURE: "is how an execution has failed, which only the `data` of `onFailure` can read; move it there",
+}
+"""Names that exist only once the node, or its execution, has ended."""
+
+
+def _readings_too_early(value: Any, path: str) -> Iterator[Problem]:
+    """Yield a problem for each expression that reads a name for which a config is too early."""
     if isinstance(value, str):
-        if RESPONSE in value and not check_template(value) and RESPONSE in compile_template(value).names:
-            message = (
-                f"`{RESPONSE}` is what this node returns, which only its `output` can read; move it there"
-            )
-            yield Problem(path, message)
+        for name, reason in TOO_EARLY.items():
+            if name in value and not check_template(value) and name in compile_template(value).names:
+                yield Problem(path, f"`{name}` {reason}")
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _readings_of_a_response(item, at(path, str(key)))
+            yield from _readings_too_early(item, at(path, str(key)))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _readings_of_a_response(item, at(path, index))
+            yield from _readings_too_early(item, at(path, index))
 
 
 def _output_problems(output: Any, path: str) -> list[Problem]:

@@ -23,6 +23,7 @@ from workflow_engine.validation.edge_checks import (
     join_problems,
     unreachable_problems,
 )
+from workflow_engine.validation.failure_checks import failure_problems
 from workflow_engine.validation.limit_checks import limit_problems, problems_of_workflow_limits
 from workflow_engine.validation.node_checks import CheckedNode, check_nodes, variables_set
 from workflow_engine.validation.unsupported import not_in_this_release
@@ -82,6 +83,8 @@ def _inspect(content: Any, registry: NodeRegistry) -> tuple[Workflow | None, lis
     for name, path in variables_set(checked_nodes):
         problems += _name_problem(name, path, by_id)
     problems += _limit_problems(content, checked_nodes, problems)
+    variables = {name for name, _ in variables_set(checked_nodes)}
+    problems += failure_problems(content, variables | _known_at_the_start(content, checked_nodes))
     problems += [problem for node in checked_nodes for problem in node.problems]
     problems += check_bodies(nodes, checked_nodes, _names(content.get("variables"), by_id), registry)
     problems += [problem for edge in checked_edges for problem in edge.problems]
@@ -109,16 +112,22 @@ def _limit_problems(
     content: Mapping[Any, Any], nodes: Sequence[CheckedNode], reported: Sequence[Problem]
 ) -> Iterator[Problem]:
     """Yield the problems of the workflow's own limits apart from those of their shape, `reported` already."""
-    limits, variables = content.get("limits"), content.get("variables")
-    places = {problem.path for problem in reported}
-    known = {node.id for node in nodes if node.id is not None and node.type in ("trigger", None)}
-    known |= {name for name in (variables if isinstance(variables, Mapping) else ()) if isinstance(name, str)}
+    limits, places = content.get("limits"), {problem.path for problem in reported}
     for problem in (
         *limit_problems(limits, "limits"),
-        *problems_of_workflow_limits(limits, "limits", known),
+        *problems_of_workflow_limits(limits, "limits", _known_at_the_start(content, nodes)),
     ):
         if problem.path not in places:
             yield problem
+
+
+def _known_at_the_start(content: Mapping[Any, Any], nodes: Sequence[CheckedNode]) -> set[str]:
+    """Return the names of the triggers and of the variables of the definition."""
+    variables = content.get("variables")
+    known = {node.id for node in nodes if node.id is not None and node.type in ("trigger", None)}
+    return known | {
+        name for name in (variables if isinstance(variables, Mapping) else ()) if isinstance(name, str)
+    }
 
 
 _NO_TRIGGER = (

@@ -19,7 +19,7 @@ from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitSt
 from workflow_engine.execution.walk import JournalEntry
 from workflow_engine.json_values import decode_jsonb, encode_jsonb
 from workflow_engine.postgres.database import Row
-from workflow_engine.postgres.executions.creation import slot_documents, start_document
+from workflow_engine.postgres.executions.creation import failure_document, slot_documents, start_document
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant
 
@@ -63,6 +63,7 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "ordered": commit.ordered or None,
         "newly_due": commit.newly_due or None,
         "joins": commit.joins or None,
+        "on_failure": None if commit.on_failure is None else failure_document(commit.on_failure),
     }
     return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
 

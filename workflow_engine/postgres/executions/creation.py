@@ -16,7 +16,14 @@ import orjson
 from sqlalchemy import Connection
 
 from workflow_engine.errors import IdempotencyConflict
-from workflow_engine.execution.records import FIRST_SEQ, FORMAT, NewExecution, StartedExecution, WantedSlot
+from workflow_engine.execution.records import (
+    FIRST_SEQ,
+    FORMAT,
+    FailureStart,
+    NewExecution,
+    StartedExecution,
+    WantedSlot,
+)
 from workflow_engine.postgres.database import Database, Statements
 from workflow_engine.postgres.values import instant
 
@@ -116,6 +123,13 @@ def start_document(new: NewExecution) -> dict[str, Any]:
         "format": FORMAT,
     }
     return {name: value for name, value in document.items() if value is not None}
+
+
+def failure_document(start: FailureStart) -> dict[str, Any]:
+    """Return what `end_execution` starts beside the end of a failed execution, or why it does not."""
+    begins = {} if start.new is None else {"start": start_document(start.new)}
+    refused = {} if start.refused is None else {"refused": start.refused}
+    return {"workflow_id": start.workflow_id, **begins, **refused}
 
 
 def slot_documents(wanted: Sequence[WantedSlot]) -> list[dict[str, Any]]:

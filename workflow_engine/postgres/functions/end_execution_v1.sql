@@ -8,6 +8,8 @@
 --
 -- The end of a child lets its parent go on, or another child start: `follow_ups` is what is to be published then.
 -- It also names the keys of limits whose slots the execution and its nodes have held.
+--
+-- With `on_failure` the end of a failed execution starts another, or records why it cannot.
 CREATE FUNCTION {s}.end_execution_v1(given jsonb, OUT ended_seq integer, OUT follow_ups jsonb)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -19,6 +21,7 @@ DECLARE
     parent uuid;
     child record;
     freed jsonb;
+    handler jsonb := given->'on_failure'->'start';
 BEGIN
     UPDATE {s}.executions e SET
         status = given_status,
@@ -60,6 +63,27 @@ BEGIN
             given_execution, given->>'event', ended_seq, given_actor, given->>'reason', clock_timestamp());
     END IF;
 
+    IF given ? 'on_failure' THEN
+        INSERT INTO {s}.execution_events (execution_id, type, name, seq, actor, reason, created_at)
+        VALUES (
+            given_execution, CASE WHEN handler IS NULL THEN 'ON_FAILURE_REFUSED' ELSE 'ON_FAILURE_STARTED' END,
+            given->'on_failure'->>'workflow_id', ended_seq, given_actor,
+            coalesce(given->'on_failure'->>'refused', 'execution ' || (handler->>'execution_id')),
+            clock_timestamp());
+    END IF;
+    IF handler IS NOT NULL THEN
+        follow_ups := jsonb_build_object('started', jsonb_build_array(jsonb_build_object(
+            'id', handler->'execution_id', 'created_at', {s}.start_execution_v1(handler),
+            'workflow_id', handler->'workflow_id', 'version', handler->'version',
+            'trigger_node_id', handler->'trigger_node_id', 'queue', handler->'queue', 'priority', NULL,
+            'traceparent', handler->'metadata'->'traceparent')));
+        IF handler ? 'limits' THEN
+            -- It stands in line. Its first message follows from the slots that are granted.
+            SELECT jsonb_build_object('freed', jsonb_agg(l->'key')) INTO follow_ups
+            FROM jsonb_array_elements(handler->'limits') l;
+        END IF;
+    END IF;
+
     IF parent IS NOT NULL THEN
         SELECT e.parent_node_id, e.parent_visit, e.parent_seq INTO child
         FROM {s}.executions e WHERE e.id = given_execution;
@@ -67,7 +91,8 @@ BEGIN
         PERFORM FROM {s}.executions e WHERE e.id = parent FOR NO KEY UPDATE;
         -- A statement of its own: it sees what the holder of that lock has committed.
         follow_ups := {s}.go_on_with_children_v1(
-            parent, child.parent_node_id, child.parent_visit, child.parent_seq, ended => given_status);
+            parent, child.parent_node_id, child.parent_visit, child.parent_seq, ended => given_status,
+            so_far => follow_ups);
     END IF;
 
     -- A commit says whether there may be any; operators and timeouts do not know.
@@ -75,7 +100,8 @@ BEGIN
         WITH removed AS (DELETE FROM {s}.limit_slots s WHERE s.execution_id = given_execution RETURNING s.key)
         SELECT jsonb_agg(DISTINCT removed.key) INTO freed FROM removed;
         IF freed IS NOT NULL THEN
-            follow_ups := coalesce(follow_ups, '{}') || jsonb_build_object('freed', freed);
+            follow_ups := coalesce(follow_ups, '{}')
+                || jsonb_build_object('freed', coalesce(follow_ups->'freed', '[]') || freed);
         END IF;
     END IF;
 END $$
