@@ -103,7 +103,7 @@ class Testbed:
             **os.environ,
             f"{ENVIRONMENT_PREFIX}DATABASE_URL": self.settings.database_url,
             f"{ENVIRONMENT_PREFIX}REDIS_URL": self.settings.redis_url,
-            f"{ENVIRONMENT_PREFIX}IMPORTS": "benchmarks.nodes",
+            f"{ENVIRONMENT_PREFIX}IMPORTS": "benchmarks.nodes,benchmarks.raw_celery",
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "TMPDIR": str(self._folder),  # removed with ours
             "PYTHONUNBUFFERED": "1",

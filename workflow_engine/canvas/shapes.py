@@ -40,7 +40,7 @@ def shape_of(canvas: Canvas, name: str | None = None, concurrency: int | None = 
     """Return the shape of a canvas. Raises `DefinitionInvalid` for one that cannot be a workflow."""
     width = concurrency or min(_width(canvas), MOST_AT_ONCE)
     settings = {"concurrency": width} if width > 1 else None
-    drawing = _Drawing(WorkflowBuilder(name or "canvas", settings=settings))
+    drawing = _Drawing(WorkflowBuilder(name or "canvas", settings=settings), concurrency or MOST_AT_ONCE)
     workflow = drawing.draw(canvas)
     if name is None:
         content = {key: value for key, value in workflow.to_dict().items() if key != "id"}
@@ -76,8 +76,10 @@ class _Value:
 class _Drawing:
     """Draws the nodes of a canvas, and gathers its arguments on the way."""
 
-    def __init__(self, flow: WorkflowBuilder) -> None:
+    def __init__(self, flow: WorkflowBuilder, at_once: int) -> None:
         self._flow = flow
+        self._at_once = at_once
+        """How many of the calls of a loop run at the same time."""
         self._nodes: dict[str, BuiltNode] = {START: flow.trigger(START)}
         self._calls: list[dict[str, Any]] = []
         self._items: list[list[Any]] = []
@@ -187,51 +189,48 @@ class _Drawing:
                 )
         calls = [member for member in group.members if isinstance(member, Call)]
         self._items.append([{"args": list(each.args), "kwargs": dict(each.kwargs)} for each in calls])
-        args = "item.args"
-        if before.expression is not None and not calls[0].is_immutable:
-            args = f"[{before.expression}] + {args}"
         errbacks = (*calls[0].errbacks, *errbacks)
-        config = self._config(calls[0], f"{{{{ {args} }}}}", "{{ item.kwargs }}", errbacks)
-        return self._loop(calls[0], config, before, nested=False)
+        takes_value = before.expression is not None and not calls[0].is_immutable
+        args = f"{{{{ [{before.expression}] }}}}" if takes_value else None
+        return self._loop(calls[0], self._config(calls[0], args, None, errbacks), before)
 
     def _mapped(
         self, mapped: Mapped, before: _Value, links: Sequence[Canvas], errbacks: Sequence[Call]
     ) -> _Value:
-        items, part = list(mapped.items), mapped.part
+        calls, part = [{"args": list(each)} for each in mapped.items], mapped.part
         self._items.append(
-            items if part is None else [items[at : at + part] for at in range(0, len(items), part)]
+            calls if part is None else [calls[at : at + part] for at in range(0, len(calls), part)]
         )
-        config = self._config(mapped.call, "{{ item }}", None, errbacks)
-        value = self._loop(mapped.call, config, before, nested=part is not None)
+        config = self._config(mapped.call, None, None, errbacks)
+        value = self._loop(mapped.call, config, before, has_parts=part is not None)
         for link in links:
             self._aside.extend(self._draw(link, value, (), ()).after)
         return value
 
-    def _loop(self, call: Call, config: dict[str, Any], before: _Value, *, nested: bool) -> _Value:
+    def _loop(self, call: Call, config: dict[str, Any], before: _Value, *, has_parts: bool = False) -> _Value:
+        """Draw a loop over calls of one task, or over the parts of a list of calls."""
         node = {
             "id": "task",
             "type": "action",
             "subType": "celery-task",
-            "config": config,
+            "config": {**config, "calls": "{{ item }}"},
             **call.options.node,
         }
-        body: dict[str, Any] = {"nodes": [node], "edges": []}
-        if nested:
-            inner = {"id": "part", "type": "logic", "subType": "loop"}
-            body = {"nodes": [{**inner, "config": {"items": "{{ item }}", "body": body}}], "edges": []}
-            body["nodes"][0]["config"] |= {"itemVariable": "argument"}
-            config["args"] = "{{ argument }}"
         loop = self._flow.loop(
             self._id(call.task),
             f"{{{{ {START}['items'][{len(self._items) - 1}] }}}}",
-            body=body,
-            config={"concurrency": MOST_AT_ONCE},
+            body={"nodes": [node], "edges": []},
+            config={"concurrency": self._at_once, **({} if has_parts else {"batch": "auto"})},
         )
         [self._nodes[end] for end in before.after] >> loop
         return self._done(loop)
 
-    def _config(self, call: Call, args: str, kwargs: str | None, errbacks: Sequence[Call]) -> dict[str, Any]:
-        config: dict[str, Any] = {"task": call.task, "args": args, "serialize": "kombu"}
+    def _config(
+        self, call: Call, args: str | None, kwargs: str | None, errbacks: Sequence[Call]
+    ) -> dict[str, Any]:
+        config: dict[str, Any] = {"task": call.task, "serialize": "kombu"}
+        if args is not None:
+            config["args"] = args
         if kwargs is not None:
             config["kwargs"] = kwargs
         if call.options.soft_time_limit is not None:

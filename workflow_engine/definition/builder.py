@@ -304,14 +304,19 @@ class WorkflowBuilder:
         *,
         args: Sequence[Any] | str | None = None,
         kwargs: Mapping[str, Any] | str | None = None,
+        calls: Sequence[Mapping[str, Any]] | str | None = None,
         headers: Mapping[str, Any] | str | None = None,
         serialize: Literal["json", "kombu"] | None = None,
         **options: Unpack[NodeOptions],
     ) -> BuiltNode:
-        """Add a Celery task, unchanged: its name, or the task itself."""
+        """Add a Celery task, unchanged: its name, or the task itself.
+
+        With `calls`, each `{"args": …, "kwargs": …}`, it runs once for each of them.
+        """
         config = {"task": _task_name(task)} | _given(
             args=list(args) if isinstance(args, Sequence) and not isinstance(args, str) else args,
             kwargs=kwargs,
+            calls=list(calls) if isinstance(calls, Sequence) and not isinstance(calls, str) else calls,
             headers=headers,
             serialize=serialize,
         )

@@ -24,6 +24,7 @@ from workflow_engine.postgres.events import Events
 from workflow_engine.postgres.executions.children import Children
 from workflow_engine.postgres.executions.figures import ExecutionFigures
 from workflow_engine.postgres.executions.moves import OperatorMoves
+from workflow_engine.postgres.executions.parts import Parts
 from workflow_engine.postgres.executions.queries import ExecutionQueries
 from workflow_engine.postgres.executions.stalled import Stalled
 from workflow_engine.postgres.executions.state import ExecutionStateService
@@ -112,7 +113,7 @@ class Engine:
         children = Children(database, claim_lease=lease)
         deployments = Deployments(database, queue=settings.queue)
         limits = Limits(database, claim_lease=lease)
-        stores = Stores(state, waits, cache, locks, children, deployments, limits)
+        stores = Stores(state, waits, cache, locks, children, deployments, limits, Parts(database))
         tasks = Tasks(app)
         workflows = CompiledWorkflows(state.load_definition, registry, tasks.route)
         app = app or producer_app(settings)

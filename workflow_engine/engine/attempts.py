@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,11 +19,12 @@ from workflow_engine.engine.preconditions.slots import Slots
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.execution.context import ExecutionContext, LazyMapping
-from workflow_engine.execution.records import BegunRun
+from workflow_engine.execution.records import BegunRun, DonePart
 from workflow_engine.execution.states import NodeStatus
 from workflow_engine.json_values import decode
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.outages import retry_unavailable
+from workflow_engine.postgres.executions.parts import Parts
 from workflow_engine.redis.running_nodes import RunningNode, RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.runner.node_run import Outcome, run_node
@@ -47,6 +49,7 @@ class Attempts:
     ) -> None:
         self._children = ChildExecutions(stores, workflows, settings)
         self._slots = Slots(stores)
+        self._parts = stores.parts
         self._state = stores.state
         self._waits = stores.waits
         self._cache = stores.cache
@@ -80,7 +83,14 @@ class Attempts:
                 begin = partial(self._begin, hop) if is_marked else None
                 limit = self._settings.output_limit
                 outcome = run_node(
-                    compiled, graph, context, limit, hop.claim.token, begin, self._settings.node_log_limit
+                    compiled,
+                    graph,
+                    context,
+                    limit,
+                    hop.claim.token,
+                    begin,
+                    self._settings.node_log_limit,
+                    _PartsOfVisit(hop, self._parts, self._settings.commit_retry_timeout),
                 )
             return self._children.prepared(hop, context, outcome)
         except UnknownNodeType as error:
@@ -175,6 +185,40 @@ class Attempts:
             iteration=iteration,
             run=running,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _PartsOfVisit:
+    """The parts of a node's work that are done in one visit."""
+
+    hop: Hop
+    parts: Parts
+    timeout: float
+    """Seconds for which a part is offered while Postgres is away."""
+
+    def done(self) -> Sequence[DonePart]:
+        hop = self.hop
+        return self.parts.done(hop.execution_id, hop.node.id, hop.walk.visit(hop.node.id))
+
+    def save(self, place: int, value: bytes) -> None:
+        """Store the value of a part. Raises `Overtaken` if the execution has moved on without this worker."""
+        hop = self.hop
+        is_kept = retry_unavailable(
+            lambda: self.parts.save(
+                hop.execution_id,
+                hop.node.id,
+                hop.walk.visit(hop.node.id),
+                place,
+                value,
+                fence=None if hop.is_shared else hop.cached.fence,
+                token=hop.claim.token,
+                attempt=hop.attempt,
+            ),
+            self.timeout,
+            f"store part {place} of node {hop.node.id} of execution {hop.execution_id}",
+        )
+        if not is_kept:
+            raise Overtaken("the execution has moved on without this worker")
 
 
 @functools.lru_cache(maxsize=1000)

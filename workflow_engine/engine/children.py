@@ -74,6 +74,7 @@ class ChildExecutions:
             first=wanted.index,
             has_items=has_items,
             batch=wanted.batch,
+            adapts=wanted.adapts,
             item_variable=wanted.item_variable if is_named else None,
             index_variable=wanted.index_variable if is_named else None,
             concurrency=wanted.concurrency,
@@ -108,7 +109,8 @@ class ChildExecutions:
         version, trigger_ids = self._deployments.starting_point(wanted.workflow, wanted.version)
         compiled = self._workflows.get(wanted.workflow, version)
         trigger = compiled.graph.nodes[compiled.trigger(wanted.trigger)]
-        all_data = [wanted.data] if wanted.items is None else _batches(wanted.items, wanted.batch)
+        batch = 1 if wanted.adapts else wanted.batch
+        all_data = [wanted.data] if wanted.items is None else _batches(wanted.items, batch)
         for index, data in enumerate(all_data):
             if problems := check_trigger_data(trigger.config, data):
                 which = f"{trigger.id} (child {index})" if wanted.items is not None else trigger.id

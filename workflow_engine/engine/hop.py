@@ -238,6 +238,7 @@ class Hop:
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
             newly_due=step.due,
             joins=self.workflow.graph.joins_after(node.id) if self.is_shared else (),
+            removes_parts=outcome.is_divided and outcome.status is NodeStatus.COMPLETED,
         )
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.postgres.executions.children import Children
+from workflow_engine.postgres.executions.parts import Parts
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.postgres.limits import Limits
 from workflow_engine.postgres.waits import Waits
@@ -24,3 +25,4 @@ class Stores:
     children: Children
     deployments: Deployments
     limits: Limits
+    parts: Parts

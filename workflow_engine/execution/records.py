@@ -118,6 +118,8 @@ class NewChildren:
     """Each child gets its items from `items` in the journal row that opens the wait."""
     batch: int | None = None
     """Items of one child, which gets a list of them; None: one item, as it is."""
+    adapts: bool = False
+    """How many items a child gets depends on how long they have taken; `total` counts items then."""
     item_variable: str | None = None
     index_variable: str | None = None
     concurrency: int = 1
@@ -290,6 +292,8 @@ class NodeCommit:
     """The nodes that have become due by it, where a breakpoint may be."""
     joins: tuple[str, ...] = ()
     """The joins behind its node, which may be due as well if siblings have committed meanwhile."""
+    removes_parts: bool = False
+    """The output has the values of all parts of the node's work, which were stored one by one."""
     on_failure: FailureStart | None = None
     """What is started if the execution fails with this commit."""
 
@@ -329,6 +333,15 @@ class Settled:
     status: ExecutionStatus
     follow_ups: FollowUps | None = None
     """Of the end of a child."""
+
+
+@dataclass(frozen=True)
+class DonePart:
+    """A part of a node's work that is done, and stored until the whole is."""
+
+    value: Any
+    attempt: int
+    """The attempt of the node in which it was done."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class Children:
     index_variable: str = "index"
     batch: int | None = None
     """Items of one child, which then gets a list of them; None: one, as it is."""
+    adapts: bool = False
+    """A child gets a list of as many items as take a fraction of a second, judged by those before it."""
     concurrency: int = 1
     tolerated: int = 0
     """Children that may fail before no further one is started."""
@@ -41,7 +43,7 @@ class Children:
 
     @property
     def count(self) -> int:
-        """Return the number of children."""
+        """Return the number of children, or of items, if how many a child gets is not known before."""
         if self.items is None:
             return 1
         size = self.batch or 1

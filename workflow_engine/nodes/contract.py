@@ -7,7 +7,7 @@ so the same executor runs in any worker and in a unit test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -105,6 +105,11 @@ class TimeLimits:
     soft_error: type[Exception] = NodeTimedOut
 
 
+def in_one_piece(node_data: Any) -> Sequence[Any] | None:
+    """Return the parts of work that has none: None."""
+    return None
+
+
 def without_limits(config: Mapping[str, Any]) -> TimeLimits:
     """Return the time limits of a node whose code brings none along."""
     return TimeLimits()
@@ -135,6 +140,12 @@ class NodeType:
     extra: Extra | None = None
     limits: Callable[[Mapping[str, Any]], TimeLimits] = without_limits
     """Returns the time limits that its code brings along; the `timeout` of a node takes precedence."""
+    divide: Callable[[Any], Sequence[Any] | None] = in_one_piece
+    """Returns the parts of the work with this evaluated config, each a config of its own; None: it has none.
+
+    They run one after the other, and the node's output is the list of theirs. What a part returns is stored
+    before the next one begins, so that it runs once although the node may run again.
+    """
 
     @property
     def kind(self) -> str:

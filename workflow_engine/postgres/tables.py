@@ -316,6 +316,21 @@ def tables(schema: str) -> MetaData:
             postgresql_where=text(f"{one_of('status', FINAL).text} AND superseded_by IS NULL"),
         ),
     )
+    # What the parts of a node's work have returned, until the node commits all of it.
+    Table(
+        "node_parts",
+        metadata,
+        Column(
+            "execution_id", Uuid, ForeignKey(f"{schema}.executions.id", ondelete="CASCADE"), primary_key=True
+        ),
+        Column("node_id", Text, primary_key=True),
+        Column("visit", Integer, primary_key=True),
+        Column("place", Integer, primary_key=True),
+        # That of the run which has done it.
+        Column("token", Text, nullable=False),
+        Column("attempt", Integer, nullable=False),
+        Column("value", JSONB, nullable=False),
+    )
     Table(
         "execution_wait_states",
         metadata,

@@ -18,6 +18,7 @@ from typing import Literal
 from workflow_engine.execution.records import DueWait, WokenWait
 from workflow_engine.execution.states import WaitType
 from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
 
 FIRST_TRY, LONGEST_TRY = 1.0, 10.0
 """Seconds between two tries to find a worker that knows a node's code; they double. Messages are not
@@ -165,12 +166,12 @@ SELECT w.wait_type, coalesce((w.details->>'timedOut')::boolean, false), w.receiv
     CASE WHEN w.wait_type = 'CHILDREN' THEN jsonb_build_object(
         'workflow', concat_ws('#', w.children->'start'->>'workflow_id', w.children->'start'->>'body'),
         'version', w.children->'start'->'version', 'first', w.children->'first',
-        'total', w.children->'total', 'tolerated', w.children->'tolerated',
+        'total', {children_total}, 'tolerated', w.children->'tolerated',
         'completed', w.details->'completed', 'failed', w.details->'failed') END,
     w.details->>'traceparent'
 FROM {s}.execution_wait_states w
 WHERE w.execution_id = %(execution_id)s AND w.node_id = %(node_id)s AND w.status = 'RESUMING'
-"""
+""".replace("{children_total}", CHILDREN_TOTAL)
 
 REQUEST_WAKE = "SELECT FROM {s}.request_wake_v1(ARRAY[%(execution_id)s::uuid])"
 

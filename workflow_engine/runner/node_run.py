@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import ERROR, ORDINARY, Node
@@ -25,7 +25,7 @@ from workflow_engine.errors import (
 )
 from workflow_engine.execution.bounded_texts import LONGEST_LABEL, readable_part, shorten, shorten_details
 from workflow_engine.execution.context import ExecutionContext, Run
-from workflow_engine.execution.records import NewChildren, WantedSlot
+from workflow_engine.execution.records import DonePart, NewChildren, WantedSlot
 from workflow_engine.execution.states import NodeStatus
 from workflow_engine.expressions import Scope, Template
 from workflow_engine.expressions.secrets import Secrets
@@ -41,6 +41,7 @@ from workflow_engine.nodes.results import (
     failure_of,
     is_http_status,
     is_retry_after,
+    success,
 )
 from workflow_engine.paths import at
 from workflow_engine.runner.compiled import CompiledNode
@@ -53,6 +54,16 @@ TIMEOUT = "TIMEOUT"
 """The type of the error of a node that ran too long."""
 
 RESULTS = "a JSON value, success(…), failure(…) or waiting(…)"
+
+
+class Parts(Protocol):
+    """The parts of a node's work that are done, and where further ones are stored."""
+
+    def done(self) -> Sequence[DonePart]: ...
+
+    def save(self, place: int, value: bytes) -> None:
+        """Store the value of a part; raises if the execution has moved on without this run."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ class Outcome:
     """After a failed attempt that is followed by another: milliseconds until that one."""
     retry_rule: int | None = None
     """The position of the rule that allows it, if `retry` is a list of rules."""
+    is_divided: bool = False
+    """Its work has parts, which were stored one by one."""
     logs: bytes | None = None
     """What the node has logged, as JSON, if that is kept."""
     duration_ms: float = 0.0
@@ -101,10 +114,12 @@ def run_node(
     token: str = "",
     begin: Callable[[], NodeError | None] | None = None,
     log_limit: int = 0,
+    parts: Parts | None = None,
 ) -> Outcome:
     """Run a node and return the outcome of its result.
 
     `begin` is called right before the executor. If it returns an error, the node fails with that instead.
+    `parts` keeps what the parts of the node's work have returned, if it has any; without it they run again.
 
     Raises `UnknownNodeType`, `ContextUnavailable` if an output that it reads cannot be fetched,
     `NodeInterrupted` if another thread interrupts the run of this `token`, and any order to the worker.
@@ -115,6 +130,7 @@ def run_node(
     started = time.perf_counter()
     secrets = Secrets()
     input_data: bytes | None = None
+    divided: Sequence[Any] | None = None
     log = AttemptLog(log_limit, partial(_clean, secrets)) if log_limit else None
     try:
         node_data = compiled.evaluate(_scope(context, secrets))
@@ -123,8 +139,14 @@ def run_node(
         if begin is not None and (error := begin()) is not None:
             outcome = failure_outcome(compiled.node, graph, error, context.attempt)
             return dataclasses.replace(outcome, input_data=input_data)
+        run_context = _with_masked_reports(context, secrets)
+        divided = compiled.node_type.divide(node_data)
         with kept(log) if log is not None else nullcontext():
-            result = _execute(compiled, node_data, _with_masked_reports(context, secrets), token)
+            if divided is None:
+                result = _execute(compiled, node_data, run_context, token)
+            else:
+                keep = partial(_kept_part, secrets, output_limit)
+                result = _execute_parts(compiled, divided, run_context, token, parts, keep)
         outcome = _guarded_outcome(compiled, graph, context, result, secrets, output_limit)
         if outcome.wait is not None and outcome.wait.children is not None:
             _check_children(outcome.wait.children, input_data, secrets, output_limit)
@@ -134,6 +156,7 @@ def run_node(
     return dataclasses.replace(
         outcome,
         input_data=input_data,
+        is_divided=divided is not None,
         logs=log.encoded() if log is not None else None,
         duration_ms=(time.perf_counter() - started) * 1000,
     )
@@ -193,6 +216,55 @@ def _execute(
     if (problem := _problem_with(result)) is not None:
         return failure("INVALID_RESULT", problem)
     return result
+
+
+def _execute_parts(
+    compiled: CompiledNode,
+    divided: Sequence[Any],
+    context: ExecutionContext,
+    token: str,
+    parts: Parts | None,
+    keep: Callable[[Any, int], tuple[Any, bytes]],
+) -> NodeExecutionResult:
+    """Run the parts of a node's work that are not done, each with limits, a key and attempts of its own.
+
+    The last one is stored by the commit of the node.
+    """
+    done = list(parts.done()) if parts is not None and len(divided) > 1 else []
+    values, begun = [each.value for each in done], done[-1].attempt if done else 1
+    for place in range(len(values), len(divided)):
+        if len(divided) > 1:
+            context.report_progress(place / len(divided), f"{place} of {len(divided)}")
+        # An operator's retry has the node count its attempts from one again.
+        attempt = context.attempt - begun + 1 if context.attempt >= begun else context.attempt
+        of_part = dataclasses.replace(
+            context, attempt=attempt, idempotency_key=f"{context.idempotency_key}:{place}"
+        )
+        result = _execute(compiled, divided[place], of_part, token)
+        if result.kind != "success":
+            return _of_part(result, place)
+        value, encoded = keep(result.output, place)
+        if parts is not None and place < len(divided) - 1:
+            parts.save(place, encoded)
+        values.append(value)
+        begun = context.attempt
+    return success(values)
+
+
+def _kept_part(secrets: Secrets, limit: int, produced: Any, place: int) -> tuple[Any, bytes]:
+    """Return what a part has returned as it is stored. Raises `InvalidValue`."""
+    path = at("output", place)
+    value = secrets.mask_data(normalise(produced, path), path)
+    encoded = encode(value)
+    check_size(encoded, limit, path)
+    return value, encoded
+
+
+def _of_part(result: NodeExecutionResult, place: int) -> NodeExecutionResult:
+    """Return the result of a part as that of its node; a failure says which part it was."""
+    if result.error is None or not isinstance(result.error.details, Mapping):
+        return result
+    return _with_error(result, details={**result.error.details, "part": place})
 
 
 def _failure_of(error: BaseException) -> NodeExecutionResult:

@@ -104,6 +104,7 @@ def test_upgrading_twice_changes_nothing(empty_database_url: str, database: Engi
         "idempotency_keys",
         "executions",
         "node_executions",
+        "node_parts",
         "execution_wait_states",
         "execution_events",
         "limit_slots",

@@ -58,5 +58,5 @@ def test_a_node_that_reads_the_failure_of_its_execution_is_refused() -> None:
 
     (problem,) = problems_of(given, load_node_types())
 
-    assert problem.path == "nodes[1].config.expression"
+    assert problem.path == "nodes[sum].config.expression"
     assert "only the `data` of `onFailure`" in problem.message

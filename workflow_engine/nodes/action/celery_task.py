@@ -6,7 +6,7 @@ The config is checked without the task: a producer has no tasks, and a worker th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from workflow_engine.json_values import normalise
 from workflow_engine.nodes.config_fields import ConstantText, ObjectOrExpression, has_expression
 from workflow_engine.nodes.contract import Config, NodeType, TimeLimits
 from workflow_engine.nodes.results import NodeExecutionResult, failure, success
+from workflow_engine.paths import at
 
 KIND = "action/celery-task"
 LONGEST_NAME = 300
@@ -34,6 +35,9 @@ def _list_or_expression(value: Any) -> Any:
 _Arguments = Annotated[
     Any, AfterValidator(_list_or_expression), WithJsonSchema({"type": ["array", "string"]})
 ]
+
+
+_Calls = Annotated[Any, AfterValidator(_list_or_expression), WithJsonSchema({"type": ["array", "string"]})]
 
 
 class Errback(Config):
@@ -60,6 +64,11 @@ class CeleryTaskConfig(Config):
     kwargs: ObjectOrExpression = Field(
         default_factory=dict,
         description="its keyword arguments by name, with expressions, or one expression that is an object",
+    )
+    calls: _Calls | None = Field(
+        None,
+        description="a list of `{args, kwargs}`, or one expression that is one: the task runs once for each, "
+        "one after the other, after `args` and beside `kwargs`; the output is the list of its values",
     )
     headers: ObjectOrExpression = Field(
         default_factory=dict, description="headers by name, which the task finds in `self.request`"
@@ -112,6 +121,28 @@ class CeleryTask:
             ) from None
 
 
+def _each_call(node_data: Any) -> Sequence[Any] | None:
+    """Return the config of each of the calls; None if there is only one. Raises `InvalidValue`."""
+    if "calls" not in node_data:
+        return None
+    calls, common = node_data["calls"], {key: each for key, each in node_data.items() if key != "calls"}
+    args, kwargs = common.get("args", []), common.get("kwargs", {})
+    if not isinstance(calls, list):
+        raise InvalidValue("calls", f"must be a list, not {short_repr(calls)}")
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        return [common] * len(calls)  # each says what is wrong with them
+    divided = []
+    for place, call in enumerate(calls):
+        given = call if isinstance(call, dict) else {}
+        own_args, own_kwargs = given.get("args", []), given.get("kwargs", {})
+        if given.keys() - {"args", "kwargs"} or given is not call:
+            raise InvalidValue(at("calls", place), f"must be {{args, kwargs}}, not {short_repr(call)}")
+        if not isinstance(own_args, list) or not isinstance(own_kwargs, dict):
+            raise InvalidValue(at("calls", place), "`args` must be a list, and `kwargs` an object")
+        divided.append({**common, "args": [*args, *own_args], "kwargs": {**kwargs, **own_kwargs}})
+    return divided
+
+
 def task_of(node: Node) -> str | None:
     """Return the name of the Celery task that a node runs; None for a node of another type."""
     name = node.config.get("task") if node.kind == KIND else None
@@ -132,5 +163,6 @@ NODE_TYPE = NodeType(
     CeleryTask(),
     CeleryTaskConfig,
     limits=_limits,
+    divide=_each_call,
     description="Runs a registered Celery task, unchanged.",
 )

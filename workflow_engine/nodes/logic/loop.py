@@ -53,6 +53,9 @@ PERCENT = re.compile(r"(\d{1,2}|100)%")
 Unit = Literal["milliseconds", "seconds", "minutes", "hours", "days", "weeks"]
 
 OVER_ITEMS = ("itemVariable", "indexVariable", "concurrency", "batch", "tolerate", "collect", "maxItems")
+AUTO = "auto"
+"""The `batch` of a loop that finds out itself how many items a child gets."""
+
 REPEATED = ("maxIterations", "onMaxIterations", "wait", "backoff", "data")
 
 
@@ -105,8 +108,10 @@ class LoopConfig(Config):
         "index", description="the name by which the body reads the item's position, from 0"
     )
     concurrency: int = Field(1, ge=1, le=MOST_AT_A_TIME, description="children that run at a time")
-    batch: int | None = Field(
-        None, ge=1, le=MOST_ITEMS, description="items of one child, which gets them as a list; left out: one"
+    batch: Annotated[int, Field(ge=1, le=MOST_ITEMS)] | Literal["auto"] | None = Field(
+        None,
+        description="items of one child, which gets them as a list; `auto`: as many as take a fraction of a "
+        "second; left out: one",
     )
     tolerate: Annotated[Any, AfterValidator(_tolerance)] = Field(
         0, description="how many children may fail, as a number or a percentage"
@@ -155,6 +160,10 @@ class LoopConfig(Config):
         others = REPEATED if forms == ["items"] else OVER_ITEMS
         if wrong := [key for key in others if key in given]:
             raise ValueError(f"`{wrong[0]}` has no meaning with `{forms[0]}`; remove it")
+        if self.batch == AUTO and self.tolerate not in (0, "0%"):
+            raise ValueError(
+                "`tolerate` counts children, whose number is not known with `batch: auto`; give a number"
+            )
         if self.wait is not None and self.backoff is not None:
             raise ValueError("give either `wait` or `backoff`")
         check_what_runs(self, self.body, self.workflow)
@@ -216,7 +225,8 @@ def _over_items(node_data: Mapping[str, Any]) -> NodeExecutionResult:
         items=items,
         item_variable=node_data.get("itemVariable", "item"),
         index_variable=node_data.get("indexVariable", "index"),
-        batch=node_data.get("batch"),
+        batch=None if node_data.get("batch") == AUTO else node_data.get("batch"),
+        adapts=node_data.get("batch") == AUTO,
         concurrency=node_data.get("concurrency", 1),
     )
     if not items:
@@ -250,15 +260,18 @@ def _collected(node_data: Mapping[str, Any], ended: EndedChildren) -> NodeExecut
 
 def _results(node_data: Mapping[str, Any], ended: EndedChildren) -> list[Any]:
     """Return one value for each item: of a batch, whose result is a list of its own, that many."""
-    size = node_data.get("batch")
+    size, items = node_data.get("batch"), len(node_data["items"])
     values: list[Any] = []
-    for child in ended.results():
+    results = ended.results()
+    # Their indexes are those of their first items, if how many they got was found out on the way.
+    begins = [child.index if size == AUTO else child.index * (size or 1) for child in results]
+    for child, begin, end in zip(results, begins, [*begins[1:], items], strict=True):
         is_completed = child.status is ExecutionStatus.COMPLETED
         value = child.output if is_completed else {"error": child.failure}
         if size is None:
             values.append(value)
             continue
-        expected = min(size, len(node_data["items"]) - child.index * size)
+        expected = end - begin if size == AUTO else min(size, items - begin)
         is_list = is_completed and isinstance(value, list) and len(value) == expected
         values.extend(value if is_list else [value] * expected)
     return values

@@ -2,6 +2,7 @@
 
 - `state`: commits nodes, loads snapshots, counts crashes; `commits` encodes a commit
 - `children`: the results of child executions, and what has to be done for them
+- `parts`: what the parts of a node's work have returned, until the node commits
 - `follow_ups`: what a commit or an end has started or woken elsewhere
 - `creation`: new executions, one per idempotency key
 - `moves`: each operator's move as one guarded call

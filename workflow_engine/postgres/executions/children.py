@@ -69,6 +69,12 @@ WHERE e.parent_execution_id = %(execution_id)s AND e.status = ANY(%(statuses)s) 
 ORDER BY e.id LIMIT %(limit)s
 """
 
+CHILDREN_TOTAL = """CASE WHEN NOT w.children ? 'adapts' THEN (w.children->>'total')::int
+        ELSE (w.details->>'completed')::int + (w.details->>'failed')::int + (w.details->>'running')::int
+            + ceil(((w.children->>'total')::int - (w.details->>'next')::int)
+            / coalesce((w.details->>'size')::float8, 1))::int END"""
+"""How many children a wait has in all; about how many, if it adapts how many items each of them gets."""
+
 BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
 
 PLACE = """

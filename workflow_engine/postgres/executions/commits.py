@@ -63,6 +63,7 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "ordered": commit.ordered or None,
         "newly_due": commit.newly_due or None,
         "joins": commit.joins or None,
+        "removes_parts": commit.removes_parts or None,
         "on_failure": None if commit.on_failure is None else failure_document(commit.on_failure),
     }
     return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
@@ -109,6 +110,7 @@ def _children_fields(children: NewChildren, claim_lease: float) -> dict[str, Any
         "tolerated": children.tolerated,
         "items": children.has_items or None,
         "batch": children.batch,
+        "adapts": children.adapts or None,
         "item_variable": children.item_variable,
         "index_variable": children.index_variable,
         "outlives": children.outlives_parent or None,

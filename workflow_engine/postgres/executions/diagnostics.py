@@ -12,6 +12,7 @@ from typing import Any
 
 from workflow_engine.execution.states import ExecutionStatus, WaitStatus, WaitType
 from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
 
 COLUMNS = """
     e.id::text, concat_ws('#', e.workflow_id, e.body) AS workflow_id, e.workflow_version, e.status, e.seq,
@@ -39,13 +40,13 @@ WAITS = """
 SELECT w.execution_id::text, w.node_id, w.seq, w.wait_type, w.status, w.created_at, w.resume_at, w.expires_at,
     w.claimed_until, (w.details->>'wokenAt')::timestamptz, w.correlation_id, w.details->'events',
     w.details->'required', ARRAY(SELECT jsonb_object_keys(w.received_events)), w.needs, w.needed_until,
-    w.details->'running', w.details->'completed', w.details->'failed', w.children->'total', n.worker,
+    w.details->'running', w.details->'completed', w.details->'failed', {children_total}, n.worker,
     n.attempt, n.error, n.error_details
 FROM {s}.execution_wait_states w
 LEFT JOIN {s}.node_executions n ON n.execution_id = w.execution_id AND n.seq = w.seq
 WHERE w.execution_id = ANY(%(ids)s::uuid[]) AND w.status IN ('WAITING', 'RESUMING')
 ORDER BY w.execution_id, w.seq
-"""
+""".replace("{children_total}", CHILDREN_TOTAL)
 
 PAUSES = """
 SELECT DISTINCT ON (execution_id) execution_id::text, created_at, actor, reason

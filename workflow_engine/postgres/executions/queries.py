@@ -11,6 +11,7 @@ from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SupersededFor, WaitStatus, WaitType
 from workflow_engine.postgres.database import Database, Row
+from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
 from workflow_engine.postgres.executions.filters import ExecutionFilter, statuses_named
 
 EXECUTION_COLUMNS = """
@@ -88,11 +89,11 @@ SELECT n.seq, n.node_id, n.label, n.type, n.sub_type, n.visit, n.attempt, n.stat
     n.completed_at, n.duration_ms, n.superseded_for, (n.retry_details->>'waitMs')::bigint,
     (n.retry_details->>'rule')::int, w.wait_type, w.status, w.resume_at, w.expires_at, w.correlation_id,
     w.details->'events', ARRAY(SELECT jsonb_object_keys(w.received_events)), w.needs, w.needed_until,
-    (w.children->>'total')::int
+    {children_total}
 FROM {s}.node_executions n
 LEFT JOIN {s}.execution_wait_states w ON w.execution_id = n.execution_id AND w.seq = n.seq
 WHERE n.execution_id = %(id)s ORDER BY n.seq
-"""
+""".replace("{children_total}", CHILDREN_TOTAL)
 
 LOGS = """
 SELECT seq, node_id, visit, attempt, status, logs FROM {s}.node_executions

@@ -131,6 +131,11 @@ BEGIN
             END IF;
         END IF;
 
+        IF given ? 'removes_parts' THEN
+            DELETE FROM {s}.node_parts p
+            WHERE p.execution_id = given_execution AND p.node_id = given->>'node_id';
+        END IF;
+
         IF given ? 'limited' AND NOT given ? 'ends' THEN
             freed := {s}.free_slots_v1(given_execution, given);
             IF freed <> '[]' THEN

@@ -92,7 +92,7 @@ BEGIN
         -- A statement of its own: it sees what the holder of that lock has committed.
         follow_ups := {s}.go_on_with_children_v1(
             parent, child.parent_node_id, child.parent_visit, child.parent_seq, ended => given_status,
-            so_far => follow_ups);
+            ended_child => given_execution, so_far => follow_ups);
     END IF;
 
     -- A commit says whether there may be any; operators and timeouts do not know.

@@ -2,11 +2,14 @@
 -- its node if none is left to run. Returns what is to be published, or NULL. `ended` is the status of a child that
 -- has just ended, `so_far` the follow-ups that the result adds to. The caller holds the lock of the parent's row.
 --
+-- How many items a child of a wait that adapts gets depends on how long those of the last one have taken. Its index is
+-- that of its first item, and `total` and `next` count items.
+--
 -- While the parent is paused no child starts. While failed children are to be restarted, the timekeeper restarts
 -- them before any other starts.
 CREATE FUNCTION {s}.go_on_with_children_v1(
     given_parent uuid, given_node text, given_visit integer, given_seq integer,
-    ended text DEFAULT NULL, so_far jsonb DEFAULT NULL, OUT follow_ups jsonb
+    ended text DEFAULT NULL, ended_child uuid DEFAULT NULL, so_far jsonb DEFAULT NULL, OUT follow_ups jsonb
 ) LANGUAGE plpgsql AS $$
 DECLARE
     wait record;
@@ -27,6 +30,9 @@ DECLARE
     may_start boolean;
     is_over boolean;
     lease float8;  -- seconds of a claim
+    -- Items of the next child, of a wait that adapts their number.
+    size integer;
+    per_item float8;  -- seconds of the last child
 BEGIN
     follow_ups := so_far;
     SELECT w.id, w.details, w.children, w.children_due INTO wait
@@ -51,6 +57,19 @@ BEGIN
     may_start := NOT is_restarting AND next < total AND running < (plan->>'concurrency')::integer
         AND failed <= (plan->>'tolerated')::integer;
 
+    IF plan ? 'adapts' THEN
+        size := coalesce((wait.details->>'size')::integer, 1);
+        IF ended = 'COMPLETED' THEN
+            -- So many that a child takes a quarter of a second, and that all places have some.
+            SELECT extract(epoch FROM e.completed_at - e.started_at) / greatest(1, jsonb_array_length(
+                CASE WHEN plan ? 'item_variable' THEN e.context->'variables'->(plan->>'item_variable')
+                ELSE e.trigger_data END))
+            INTO per_item FROM {s}.executions e WHERE e.id = ended_child;
+            size := greatest(1, least(
+                floor(0.25 / greatest(per_item, 0.001)), ceil(total / (plan->>'concurrency')::float8), 64));
+        END IF;
+    END IF;
+
     IF may_start AND NOT parent.is_paused AND coalesce(wait.children_due <= now(), true) THEN
         IF plan ? 'items' THEN
             SELECT n.input_data->'items' INTO items
@@ -69,7 +88,10 @@ BEGIN
                 'parent_node_id', given_node, 'parent_visit', given_visit, 'parent_seq', given_seq,
                 'parent_index', place, 'root_execution_id', parent.root, 'depth', parent.depth);
             IF items IS NOT NULL THEN
-                IF plan ? 'batch' THEN
+                IF plan ? 'adapts' THEN
+                    item := jsonb_path_query_array(items, '$[$from to $to]', jsonb_build_object(
+                        'from', place, 'to', place + least(size, total - next) - 1));
+                ELSIF plan ? 'batch' THEN
                     place := place * (plan->>'batch')::integer;
                     item := jsonb_path_query_array(items, '$[$from to $to]', jsonb_build_object(
                         'from', place, 'to', place + (plan->>'batch')::integer - 1));
@@ -91,7 +113,7 @@ BEGIN
                 'version', document->'version', 'trigger_node_id', document->'trigger_node_id',
                 'queue', document->'queue', 'priority', document->'priority',
                 'traceparent', document->'metadata'->'traceparent');
-            next := next + 1;
+            next := next + least(coalesce(size, 1), total - next);
             running := running + 1;
         END LOOP;
         may_start := false;
@@ -112,6 +134,7 @@ BEGIN
             END,
         details = w.details || jsonb_build_object(
             'next', next, 'running', running, 'completed', completed, 'failed', failed)
+            || CASE WHEN size IS NOT NULL THEN jsonb_build_object('size', size) ELSE '{}' END
             || CASE WHEN is_over THEN '{"claims": 1, "timedOut": false}' ELSE '{}' END::jsonb
     WHERE w.id = wait.id;
 

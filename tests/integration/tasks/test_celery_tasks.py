@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery import Celery, current_app, signals
+from celery import signals
 
 from support import shop
 from support.broker import Broker, Workers
@@ -23,17 +23,6 @@ from workflow_engine.engine.assembly import Engine
 
 TimePasses = Callable[[float], None]
 WakeDue = Callable[[], list[str]]
-
-
-@pytest.fixture(autouse=True)
-def _project() -> Iterator[None]:
-    """Make the team's app the current one, as it is in its worker."""
-    before: Celery = current_app._get_current_object()
-    shop.app.set_current()
-    shop.app.finalize()
-    shop.calls.clear()
-    yield
-    before.set_current()
 
 
 class Project:
