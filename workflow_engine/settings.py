@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workflow_engine.addresses.broker import broker_configuration
 from workflow_engine.addresses.reachable import ReachableHosts
-from workflow_engine.addresses.redis import NO_FILES, RedisAddress, TlsFiles
+from workflow_engine.addresses.redis import CLUSTER_SCHEMES, NO_FILES, SEVERAL, RedisAddress, TlsFiles
 from workflow_engine.addresses.redis import SCHEMES as REDIS_SCHEMES
 from workflow_engine.errors import SettingsInvalid
 
@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds to wait for a reply from Postgres; then the connection is closed",
     )
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis for active executions and locks")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis for active executions and locks; also `sentinel://` and `redis+cluster://`",
+    )
     lock_urls: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="comma-separated URLs of three or five independent Redis servers for the locks; "
@@ -63,7 +66,9 @@ class Settings(BaseSettings):
     )
     redis_timeout: float = Field(5, gt=0, description="seconds to wait for a reply from Redis")
     key_prefix: str = Field("", max_length=64, description="prefix of every Redis key of the engine")
-    broker_url: str = Field("", description="Celery's broker; the Redis above when empty")
+    broker_url: str = Field(
+        "", description="Celery's broker; the Redis above when empty, unless that is a cluster"
+    )
     tls_ca_file: str = Field(
         "",
         description="PEM file with the authorities that `rediss://` and `amqps://` servers are verified "
@@ -202,7 +207,15 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_a_redis_url(cls, value: str) -> str:
-        _redis_address(value)
+        _redis_address(value, (*REDIS_SCHEMES, *SEVERAL))
+        return value
+
+    @field_validator("key_prefix")
+    @classmethod
+    def _leaves_hash_tags_alone(cls, value: str, info: ValidationInfo) -> str:
+        is_cluster = str(info.data.get("redis_url", "")).startswith(CLUSTER_SCHEMES)
+        if is_cluster and not {"{", "}"}.isdisjoint(value):
+            raise ValueError("leave out { and }: in a Redis Cluster they decide which node has a key")
         return value
 
     @field_validator("broker_url")
@@ -215,7 +228,7 @@ class Settings(BaseSettings):
     @field_validator("lock_urls")
     @classmethod
     def _are_independent_servers(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        places = [_redis_address(url).place for url in urls]
+        places = [_redis_address(url, REDIS_SCHEMES).place for url in urls]
         for place in places:
             if places.count(place) > 1:
                 raise ValueError(f"{place} is named twice; the databases of one server fail together")
@@ -272,7 +285,7 @@ class Settings(BaseSettings):
     @property
     def redis_address(self) -> RedisAddress:
         """The Redis of the contexts."""
-        return RedisAddress.parse(self.redis_url, self._tls_files)
+        return RedisAddress.parse_several(self.redis_url, self._tls_files)
 
     @property
     def lock_addresses(self) -> list[RedisAddress]:
@@ -287,18 +300,26 @@ class Settings(BaseSettings):
         return RedisAddress.parse(url, self._tls_files) if is_one_redis else None
 
     def broker_configuration(self) -> dict[str, Any]:
-        """Return Celery's settings, by name, for the connection to the broker."""
+        """Return Celery's settings, by name, for the connection to the broker.
+
+        Raises `SettingsInvalid` if the contexts are on a Redis Cluster and no broker is named beside it.
+        """
+        if not self.broker_url and self.redis_address.is_cluster:
+            raise SettingsInvalid(
+                f"{ENVIRONMENT_PREFIX}BROKER_URL: Celery cannot use the Redis Cluster of "
+                f"{ENVIRONMENT_PREFIX}REDIS_URL as its broker; name a single Redis, Sentinel or RabbitMQ"
+            )
         configuration = broker_configuration(self.effective_broker_url, self._tls_files, self.key_prefix)
         if self.celery_internals is False:
             configuration["broker_transport"] = None  # kombu's own
         return configuration
 
 
-def _redis_address(url: str) -> RedisAddress:
-    """Return the Redis at a URL. Raises `ValueError`."""
-    if url.partition("://")[0] not in REDIS_SCHEMES:
-        raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in REDIS_SCHEMES)}")
-    return RedisAddress.parse(url)
+def _redis_address(url: str, schemes: Sequence[str]) -> RedisAddress:
+    """Return the Redis at a URL of these schemes. Raises `ValueError`."""
+    if url.partition("://")[0] not in schemes:
+        raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in schemes)}")
+    return RedisAddress.parse_several(url)
 
 
 _of_project: Callable[[], Mapping[str, Any]] = dict

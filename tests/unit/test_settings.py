@@ -79,7 +79,12 @@ def test_the_broker_is_the_redis_of_the_engine_unless_another_is_named() -> None
         ("redis_url", "rediss://cache/0?ssl_cert_reqs=never", "ssl_cert_reqs cannot be 'never'"),
         ("redis_url", "redis://:pass#word@cache/0", "%23"),
         ("redis_url", "unix://redis.sock", "three slashes"),
-        ("redis_url", "sentinel://cache:26379/0?master_name=main", "redis://"),
+        ("redis_url", "amqp://cache//", "redis://"),
+        ("redis_url", "sentinel://cache:26379/0", "master_name"),
+        ("redis_url", "redis+cluster://cache/1", "no numbered databases"),
+        ("redis_url", "redis+cluster://one;rediss+cluster://two", "the same scheme"),
+        ("broker_url", "redis+cluster://cache:6379", "Celery cannot use a Redis Cluster as its broker"),
+        ("lock_urls", "redis+cluster://a,redis://b,redis://c", "redis://"),
         ("broker_url", "rabbit://broker//", "Celery has no broker of the kind rabbit://"),
         ("broker_url", "redis://broker/0?retry_on_timeout=1", "'retry_on_timeout' is not supported"),
         ("broker_url", "redis://one/0;rediss://two/0", "the same scheme"),
@@ -158,6 +163,31 @@ def test_every_broker_that_kombu_knows_is_accepted() -> None:
 )
 def test_celery_is_given_a_url_that_kombu_reads(url: str, broker_url: str) -> None:
     assert Settings(broker_url=url).broker_configuration()["broker_url"] == broker_url
+
+
+def test_a_cluster_is_named_by_several_nodes_and_needs_a_broker_beside_it() -> None:
+    settings = Settings(redis_url="redis+cluster://one;redis+cluster://me:secret@two:6380?client_name=shop")
+
+    address = settings.redis_address
+    assert address.nodes == [("one", 6379), ("two", 6380)]
+    assert (address.username, address.password, address.options) == ("me", "secret", {"client_name": "shop"})
+    assert settings.broker_address is None
+    with pytest.raises(SettingsInvalid, match=r"WORKFLOW_ENGINE_BROKER_URL: .* name a single Redis"):
+        settings.broker_configuration()
+    with pytest.raises(ValidationError, match=r"leave out \{ and \}"):
+        Settings(redis_url="redis+cluster://one", key_prefix="{team-a}:")
+    assert Settings(key_prefix="{team-a}:").key_prefix == "{team-a}:"
+
+
+def test_sentinels_of_the_contexts_lead_to_the_broker_too_unless_another_is_named() -> None:
+    settings = Settings(redis_url="sentinel://:secret@one/2?master_name=main;sentinel://two:26380/2")
+
+    address = settings.redis_address
+    assert (address.nodes, address.master_name) == ([("one", 26379), ("two", 26380)], "main")
+    assert address.connection_arguments() == {"db": 2, "username": None, "password": "secret"}
+    assert settings.broker_configuration()["broker_url"] == (
+        "sentinel://:secret@one:26379/2;sentinel://two:26380/2"
+    )
 
 
 def test_options_of_a_url_become_options_of_celerys_transport() -> None:

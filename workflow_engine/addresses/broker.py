@@ -11,8 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from workflow_engine.addresses.redis import (
+    CLUSTER_SCHEMES,
+    MASTER_NAME_MISSING,
+    SENTINEL,
+    RedisAddress,
+    TlsFiles,
+)
 from workflow_engine.addresses.redis import SCHEMES as REDIS_SCHEMES
-from workflow_engine.addresses.redis import SENTINEL, RedisAddress, TlsFiles
 
 KEEPING_TRANSPORT = "workflow_engine.broker.redis_transport:Transport"
 
@@ -37,6 +43,11 @@ def broker_configuration(url: str, files: TlsFiles, key_prefix: str) -> dict[str
     """
     urls = [each.strip() for each in url.split(";")]
     schemes = {each.partition("://")[0] for each in urls}
+    if schemes & set(CLUSTER_SCHEMES):
+        raise ValueError(
+            "Celery cannot use a Redis Cluster as its broker; "
+            "name a single Redis, Sentinel or RabbitMQ, which may stand beside the cluster"
+        )
     if schemes <= {*REDIS_SCHEMES, SENTINEL}:
         configuration = _of_redis([RedisAddress.parse(each, files) for each in urls], key_prefix)
     elif schemes <= set(AMQP_SCHEMES):
@@ -68,9 +79,7 @@ def _of_redis(addresses: Sequence[RedisAddress], key_prefix: str) -> dict[str, A
     if first.scheme == SENTINEL:
         options["master_name"] = next((each.master_name for each in addresses if each.master_name), "")
         if not options["master_name"]:
-            raise ValueError(
-                "give the sentinels' name of the primary: sentinel://HOST:26379/0?master_name=NAME"
-            )
+            raise ValueError(MASTER_NAME_MISSING)
     return _celerys_names(
         ";".join(each.broker_url() for each in addresses),
         use_ssl=dict(first.tls) or False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -21,6 +21,12 @@ SOCKET_SCHEMES = ("unix", "redis+socket")
 
 SCHEMES = ("redis", "rediss", *SOCKET_SCHEMES)
 SENTINEL = "sentinel"
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+"""A Redis Cluster, or a Valkey Cluster, by any of its nodes."""
+
+TLS_SCHEMES = ("rediss", "rediss+cluster")
+SEVERAL = (SENTINEL, *CLUSTER_SCHEMES)
+"""Schemes of which a list of URLs, separated by semicolons, names one Redis."""
 
 
 class TlsFiles(NamedTuple):
@@ -76,13 +82,15 @@ DATABASE_OPTIONS: Mapping[str, Callable[[str], Any]] = {"db": int, "virtual_host
 
 SENTINEL_OPTIONS: Mapping[str, Callable[[str], Any]] = {"master_name": str}
 
+MASTER_NAME_MISSING = "give the sentinels' name of the primary: sentinel://HOST:26379/0?master_name=NAME"
+
 
 @dataclass(frozen=True)
 class RedisAddress:
     """One Redis, and how to connect to it."""
 
     scheme: str
-    """redis, rediss, unix or sentinel"""
+    """redis, rediss, unix, sentinel, redis+cluster or rediss+cluster"""
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     path: str = ""
@@ -96,6 +104,38 @@ class RedisAddress:
     empty for a connection that is not encrypted."""
     master_name: str = ""
     """The sentinels' name of the primary."""
+    also: tuple[tuple[str, int], ...] = ()
+    """Hosts and ports of the other sentinels, or of other nodes of the cluster, for when this is away."""
+
+    @classmethod
+    def parse_several(cls, urls: str, files: TlsFiles = NO_FILES) -> RedisAddress:
+        """Read one URL or, of sentinels and of nodes of a cluster, a list separated by semicolons.
+
+        What the first URL leaves open, such as the password, is taken from the others. Raises `ValueError`.
+        """
+        if not urls.startswith(tuple(f"{scheme}:" for scheme in SEVERAL)):
+            return cls.parse(urls, files)
+        addresses = [cls.parse(each.strip(), files) for each in urls.split(";")]
+        first = addresses[0]
+        if any(
+            (each.scheme, each.tls, each.database) != (first.scheme, first.tls, first.database)
+            for each in addresses
+        ):
+            raise ValueError("several nodes need the same scheme, database and TLS options")
+        master_name = next((each.master_name for each in addresses if each.master_name), "")
+        if first.scheme == SENTINEL and not master_name:
+            raise ValueError(MASTER_NAME_MISSING)
+        options: dict[str, Any] = {}
+        for each in reversed(addresses):
+            options |= each.options
+        return replace(
+            first,
+            username=next((each.username for each in addresses if each.username), None),
+            password=next((each.password for each in addresses if each.password), None),
+            options=options,
+            master_name=master_name,
+            also=tuple((each.host, each.port) for each in addresses[1:]),
+        )
 
     @classmethod
     def parse(cls, url: str, files: TlsFiles = NO_FILES) -> RedisAddress:
@@ -105,7 +145,7 @@ class RedisAddress:
         """
         parts = urlsplit(url)
         scheme = "unix" if parts.scheme in SOCKET_SCHEMES else parts.scheme
-        if scheme not in (*SCHEMES, SENTINEL) or "://" not in url:
+        if scheme not in (*SCHEMES, *SEVERAL) or "://" not in url:
             raise ValueError(f"give a URL that begins with {' or '.join(f'{name}://' for name in SCHEMES)}")
         if parts.fragment:
             raise ValueError("write a # of the password as %23, and a ? or / likewise")
@@ -113,16 +153,19 @@ class RedisAddress:
         is_socket = scheme == "unix"
         if is_socket and (parts.hostname or not parts.path.strip("/")):
             raise ValueError("give the path of the socket after three slashes: unix:///run/redis.sock?db=0")
+        database = _database(options, "" if is_socket else parts.path.strip("/"))
+        if database and scheme in CLUSTER_SCHEMES:
+            raise ValueError("a Redis Cluster has no numbered databases: redis+cluster://HOST:PORT")
         return cls(
             scheme=scheme,
             host=unquote(parts.hostname or DEFAULT_HOST),
             port=parts.port or DEFAULT_PORTS.get(scheme, DEFAULT_PORT),  # raises ValueError
             path=unquote(parts.path) if is_socket else "",
-            database=_database(options, "" if is_socket else parts.path.strip("/")),
+            database=database,
             username=options.get("username") or unquote(parts.username or "") or None,
             password=options.get("password") or unquote(parts.password or "") or None,
             options={name: options[name] for name in CONNECTION_OPTIONS if name in options},
-            tls=_tls(options, files) if scheme == "rediss" else {},
+            tls=_tls(options, files) if scheme in TLS_SCHEMES else {},
             master_name=options.get("master_name", ""),
         )
 
@@ -134,7 +177,18 @@ class RedisAddress:
     @property
     def label(self) -> str:
         """The place and the number of the database, for people."""
+        if self.is_cluster:
+            return self.place
         return f"{self.place}/{self.database}" if not self.path else f"{self.path}?db={self.database}"
+
+    @property
+    def is_cluster(self) -> bool:
+        return self.scheme in CLUSTER_SCHEMES
+
+    @property
+    def nodes(self) -> list[tuple[str, int]]:
+        """Host and port of each node or sentinel that the URLs name."""
+        return [(self.host, self.port), *self.also]
 
     @property
     def is_verified(self) -> bool:
@@ -143,20 +197,25 @@ class RedisAddress:
         return verification in ("required", ssl.CERT_REQUIRED) and self.tls.get("ssl_check_hostname", True)
 
     def is_same_database(self, other: RedisAddress) -> bool:
-        """Return whether keys written here are read there, however each is connected to."""
-        return (self.place, self.database) == (other.place, other.database) and SENTINEL not in (
-            self.scheme,
-            other.scheme,
-        )
+        """Return whether keys written here are read there, however each is connected to.
+
+        Which server that is may change at any moment behind Sentinel and in a cluster; then it is False.
+        """
+        is_fixed = self.scheme not in SEVERAL and other.scheme not in SEVERAL
+        return is_fixed and (self.place, self.database) == (other.place, other.database)
 
     def connection_arguments(self) -> dict[str, Any]:
         """Return the arguments of redis-py's connections to this server, including the URL's options.
 
-        `path` and `tls` decide which class of connection they are for.
+        `path` and `tls` decide which class of connection they are for. Behind Sentinel and in a cluster they
+        leave open where the server is.
         """
-        where = {"path": self.path} if self.path else {"host": self.host, "port": self.port}
-        login = {"db": self.database, "username": self.username, "password": self.password}
-        return {**where, **login, **self.options, **self.tls}
+        where: dict[str, Any] = {"path": self.path} if self.path else {"host": self.host, "port": self.port}
+        if self.scheme in SEVERAL:
+            where = {}
+        login = {"username": self.username, "password": self.password}
+        database = {} if self.is_cluster else {"db": self.database}
+        return {**where, **database, **login, **self.options, **self.tls}
 
     def broker_url(self) -> str:
         """Return kombu's URL of this server, without options: Celery has settings for these."""
@@ -171,7 +230,7 @@ class RedisAddress:
 
 def _parsed_options(scheme: str, query: str) -> dict[str, Any]:
     known = {**DATABASE_OPTIONS, **LOGIN_OPTIONS, **CONNECTION_OPTIONS}
-    if scheme == "rediss":
+    if scheme in TLS_SCHEMES:
         known |= TLS_OPTIONS
     if scheme == SENTINEL:
         known |= SENTINEL_OPTIONS

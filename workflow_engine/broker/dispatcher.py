@@ -122,7 +122,7 @@ class CeleryDispatcher:
         broker = broker_address(self._app)
         if broker is None or not self._contexts_url:
             return None
-        if not broker.is_same_database(RedisAddress.parse(self._contexts_url)):
+        if not broker.is_same_database(RedisAddress.parse_several(self._contexts_url)):
             return None
         try:
             channel = self._producer().channel

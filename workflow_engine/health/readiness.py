@@ -22,6 +22,7 @@ from workflow_engine.addresses.redis import RedisAddress
 from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable
 from workflow_engine.health.probe import Probe
 from workflow_engine.redis.client import connect_without_retries, redis_errors
+from workflow_engine.redis.cluster.nodes import key_on_each
 from workflow_engine.settings import Settings
 
 STATE = """
@@ -115,7 +116,8 @@ def _ask_lock_servers(addresses: Sequence[RedisAddress], timeout: float) -> str:
 def _write(address: RedisAddress, key_prefix: str, timeout: float) -> str:
     # A full or read-only Redis replies to a PING as if nothing were wrong.
     with redis_errors(), connect_without_retries(address, timeout) as client:
-        client.set(f"{key_prefix}health", 1, px=1000)
+        for key in key_on_each(client, f"{key_prefix}health").values():
+            client.set(key, 1, px=1000)
     return "writable"
 
 

@@ -12,5 +12,6 @@
 - `data_age`: for how long Redis has kept its data
 - `keys`: the names of all keys and channels
 - `client`: connections, scripts, errors
+- `cluster/`: a Redis Cluster behind the same commands
 - `scripts/`: the Lua scripts, each one step
 """

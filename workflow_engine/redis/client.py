@@ -12,20 +12,29 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from importlib import resources
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from hiredis import pack_command
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoPermissionError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from workflow_engine.addresses.redis import RedisAddress
+from workflow_engine.addresses.redis import SENTINEL, RedisAddress
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.outages import outages
+from workflow_engine.redis.cluster.client import ClusterClient
 from workflow_engine.settings import Settings
 
 RETRIES = 1
@@ -91,44 +100,83 @@ class _Script(Script):
         return super().__call__(keys, args, client)
 
 
+class Introduction(Protocol):
+    """What a process says of itself to the Redis of the contexts."""
+
+    def __call__(self, connection: Any) -> None:
+        """Introduce a new connection, on which nothing but its login was said."""
+
+    def register(self, client: Any) -> None:
+        """Register this process with a cluster, whose connections cannot: its key is on one of the nodes."""
+
+
 def connect_redis(
     settings: Settings,
     address: RedisAddress | None = None,
-    introduce: Callable[[Any], None] | None = None,
+    introduce: Introduction | None = None,
 ) -> redis.Redis:
     """Return a client that connects at the first use and again after a fork; by default, to the contexts.
 
-    `introduce` takes each new connection, and has to begin with its `on_connect`.
+    That of a cluster has the same commands. `introduce` takes each new connection.
     """
-    return Client.from_pool(
-        _pool(
-            address or settings.redis_address,
-            settings.redis_timeout,
-            Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES),
-            retry_on_error=list(REPEATED),
-            redis_connect_func=introduce,
-        )
-    )
+    address = address or settings.redis_address
+    if address.is_cluster:
+        register = introduce.register if introduce is not None else None
+        return _cluster(address, settings.redis_timeout, RETRIES, introduce, register)
+    introduced = None if introduce is None else _introducing(introduce)
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+    others = {"retry_on_error": list(REPEATED), "redis_connect_func": introduced}
+    return Client.from_pool(_pool(address, settings.redis_timeout, retry, **others))
 
 
 def connect_without_retries(address: RedisAddress, timeout: float) -> redis.Redis:
     """Return a client that repeats no call, for one of several servers; `timeout` is in seconds."""
+    if address.is_cluster:
+        return _cluster(address, timeout, 0)
     return redis.Redis.from_pool(_pool(address, timeout, Retry(NoBackoff(), 0)))
 
 
+def _introducing(introduce: Introduction) -> Callable[[Any], None]:
+    def connect(connection: Any) -> None:
+        connection.on_connect()
+        introduce(connection)
+
+    return connect
+
+
+def _cluster(
+    address: RedisAddress,
+    timeout: float,
+    retries: int,
+    introduce: Introduction | None = None,
+    register: Callable[[Any], None] | None = None,
+) -> redis.Redis:
+    arguments = _connection_arguments(address, timeout)
+    if address.tls:
+        arguments["ssl"] = True
+    if introduce is not None:
+        arguments["redis_connect_func"] = introduce  # after the login, which the cluster's client sees to
+    return ClusterClient(address, arguments, retries, register)
+
+
 def _pool(address: RedisAddress, timeout: float, retry: Retry, **others: Any) -> redis.ConnectionPool:
-    arguments: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "socket_keepalive": True,
-        "retry": retry,
-        **others,
-        **address.connection_arguments(),
-    }
+    arguments = {"retry": retry, **others, **_connection_arguments(address, timeout)}
+    if address.scheme == SENTINEL:
+        sentinels = Sentinel(address.nodes, socket_timeout=timeout, socket_connect_timeout=timeout)
+        return SentinelConnectionPool(address.master_name, sentinels, **arguments)
     if address.path:
         del arguments["socket_keepalive"]
         return redis.ConnectionPool(redis.UnixDomainSocketConnection, **arguments)
     return redis.ConnectionPool(redis.SSLConnection if address.tls else redis.Connection, **arguments)
+
+
+def _connection_arguments(address: RedisAddress, timeout: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "socket_keepalive": True,
+        **address.connection_arguments(),
+    }
 
 
 def script_text(name: str) -> str:
@@ -165,7 +213,7 @@ class _RedisErrors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, RedisError):
+        if isinstance(error, RedisError | RedisClusterException):
             raise CacheUnavailable(f"Redis is unavailable: {type(error).__name__}: {error}") from error
         if error is None:
             outages.record_reply(CacheUnavailable)

@@ -25,6 +25,7 @@ from workflow_engine.execution.records import Snapshot
 from workflow_engine.outages import outages
 from workflow_engine.redis.cached_context import OUTPUT, PATH, CachedContext, context_fields, read_context
 from workflow_engine.redis.client import load_script, redis_errors
+from workflow_engine.redis.cluster.nodes import time_at
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim, DistributedLockService, Unlocked
 from workflow_engine.redis.lock_servers import LockServers
@@ -276,9 +277,8 @@ class CachedContexts:
     def in_hand_since(self, execution_id: str) -> Mapping[str, float]:
         """Return the nodes in hand, each with the seconds since it was sent or entered."""
         with redis_errors():
-            seconds, microseconds = self._client.time()
+            now = time_at(self._client, self._keys.in_hand(execution_id))
             entries: Any = self._client.zrange(self._keys.in_hand(execution_id), 0, -1, withscores=True)
-        now = seconds + microseconds / 1e6
         return {node_id.decode(): now - at / 1000 for node_id, at in entries}
 
     def take_turned_away(self, execution_id: str) -> list[str]:

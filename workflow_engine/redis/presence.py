@@ -5,6 +5,9 @@ them. Each process names its connections after its *life*, a random word of its 
 value of a lock names the life of its holder. A life that is registered and has no connection at two looks is
 over.
 
+In a cluster a process has connections to some of the nodes: one to any of them counts. When a node restarts,
+or a replica takes its place, all that is known is forgotten, as after the restart of a single Redis.
+
 A wrong verdict does no harm beyond a side effect that is repeated: the fence refuses the second commit. Where
 Redis does not list its connections, nothing is ever found to be over, and locks expire as before.
 """
@@ -17,12 +20,14 @@ import secrets
 import socket
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
 from redis.exceptions import ResponseError
 
 from workflow_engine.redis.client import load_script, redis_errors, unless_refused
+from workflow_engine.redis.cluster.nodes import primaries_of
 from workflow_engine.redis.keys import Keys
 from workflow_engine.settings import Settings
 
@@ -72,27 +77,38 @@ class Introduction:
 
     def __init__(self, settings: Settings) -> None:
         self._key = Keys.of(settings).presence
+        self._is_cluster = settings.redis_address.is_cluster
         self._expiry_ms = round(settings.context_expiry * 1000)
 
     def __call__(self, connection: Any) -> None:
-        connection.on_connect()
-        commands = [
-            ("CLIENT", "SETNAME", connection_name(connection.client_name)),
-            ("HSET", self._key, life_of_this_process(), ""),
-            ("PEXPIRE", self._key, self._expiry_ms),
-        ]
+        commands: list[tuple[Any, ...]] = [("CLIENT", "SETNAME", connection_name(connection.client_name))]
+        if not self._is_cluster:
+            commands += self._registering()
         connection.send_packed_command(connection.pack_commands(commands))
         for _ in commands:
             with suppress(ResponseError):
                 connection.read_response()
 
+    def register(self, client: Any) -> None:
+        """Register the life of this process, for a client that sends the command to the right node."""
+        for command in self._registering():
+            with suppress(ResponseError):
+                client.execute_command(*command)
 
-def name_connection(connection: Any) -> None:
-    """Name a new connection after this process, for a client that only looks; nothing is stored."""
-    connection.on_connect()
-    connection.send_command("CLIENT", "SETNAME", connection_name(connection.client_name))
-    with suppress(ResponseError):
-        connection.read_response()
+    def _registering(self) -> list[tuple[Any, ...]]:
+        return [("HSET", self._key, life_of_this_process(), ""), ("PEXPIRE", self._key, self._expiry_ms)]
+
+
+class NameOnly:
+    """The introduction of a client that only looks: the name of its connections; nothing is stored."""
+
+    def __call__(self, connection: Any) -> None:
+        connection.send_command("CLIENT", "SETNAME", connection_name(connection.client_name))
+        with suppress(ResponseError):
+            connection.read_response()
+
+    def register(self, client: Any) -> None:
+        """Store nothing."""
 
 
 class Presence:
@@ -153,13 +169,19 @@ class Presence:
 
 
 def lives_connected(client: redis.Redis) -> Sequence[bytes] | None:
-    """Return the lives with a connection; None if Redis does not list them, this process's own included."""
-    # As two words, since redis-py would make a dictionary of each line of the one command.
-    listed: Any = unless_refused(lambda: client.execute_command("CLIENT", "LIST"))
-    if not isinstance(listed, bytes):
-        return None
-    lives = list(dict.fromkeys(NAME.findall(listed)))
-    return lives if life_of_this_process().encode() in lives else None
+    """Return the lives with a connection to any node.
+
+    None if a node does not list them, this process's own included.
+    """
+    found: dict[bytes, None] = {}
+    for node in primaries_of(client):
+        # As two words, since redis-py would make a dictionary of each line of the one command.
+        listed: Any = unless_refused(partial(node.execute_command, "CLIENT", "LIST"))
+        lives = dict.fromkeys(NAME.findall(listed)) if isinstance(listed, bytes) else {}
+        if life_of_this_process().encode() not in lives:
+            return None
+        found |= lives
+    return list(found)
 
 
 def lists_connections(client: redis.Redis) -> bool:
@@ -169,7 +191,14 @@ def lists_connections(client: redis.Redis) -> bool:
 
 
 def _run_of(client: redis.Redis) -> str | None:
-    """Return what names the server's process since its start; None if Redis does not report it."""
-    info: Any = unless_refused(lambda: client.info("server")) or {}
-    run: str | None = info.get("run_id")
-    return run
+    """Return what names the server's process since its start; None if Redis does not report it.
+
+    For a cluster, what names those of all nodes. It changes with every restart and failover of one.
+    """
+    runs = []
+    for node in primaries_of(client):
+        info: Any = unless_refused(partial(node.info, "server")) or {}
+        if (run := info.get("run_id")) is None:
+            return None
+        runs.append(str(run))
+    return ",".join(sorted(runs))

@@ -14,6 +14,7 @@ import orjson
 import redis
 
 from workflow_engine.redis.client import redis_errors
+from workflow_engine.redis.cluster.nodes import time_at
 from workflow_engine.redis.keys import Keys
 from workflow_engine.settings import Settings
 
@@ -69,7 +70,7 @@ class WorkerHeartbeats:
         """Store a worker's report in place of its last one."""
         expiry_ms = round(EXPIRY * 1000)
         with redis_errors():
-            seconds, _ = self._client.time()
+            seconds = int(time_at(self._client, self._keys.workers))
             pipeline = self._client.pipeline()
             pipeline.set(self._keys.worker(heartbeat.name), _encoded(heartbeat), px=expiry_ms)
             pipeline.zadd(self._keys.workers, {heartbeat.name: seconds})

@@ -24,7 +24,7 @@ from workflow_engine.postgres.limits import SlotStanding
 from workflow_engine.redis.client import connect_redis
 from workflow_engine.redis.lock import DistributedLockService, Hold
 from workflow_engine.redis.lock_servers import connect_lock_servers
-from workflow_engine.redis.presence import Presence, name_connection
+from workflow_engine.redis.presence import NameOnly, Presence
 from workflow_engine.redis.running_nodes import Progress, RunningNodes
 from workflow_engine.redis.worker_heartbeats import WorkerHeartbeat, WorkerHeartbeats
 
@@ -58,7 +58,7 @@ class Servers:
         quick = engine.settings.model_copy(
             update={"redis_timeout": min(LONGEST_WAIT, engine.settings.redis_timeout)}
         )
-        redis = connect_redis(quick, introduce=name_connection)
+        redis = connect_redis(quick, introduce=NameOnly())
         self._locks = DistributedLockService(redis, connect_lock_servers(redis, quick), quick)
         self._running_nodes = RunningNodes(redis, quick)
         self._heartbeats = WorkerHeartbeats(redis, quick)

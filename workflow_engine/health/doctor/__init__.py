@@ -4,7 +4,7 @@ Servers are asked at the same time and with short timeouts; a server that is awa
 What their replies mean is decided apart from the asking, by functions from facts to findings.
 
 - `examination`: all questions; `finding`: the result of one
-- `postgres`, `redis_server`, `encryption`: the servers, and the connections to them
+- `postgres`, `redis_server`, `redis_cluster`, `encryption`: the servers, and the connections to them
 - `workers`, `worker_settings`, `worker_processes`, `worker_code`: the workers
 - `code`, `secrets`: the modules and secrets that workflows need
 """

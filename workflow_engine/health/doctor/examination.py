@@ -12,7 +12,7 @@ from typing import Any
 from workflow_engine.addresses.redis import RedisAddress
 from workflow_engine.broker.dispatcher import broker_address
 from workflow_engine.broker.inspection import WorkerReport, ask_workers
-from workflow_engine.health.doctor import postgres, redis_server, workers
+from workflow_engine.health.doctor import postgres, redis_cluster, redis_server, workers
 from workflow_engine.health.doctor.code import judge_code, judge_imports
 from workflow_engine.health.doctor.encryption import judge_postgres_encryption, judge_redis_encryption
 from workflow_engine.health.doctor.finding import Finding
@@ -26,7 +26,8 @@ TIMEOUT = 8.0
 SERVER_TIMEOUT = 2.0
 """Seconds that a server or worker has to respond to one question."""
 
-Judge = Callable[[redis_server.RedisFacts], Iterator[Finding]]
+Ask = Callable[[Settings, RedisAddress, str], Any]
+Judge = Callable[[Any], Iterator[Finding]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class RedisServer:
     address: RedisAddress
     key_prefix: str
     judge: Judge = redis_server.judge_redis
+    ask: Ask = redis_server.ask_redis
 
 
 def examine(settings: Settings, timeout: float = TIMEOUT, *, app: Any = None) -> dict[str, list[Finding]]:
@@ -57,7 +59,7 @@ def examine(settings: Settings, timeout: float = TIMEOUT, *, app: Any = None) ->
     deadline = time.monotonic() + timeout
     of_postgres = Probe(partial(postgres.ask_postgres, hurried))
     of_redis = [
-        (server, Probe(partial(redis_server.ask_redis, hurried, server.address, server.key_prefix)))
+        (server, Probe(partial(server.ask, hurried, server.address, server.key_prefix)))
         for server in _redis_servers(settings, app)
     ]
     of_workers = Probe(partial(ask_workers, hurried, SERVER_TIMEOUT, app))
@@ -78,13 +80,10 @@ def examine(settings: Settings, timeout: float = TIMEOUT, *, app: Any = None) ->
 def _redis_servers(settings: Settings, app: Any) -> Iterator[RedisServer]:
     """Yield the Redis of the contexts, and those of the broker and the locks if they are others."""
     contexts, prefix = settings.redis_address, settings.key_prefix
-    yield RedisServer(
-        f"Redis at {contexts.label}",
-        "WORKFLOW_ENGINE_REDIS_URL",
-        contexts,
-        prefix,
-        redis_server.judge_contexts,
-    )
+    ask: Ask = redis_cluster.ask_cluster if contexts.is_cluster else redis_server.ask_redis
+    judge: Judge = redis_cluster.judge_cluster if contexts.is_cluster else redis_server.judge_contexts
+    title = f"{'Redis Cluster' if contexts.is_cluster else 'Redis'} at {contexts.label}"
+    yield RedisServer(title, "WORKFLOW_ENGINE_REDIS_URL", contexts, prefix, judge, ask)
     if app is not None:
         broker = broker_address(app)
         brokers_prefix = (app.conf.broker_transport_options or {}).get("global_keyprefix", "")
@@ -93,9 +92,10 @@ def _redis_servers(settings: Settings, app: Any) -> Iterator[RedisServer]:
     if broker is not None and not broker.is_same_database(contexts):
         title, variable = f"Redis (broker) at {broker.label}", _name_of_broker(settings, app)
         yield RedisServer(title, variable, broker, brokers_prefix)
-    judge = partial(redis_server.judge_lock_server, lock_expiry=settings.lock_expiry)
+    judge_lock = partial(redis_server.judge_lock_server, lock_expiry=settings.lock_expiry)
     for lock in settings.lock_addresses:
-        yield RedisServer(f"Redis (locks) at {lock.label}", "WORKFLOW_ENGINE_LOCK_URLS", lock, prefix, judge)
+        title = f"Redis (locks) at {lock.label}"
+        yield RedisServer(title, "WORKFLOW_ENGINE_LOCK_URLS", lock, prefix, judge_lock)
 
 
 def _name_of_broker(settings: Settings, app: Any) -> str:
@@ -113,7 +113,7 @@ def _of_postgres(facts: postgres.PostgresFacts | Exception, settings: Settings) 
         yield judge_postgres_encryption(settings.database_url)
 
 
-def _of_redis(facts: redis_server.RedisFacts | Exception, server: RedisServer) -> Iterator[Finding]:
+def _of_redis(facts: Any, server: RedisServer) -> Iterator[Finding]:
     if isinstance(facts, Exception):
         yield redis_server.unreachable(facts, server.variable)
     else:

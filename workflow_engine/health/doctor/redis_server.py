@@ -11,7 +11,7 @@ from typing import Any
 from workflow_engine.addresses.redis import RedisAddress
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.health.doctor.finding import Finding, ok, problem, warning
-from workflow_engine.redis.client import connect_redis, redis_errors, unless_refused
+from workflow_engine.redis.client import Redis, connect_redis, redis_errors, unless_refused
 from workflow_engine.redis.presence import lists_connections
 from workflow_engine.settings import Settings
 
@@ -85,23 +85,28 @@ def ask_redis(settings: Settings, address: RedisAddress, key_prefix: str) -> Red
     Commands that this user may not run are left out: many operators forbid INFO and nothing else.
     """
     client = connect_redis(settings, address)
-    command: Callable[..., Any] = client.execute_command
     try:
-        with redis_errors():
-            unless_refused(client.ping)  # connects, so that the round trip does not count it
-            round_trip = min(_seconds(lambda: unless_refused(client.ping)) for _ in range(TRIALS))
-            hello = _as_mapping(unless_refused(partial(command, "HELLO")) or {})
-            info = unless_refused(client.info) or {}
-            shows_presence = lists_connections(client)
-        refusal = ""
-        try:
-            with redis_errors():
-                client.set(f"{key_prefix}health", 1, px=1000)
-        except CacheUnavailable as error:
-            refusal = str(error.__cause__)
-        return RedisFacts.of(hello, info, round_trip * 1000, refusal, shows_presence)
+        return ask_node(client, f"{key_prefix}health")
     finally:
         client.close()
+
+
+def ask_node(client: Redis, key: str) -> RedisFacts:
+    """Ask one server, and write the key, which expires at once. Raises `CacheUnavailable`."""
+    command: Callable[..., Any] = client.execute_command
+    with redis_errors():
+        unless_refused(client.ping)  # connects, so that the round trip does not count it
+        round_trip = min(_seconds(lambda: unless_refused(client.ping)) for _ in range(TRIALS))
+        hello = _as_mapping(unless_refused(partial(command, "HELLO")) or {})
+        info = unless_refused(client.info) or {}
+        shows_presence = lists_connections(client)
+    refusal = ""
+    try:
+        with redis_errors():
+            client.set(key, 1, px=1000)
+    except CacheUnavailable as error:
+        refusal = str(error.__cause__)
+    return RedisFacts.of(hello, info, round_trip * 1000, refusal, shows_presence)
 
 
 def _as_mapping(reply: Mapping[Any, Any] | list[Any]) -> Mapping[Any, Any]:
@@ -179,7 +184,11 @@ def _version(version: str) -> Finding:
 def _writable(facts: RedisFacts) -> Finding:
     question = "Is it writable?"
     if facts.mode == "cluster":
-        return problem(question, "not by Celery, it is a Redis Cluster", "use a single primary, or Sentinel")
+        return problem(
+            question,
+            "not by this URL, it is a node of a Redis Cluster",
+            "for contexts, name it redis+cluster://HOST:PORT; as a broker, use a single primary or Sentinel",
+        )
     if facts.role not in ("master", None):
         return problem(question, "no, it is a replica", "name the primary instead")
     if not facts.refusal:
