@@ -12,7 +12,10 @@ In reading order:
 - `database`: the engine's statements on that connection
 - `values`: what may be given as data, and what is advised in place of a model instance
 - `configuration`: the settings `WORKFLOW_ENGINE`, the database among `DATABASES`, the project's Celery app
-- `apps`: what happens when Django starts
+- `apps`: what happens when Django starts; `checks`: what `manage.py check` says
+- `revisions`: `manage.py migrate`, by the engine's own migrations
+- `discovery`: the definitions in the installed apps
+- `models`: executions and their journal, for queries
 - `tasks`: the engine's task, where Celery looks for the tasks of an app
 """
 

@@ -34,6 +34,7 @@ SETTING = "WORKFLOW_ENGINE"
 OF_DJANGO = {
     "DATABASE": "alias of the database in DATABASES that has the engine's tables",
     "CELERY_APP": "the project's Celery app, named as for `celery -A`",
+    "DEPLOY_AFTER_MIGRATE": "whether `manage.py migrate` deploys the definitions of the installed apps",
     "ENCODER": "class of a JSON encoder for data that JSON does not know, such as Django's DjangoJSONEncoder",
 }
 """What only a Django project can set."""
@@ -189,8 +190,14 @@ def celery_app() -> Any:
     It is the one that `WORKFLOW_ENGINE["CELERY_APP"]` names, or else that of the module `celery` beside the
     project's settings, where Celery's guide for Django has it.
     """
-    name = given().get("CELERY_APP") or _conventional_app()
-    return None if name is None else _loaded(str(name))
+    name = app_name()
+    return None if name is None else _loaded(name)
+
+
+def app_name() -> str | None:
+    """Return the name of the project's Celery app, as for `celery -A`; None if it has none."""
+    named = given().get("CELERY_APP")
+    return _conventional_app() if named is None else str(named)
 
 
 def _conventional_app() -> str | None:

@@ -87,7 +87,7 @@ def project(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> I
         url = urlsplit(postgres_server)._replace(scheme="postgres", path=f"/{name}").geturl()
         project = Project(folder, url, redis.url)
         project.run("python", "manage.py", "migrate", "-v", "0")
-        project.run("workflow-engine", "-A", "shop", "db", "upgrade")
+        assert "need" in project.run("workflow-engine", "-A", "shop", "db", "status")
         line = [str(PROGRAMS / "celery"), "-A", "shop", "worker", "-n", "shop@%h", "-c", "1", "-l", "INFO"]
         worker = WorkerProcess("shop", line, folder, project.environment)
         worker.start()

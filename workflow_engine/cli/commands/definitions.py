@@ -44,7 +44,11 @@ def validate(invocation: Invocation, files: Sequence[BinaryIO]) -> ExitStatus:
     function that a node calls is checked only if its module is imported.
     """
     registry = invocation.node_types()
-    read = [_read(file, registry) for file in files]
+    return validate_read(invocation, [_read(file, registry) for file in files])
+
+
+def validate_read(invocation: Invocation, read: Sequence[ReadFile]) -> ExitStatus:
+    """Report the problems of definitions."""
     invocation.output(_report(read), *(line for each in read for line in _lines(each)))
     return ExitStatus.NO if any(each.problems for each in read) else ExitStatus.YES
 
@@ -58,7 +62,11 @@ def deploy(invocation: Invocation, files: Sequence[BinaryIO]) -> ExitStatus:
     was deployed before makes no new version. Executions keep the version that they were started with.
     """
     registry = invocation.node_types()
-    read = [_read(file, registry) for file in files]
+    return deploy_read(invocation, [_read(file, registry) for file in files])
+
+
+def deploy_read(invocation: Invocation, read: Sequence[ReadFile]) -> ExitStatus:
+    """Deploy definitions, or none if one of them has a problem."""
     if any(each.problems for each in read):
         lines = [line for each in read if each.problems for line in _lines(each)]
         invocation.output(_report(read), *lines, "Nothing was deployed.")
@@ -137,12 +145,16 @@ def schema(invocation: Invocation) -> None:
 
 
 def _read(file: BinaryIO, registry: NodeRegistry) -> ReadFile:
+    name = str(getattr(file, "name", "-"))
+    return read_text("standard input" if name in ("-", "<stdin>") else name, file.read(), registry)
+
+
+def read_text(name: str, text: bytes, registry: NodeRegistry) -> ReadFile:
+    """Return the workflow in the content of a file, or its problems."""
     from workflow_engine.validation import validate_text
 
-    name = str(getattr(file, "name", "-"))
-    name = "standard input" if name in ("-", "<stdin>") else name
     try:
-        return ReadFile(name, validate_text(file.read().decode("utf-8-sig"), registry, name=name), ())
+        return ReadFile(name, validate_text(text.decode("utf-8-sig"), registry, name=name), ())
     except UnicodeDecodeError:
         return ReadFile(name, None, (Problem("", f"{name} is not Unicode text; save it as UTF-8"),))
     except DefinitionInvalid as refusal:

@@ -66,7 +66,19 @@ def newest_revision() -> str | None:
 
 def is_known(revision: str | None) -> bool:
     """Return whether this release knows a revision. It does not know those of newer releases."""
-    return revision is None or revision in {script.revision for script in _scripts().walk_revisions()}
+    return revision is None or revision in all_revisions()
+
+
+def all_revisions() -> set[str]:
+    """Return the revisions that this release has."""
+    return {script.revision for script in _scripts().walk_revisions()}
+
+
+def includes(current: str | None, revision: str) -> bool:
+    """Return whether tables at revision `current` have `revision`; not, if this release knows neither."""
+    if current is None or not is_known(current):
+        return False
+    return revision in {script.revision for script in _scripts().iterate_revisions(current, "base")}
 
 
 def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:

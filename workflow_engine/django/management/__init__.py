@@ -1,0 +1,1 @@
+"""What the engine adds to `manage.py`, in `commands`."""

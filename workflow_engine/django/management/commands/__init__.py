@@ -1,0 +1,1 @@
+"""The commands: `workflow`, which is the whole command line of the engine."""

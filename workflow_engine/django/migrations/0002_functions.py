@@ -1,0 +1,17 @@
+"""The functions of the first release."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import migrations
+
+from workflow_engine.django.revisions import AlembicRevision
+
+
+class Migration(migrations.Migration):
+    """Runs revision 0002."""
+
+    atomic = False  # a revision is a transaction of its own
+    dependencies: ClassVar = [("workflow_engine", "0001_tables")]
+    operations: ClassVar = [AlembicRevision("0002")]
