@@ -31,6 +31,7 @@ from benchmarks import (
     workloads,
 )
 from benchmarks.machine import described
+from benchmarks.quietness import Load
 from benchmarks.report import CHART, printed, without_targets, write_into
 from benchmarks.testbed import BenchmarkFailed, Testbed
 from workflow_engine.errors import WorkflowEngineError
@@ -67,14 +68,17 @@ def main(names: tuple[str, ...], quick: bool) -> None:
     for name in [name for name in os.environ if name.startswith((ENVIRONMENT_PREFIX, "CELERY_"))]:
         del os.environ[name]
     missed: list[str] = []
+    disturbed: list[str] = []
     # One testbed for all saves most of a quick run's time; where it counts, each has tables of its own.
     with Testbed(keeps_workers=True) if quick else nullcontext() as common:
         for name in names or (WITHIN_A_MINUTE if quick else BENCHMARKS):
             click.echo(f"{name}{' (quick)' if quick else ''}", err=True)
+            before = Load.now()
             try:
                 with nullcontext(common) if common else Testbed() as testbed:
                     section = BENCHMARKS[name](testbed, quick)
-                    machine = described(testbed)
+                    load = Load.now() - before
+                    machine = f"{described(testbed)} {load.text()}"
             except (BenchmarkFailed, WorkflowEngineError) as failure:
                 sys.exit(f"{name}: {failure}")
             for title, part in {name: section, **section.further}.items():
@@ -84,7 +88,10 @@ def main(names: tuple[str, ...], quick: bool) -> None:
                     if part.chart:
                         CHART.write_text(part.chart)
                 click.echo(printed(shown, machine))
+                disturbed += [] if load.is_quiet else [f"{name} ({load.others:.2f} cores)"]
                 missed += [f"{title}: {figure.name}" for figure in shown.figures if figure.is_missed]
+    if disturbed:
+        click.echo("Not measured on a quiet machine: " + ", ".join(dict.fromkeys(disturbed)), err=True)
     if missed:
         sys.exit("Targets missed: " + "; ".join(missed))
 

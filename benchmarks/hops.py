@@ -1,4 +1,4 @@
-"""The cost of a durable hop beside a raw one: at saturation, in processor time, and on an idle system.
+"""The cost of a durable hop beside a raw one: at saturation, beside a busy neighbour, and on an idle system.
 
 Every figure is beside Celery's own of the same run, measured alternately, because a hop's time says more
 about the machine than about the engine.
@@ -24,16 +24,18 @@ from benchmarks.contenders import (
     processor_ratios,
     ratios,
 )
+from benchmarks.neighbour import busy_neighbour
 from benchmarks.nodes import Hops, no_ops
-from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_least, ratio_at_most
+from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_least
 from benchmarks.testbed import PROCESSES, WORKER, Testbed, print_step
 from benchmarks.usage import Usage
 
-HOP_LIMIT = 1.0
-"""A durable hop that is a task of its own, relative to a raw one."""
-THROUGHPUT_LIMIT = 3.0
-"""Of hops that stay on their worker, relative to raw ones."""
-LATENCY_LIMIT = 3.0
+SPREAD_LIMIT, INLINE_LIMIT = 1.4, 3.0
+"""Throughput of hops that are tasks of their own, and of those that stay on their worker, relative to raw
+ones."""
+NEIGHBOUR_LIMIT = 1.0
+"""Throughput of hops that are tasks of their own, beside a neighbour that keeps every core busy."""
+LATENCY_LIMIT = 2.0
 """A one-node execution, relative to a bare task with a result."""
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -43,22 +45,11 @@ REST = 0.005
 
 ONE_NODE = "one-node"
 COMMITS = "commits-alone"
+THROUGHPUT = "- throughput, relative to the chain"
 
 
-def _of_spread(times: Sequence[float]) -> Iterator[Figure]:
-    yield ratio_at_most("- ratio", Spread.of(times), HOP_LIMIT)
-
-
-def _of_inline(times: Sequence[float]) -> Iterator[Figure]:
-    throughput = Spread.of([1 / each for each in times])
-    yield ratio_at_least("- throughput, relative to the chain", throughput, THROUGHPUT_LIMIT)
-
-
-WAYS: Mapping[Hops, Callable[[Sequence[float]], Iterator[Figure]]] = {
-    "spread": _of_spread,
-    "inline": _of_inline,
-}
-"""The values of a workflow's setting `hops`, and the figures of such hops' times, relative to raw ones."""
+WAYS: Mapping[Hops, float] = {"spread": SPREAD_LIMIT, "inline": INLINE_LIMIT}
+"""The values of a workflow's setting `hops`, and the least throughput of such hops, relative to raw ones."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +79,21 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
         contenders: list[Contender] = [RawChains(raw), alone]
         contenders += (DurableExecutions(testbed, pids, hops) for hops in WAYS)
         theirs, commits, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
+        with busy_neighbour() as neighbours:
+            print_step(f"and beside a neighbour of {neighbours} processes that never wait")
+            raw_beside, *beside = in_turns(
+                [contenders[0], *contenders[2:]], size.at_once, NODES, size.repetitions, warm_up=False
+            )
     ours = dict(zip(WAYS, batches, strict=True))
     print_step("one after another on an idle system")
     latency = _latency(testbed, size)
     testbed.stop_workers(*pids)
-    figures = [_durability(testbed), *_of_saturation(theirs, ours, commits), *latency]
+    figures = [
+        _durability(testbed),
+        *_of_saturation(theirs, ours, commits),
+        *_of_neighbour(raw_beside, dict(zip(WAYS, beside, strict=True))),
+        *latency,
+    ]
     return Section(figures, _method(size), chart=_chart(theirs, ours))
 
 
@@ -108,15 +109,29 @@ def _of_saturation(
     yield hop_figure(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
     for hops, batches in ours.items():
         yield hop_figure(f"- {hops}", batches)
-        yield from WAYS[hops](ratios(batches, theirs))
+        yield ratio_at_least(THROUGHPUT, _throughput(batches, theirs), WAYS[hops])
     yield hop_figure(f"- {PROCESSES} processes that do nothing but commit", commits)
-    throughput = Spread.of([1 / ratio for ratio in ratios(commits, theirs)])
-    yield Figure("- their throughput, relative to the chain", throughput.text())
+    yield Figure("- their throughput, relative to the chain", _throughput(commits, theirs).text())
     yield from _processor_time("Celery's own chain", theirs)
     for hops, batches in ours.items():
         yield from _processor_time(hops, batches)
         ratio = Spread.of(processor_ratios(batches, theirs))
         yield Figure("- ratio, without the rest of the machine", ratio.text())
+
+
+def _of_neighbour(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> Iterator[Figure]:
+    yield hop_figure("time per hop beside a busy neighbour: Celery's own chain", theirs)
+    for hops, batches in ours.items():
+        yield hop_figure(f"- {hops}", batches)
+        throughput = _throughput(batches, theirs)
+        if hops == "spread":
+            yield ratio_at_least(THROUGHPUT, throughput, NEIGHBOUR_LIMIT)
+        else:
+            yield Figure(THROUGHPUT, throughput.text())
+
+
+def _throughput(ours: Sequence[Batch], theirs: Sequence[Batch]) -> Spread:
+    return Spread.of([1 / ratio for ratio in ratios(ours, theirs)])
 
 
 def _processor_time(name: str, batches: Sequence[Batch]) -> Iterator[Figure]:
@@ -128,6 +143,8 @@ def _processor_time(name: str, batches: Sequence[Batch]) -> Iterator[Figure]:
     for part, seconds in parts.items():
         yield Figure(f"- {part}", text(seconds))
     yield Figure("- and the rest of the machine", text(_median(batches, lambda used: used.others)))
+    switches = statistics.median(batch.used.switches / batch.hops for batch in batches)
+    yield Figure("- context switches of the machine per hop", f"{switches:.1f}")
 
 
 def _parts(batches: Sequence[Batch]) -> dict[str, float]:
@@ -219,6 +236,7 @@ def _method(size: Size) -> str:
         "with a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. "
         "The time per hop is that of the whole batch, from there to the end of the last chain, divided by "
         "its hops. Alternating with these, as many processes commit as many nodes and do nothing else. "
+        "Then the same batches alternate beside a busy neighbour: one process per core that never waits. "
         "Figures are medians, with the least and the greatest in brackets. The operating system counts the "
         "processor time."
     )

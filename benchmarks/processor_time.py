@@ -21,6 +21,17 @@ def of_the_machine() -> float:
     return float(sum(times) - sum(getattr(times, idle, 0) for idle in NOT_BUSY))
 
 
+def of_the_tree(pid: int) -> float:
+    """Return the seconds of a process and all its descendants so far, including those that have ended."""
+    root = psutil.Process(pid)
+    seconds = 0.0
+    for process in [root, *root.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()  # those of children that were waited for are part of it
+            seconds += times.user + times.system + times.children_user + times.children_system
+    return seconds
+
+
 @dataclass(frozen=True)
 class ProcessorTime:
     """Seconds of processor time."""

@@ -1,4 +1,4 @@
-"""The cost of a span of time: processor time of workers and servers, and transactions.
+"""The cost of a span of time: processor time of workers and servers, context switches and transactions.
 
 It is the difference of two readings. The use of the rest of the machine is part of it, because a busy machine
 yields other figures.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import psutil
 
 from benchmarks.processor_time import ProcessorTime, of_the_machine
 from benchmarks.testbed import Testbed
@@ -24,6 +26,8 @@ class Usage:
     redis: ProcessorTime
     machine: float
     transactions: int
+    switches: int
+    """Context switches of the whole machine."""
 
     @classmethod
     def now(cls, testbed: Testbed, pids: Mapping[str, int]) -> Usage:
@@ -36,6 +40,7 @@ class Usage:
             redis=ProcessorTime.of(testbed.servers.redis.pid),
             machine=of_the_machine(),
             transactions=transactions,
+            switches=psutil.cpu_stats().ctx_switches,
         )
 
     def __sub__(self, earlier: Usage) -> Usage:
@@ -46,6 +51,7 @@ class Usage:
             self.redis - earlier.redis,
             self.machine - earlier.machine,
             self.transactions - earlier.transactions,
+            self.switches - earlier.switches,
         )
 
     @property
