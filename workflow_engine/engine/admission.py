@@ -19,6 +19,7 @@ from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.states import SlotStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.cached_context import CachedContext, rebuilt_context
+from workflow_engine.redis.contexts import Entry, SentAhead
 from workflow_engine.redis.lock import Claim, Holder
 from workflow_engine.redis.results import Full, Held, Late, Missing
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
@@ -51,17 +52,34 @@ class Admission:
         self._workflows = workflows
         self._resumption = resumption
 
-    def admit(self, message: HopMessage, task_id: str) -> Hop:
-        """Take the lock and read what the node needs.
+    def entry(self, message: HopMessage, task_id: str) -> Entry | None:
+        """Return what entering the node of a message takes; None if a server has to be asked for it.
+
+        None, too, for a node that may have siblings, and for one that its workflow does not have.
+        """
+        workflow = self._workflows.kept(message.workflow, message.version)
+        if workflow is None or workflow.concurrency > 1 or message.node_id not in workflow.graph.nodes:
+            return None
+        claim = self._locks.new_claim(message.execution_id, task_id, message.node_id)
+        return Entry(claim, message.node_id, message.seq, workflow.needs(message.node_id))
+
+    def admit(self, message: HopMessage, task_id: str, sent: SentAhead | None = None) -> Hop:
+        """Take the lock and read what the node needs, by the call that was sent ahead for it if there is one.
 
         Raises `NotAdmitted` if its node is not due, `ExecutionNotFound`, and `LeftToOthers` if only another
         worker, or a later attempt, can serve the message.
         """
         workflow, node = self._node_of(message)
-        claim = self._locks.new_claim(message.execution_id, task_id, node.id, workflow.concurrency)
+        if sent is not None:
+            claim = sent.entry.claim
+        else:
+            claim = self._locks.new_claim(message.execution_id, task_id, node.id, workflow.concurrency)
         # The script may have run although its reply was lost: then the lock is ours.
         with self._resumption.release_on_error(claim):
-            entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
+            if sent is not None:
+                entered = self._cache.entered(sent)
+            else:
+                entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
             if isinstance(entered, Late) and entered.was_contended:
                 self._resumption.resume(message.execution_id)
         if isinstance(entered, Late):

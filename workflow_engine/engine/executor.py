@@ -19,7 +19,7 @@ from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
 from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.children import REFUSED
 from workflow_engine.engine.failure_workflows import FailureWorkflows
-from workflow_engine.engine.hop import Committed, Hop, worker_name
+from workflow_engine.engine.hop import Committed, Hop, HopAhead, worker_name
 from workflow_engine.engine.hop_report import INTERRUPTED, HopEnd, HopReport, dropped
 from workflow_engine.engine.inline import Slice
 from workflow_engine.engine.observation.counts import count_commit
@@ -37,7 +37,7 @@ from workflow_engine.errors import (
     InvalidValue,
     Requeue,
 )
-from workflow_engine.execution.messages import HopMessage, QueuedMessage
+from workflow_engine.execution.messages import HopMessage, LookAhead, QueuedMessage, sees_nothing
 from workflow_engine.execution.records import (
     CommitResult,
     Crashes,
@@ -50,6 +50,7 @@ from workflow_engine.execution.walk import Walk
 from workflow_engine.nodes.results import NodeError, failure_of
 from workflow_engine.outages import retry_unavailable
 from workflow_engine.postgres.caller_transaction import CallersTransaction
+from workflow_engine.redis.contexts import SentAhead
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.redis.running_nodes import RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
@@ -63,7 +64,10 @@ log = logging.getLogger(__name__)
 
 
 class WorkflowExecutor:
-    """Runs executions node by node. One instance serves a process and holds no state of an execution."""
+    """Runs executions node by node. One instance serves a process.
+
+    It holds no state of an execution but for a node that was left ahead of the reply of Redis.
+    """
 
     def __init__(
         self,
@@ -87,6 +91,7 @@ class WorkflowExecutor:
         self._publisher = publisher
         self._settings = settings
         self._spans = spans
+        self._ahead: HopAhead | None = None
 
     def execute_workflow(
         self, new: NewExecution, transaction: CallersTransaction | None = None
@@ -112,7 +117,11 @@ class WorkflowExecutor:
         return started
 
     def continue_execution(
-        self, message: HopMessage, task_id: str = "", traceparent: str | None = None
+        self,
+        message: HopMessage,
+        task_id: str = "",
+        traceparent: str | None = None,
+        look_ahead: LookAhead = sees_nothing,
     ) -> HopReport:
         """Run one node of an execution, enqueue the next, and report how the node ended.
 
@@ -120,10 +129,17 @@ class WorkflowExecutor:
         worker has written. Raises `Requeue` if the message has to be delivered again later: a server cannot
         be reached, migrations have to be applied first, or the node needs a newer worker.
 
-        `traceparent` is the trace context of what led to the message.
+        `traceparent` is the trace context of what led to the message. If `look_ahead` returns a message, its
+        node may be entered in the round trip that leaves this one. Both replies are read when that message
+        is served; if it is not served after all, `settle` has to be called.
         """
         with message.log_context():
-            return self._hop(message, task_id, self._attempts.run, traceparent)
+            return self._hop(message, task_id, self._attempts.run, traceparent, look_ahead)
+
+    def settle(self) -> None:
+        """Finish leaving the last node, and release the next one, whose message will not be served here."""
+        if (ahead := self._settled()) is not None:
+            self._resumption.release(ahead.sent.entry.claim)
 
     def fail_node(self, message: HopMessage, error: NodeError) -> None:
         """Fail the current attempt of a node whose process could not do so itself.
@@ -176,10 +192,11 @@ class WorkflowExecutor:
         task_id: str,
         run: Callable[[Hop], Outcome],
         traceparent: str | None = None,
+        look_ahead: LookAhead = sees_nothing,
     ) -> HopReport:
         slice_ = Slice(self._locks)
         try:
-            hop = self._admission.admit(message, task_id)
+            hop = self._admission.admit(message, task_id, self._sent_for(message, task_id))
             if traceparent is not None:
                 hop = replace(hop, cause=traceparent)
             with self._resumption.release_on_error(hop.claim):
@@ -190,7 +207,7 @@ class WorkflowExecutor:
                 with following.log_context():
                     done = self._walk_on(done, following)
                 report = report.followed_by(done.report) if done is not None else report
-            if done is not None:
+            if done is not None and not self._left_ahead(done, look_ahead):
                 self._leave_and_enqueue(done)
             return report
         except (NotAdmitted, ExecutionNotFound) as reason:
@@ -345,6 +362,47 @@ class WorkflowExecutor:
         messages = [self._publisher.queued(done.envelope, node_id) for node_id in done.to_send]
         sendable = [message for message in messages if message is not None]
         return sendable if len(sendable) == len(messages) else []
+
+    # -- 4 and 1 in one round trip, if the next message is at hand ----------------------------------------
+
+    def _left_ahead(self, done: Committed, look_ahead: LookAhead) -> bool:
+        """Leave a node and enter that of the next message, unless this takes more than one call."""
+        if not done.is_left_by_one_call or (following := look_ahead()) is None:
+            return False
+        entry, messages = self._admission.entry(*following), self._messages_sent_on_leaving(done)
+        if entry is None or len(messages) != 1:
+            return False
+        hop, result = done.hop, done.result
+        changed = hop.changed_fields(done.outcome, done.walk, result)
+        with suppress(CacheUnavailable):  # it is left again, by a call of its own
+            sent = self._cache.leave_and_enter(
+                hop.claim, hop.cached.stored_seq, result.seq, changed, messages[0], entry
+            )
+            if sent is not None:
+                self._ahead = HopAhead(done, following, sent)
+        return self._ahead is not None
+
+    def _sent_for(self, message: HopMessage, task_id: str) -> SentAhead | None:
+        """Return the call that has entered the node of a message, once the node before it is left."""
+        if (ahead := self._settled()) is None:
+            return None
+        if ahead.next == (message, task_id):
+            return ahead.sent
+        self._resumption.release(ahead.sent.entry.claim)
+        return None
+
+    def _settled(self) -> HopAhead | None:
+        """Read the reply for the node that was left ahead, and do what follows from it."""
+        if (ahead := self._ahead) is None:
+            return None
+        self._ahead, done = None, ahead.done
+        with done.hop.log_context():
+            try:
+                left = self._cache.left(ahead.sent)
+            except CacheUnavailable:
+                left = self._leave(done)
+            self._enqueue(done, left)
+        return ahead
 
     # -- 5 enqueue: what is due next and was not sent on leaving -------------------------------------------
 

@@ -18,6 +18,7 @@ from workflow_engine.definition.workflow import Node
 from workflow_engine.engine.hop_report import HopReport
 from workflow_engine.engine.publisher import Envelope
 from workflow_engine.execution.context import Wake
+from workflow_engine.execution.messages import NextMessage
 from workflow_engine.execution.records import (
     CommitResult,
     Crashes,
@@ -32,6 +33,7 @@ from workflow_engine.json_values import decode, encode
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.postgres.waits import FIRST_TRY
 from workflow_engine.redis.cached_context import CachedContext, encoded_crashes, step_fields
+from workflow_engine.redis.contexts import SentAhead
 from workflow_engine.redis.lock import Claim
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.runner.compiled import CompiledWorkflow
@@ -296,6 +298,18 @@ class Committed:
         return is_met and (not self.hop.is_shared or self.hop.node.id in self.walk.waiting)
 
     @property
+    def is_left_by_one_call(self) -> bool:
+        """True if one call leaves the node, and its reply can wait until the next message is served."""
+        result = self.result
+        return (
+            result.accepted
+            and result.status is ExecutionStatus.RUNNING
+            and not self.hop.is_shared
+            and not result.wake_requested
+            and result.follow_ups is None
+        )
+
+    @property
     def to_send(self) -> list[str]:
         """The due nodes for which messages follow from this commit.
 
@@ -326,6 +340,15 @@ class Committed:
     @property
     def report(self) -> HopReport:
         return HopReport.of(self.hop.node.id, self.outcome, is_accepted=self.result.accepted)
+
+
+@dataclass(frozen=True)
+class HopAhead:
+    """A hop that was left in one round trip with entering the next message's node; Redis has yet to reply."""
+
+    done: Committed
+    next: NextMessage
+    sent: SentAhead
 
 
 def worker_name() -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from workflow_engine.errors import InvalidMessage
 from workflow_engine.telemetry.log_events import log_context
@@ -44,6 +44,21 @@ class HopMessage:
     def log_context(self) -> AbstractContextManager[None]:
         """Have the log lines of a block name this node of this execution."""
         return log_context(self.execution_id, self.workflow, self.node_id, self.seq)
+
+
+class NextMessage(NamedTuple):
+    """The message that a process serves next, and the id of its task."""
+
+    message: HopMessage
+    task_id: str
+
+
+LookAhead = Callable[[], NextMessage | None]
+"""Returns the message that this process is certain to serve next, if it has come already."""
+
+
+def sees_nothing() -> None:
+    """Return None, where no message is known before it is served."""
 
 
 def execution_id_of(body: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from importlib import resources
 from types import TracebackType
@@ -50,6 +51,42 @@ Redis = redis.Redis
 """The type of a client, for other packages."""
 
 
+class Reply:
+    """The reply to a command that was sent ahead. The thread that sent it reads it, once."""
+
+    __slots__ = ("_client", "_connection", "_error", "_result", "_unread")
+
+    def __init__(self, client: Client, connection: Any, unread: deque[Reply]) -> None:
+        self._client = client
+        self._connection = connection
+        self._unread = unread
+        self._result: Any = None
+        self._error: RedisError | None = None
+
+    def value(self) -> Any:
+        """Return the reply, or raise its error; the command may have been carried out all the same."""
+        while self in self._unread:
+            self._unread.popleft()._read()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _read(self) -> None:
+        try:
+            self._result = self._client.parse_response(self._connection, EVALSHA)
+        except ResponseError as error:
+            self._error = error
+        except BaseException as error:
+            # No reply after this one arrives, either.
+            self._connection.disconnect()
+            lost = error if isinstance(error, RedisError) else RedisConnectionError("the reply was not read")
+            for reply in (self, *self._unread):
+                reply._error = lost
+            self._unread.clear()
+            if lost is not error:
+                raise
+
+
 class Client(redis.Redis):
     """A client that keeps one connection for each thread, except for pipelines and subscriptions.
 
@@ -61,11 +98,36 @@ class Client(redis.Redis):
         super().__init__(*args, **others)
         self._kept = threading.local()
 
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        connection = getattr(self._kept, "connection", None)
+    def send_ahead(self, commands: Sequence[tuple[Any, ...]]) -> list[Reply]:
+        """Send calls of scripts together, and return without waiting for their replies.
+
+        A call whose reply is lost is not repeated: that is up to the caller. Raises as redis-py does.
+        """
+        connection = self._connection()
+        try:
+            connection.send_packed_command([b"".join(map(pack_command, commands))])
+        except BaseException:
+            connection.disconnect()
+            raise
+        unread: deque[Reply] = self._kept.unread
+        replies = [Reply(self, connection, unread) for _ in commands]
+        unread.extend(replies)
+        return replies
+
+    def _connection(self) -> Any:
+        """Return this thread's connection, from which every reply so far has been read."""
+        kept = self._kept
+        connection = getattr(kept, "connection", None)
         if connection is None or connection.pid != os.getpid():
             pool = self.connection_pool
-            connection = self._kept.connection = pool.connection_class(**pool.connection_kwargs)
+            connection = kept.connection = pool.connection_class(**pool.connection_kwargs)
+            kept.unread = deque()
+        while kept.unread:
+            kept.unread.popleft()._read()
+        return connection
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        connection = self._connection()
         try:
             # No script needs what redis-py checks: names of two words, and memory views.
             packed = [pack_command(args)] if args[0] == EVALSHA else connection.pack_command(*args)
@@ -96,8 +158,13 @@ class _Script(Script):
         if client is None:
             with suppress(NoScriptError):  # then it is loaded first
                 run: Callable[..., Any] = self.registered_client.execute_command
-                return run(EVALSHA, self.sha, len(keys), *keys, *args)
+                return run(*call_of(self, keys, args))
         return super().__call__(keys, args, client)
+
+
+def call_of(script: Script, keys: Sequence[Any], args: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the command that calls a script by its hash, which the server has to know."""
+    return (EVALSHA, script.sha, len(keys), *keys, *args)
 
 
 class Introduction(Protocol):

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import redis
@@ -24,7 +24,7 @@ from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import Snapshot
 from workflow_engine.outages import outages
 from workflow_engine.redis.cached_context import OUTPUT, PATH, CachedContext, context_fields, read_context
-from workflow_engine.redis.client import load_script, redis_errors
+from workflow_engine.redis.client import Client, Reply, call_of, load_script, redis_errors
 from workflow_engine.redis.cluster.nodes import time_at
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim, DistributedLockService, Unlocked
@@ -37,6 +37,24 @@ log = logging.getLogger(__name__)
 
 GAP_PAUSES = (0.001, 0.002, 0.004)
 """Seconds to wait for a sibling between its commit and its leaving, before the context is rebuilt."""
+
+
+class Entry(NamedTuple):
+    """What a message says of the node that it enters, under a claim of its own."""
+
+    claim: Claim
+    node_id: str
+    seq: int
+    needs: Sequence[str]
+
+
+class SentAhead(NamedTuple):
+    """A node left and another entered in one round trip, whose replies are still to come."""
+
+    entry: Entry
+    has_message: bool
+    left: Reply
+    entered: Reply
 
 
 class CachedContexts:
@@ -111,6 +129,10 @@ class CachedContexts:
         self, claim: Claim, node_id: str, seq: int, needs: Sequence[str]
     ) -> Late | Held | Full | Missing | CachedContext:
         result = self._call_enter(claim, claim.value, node_id, seq, needs)
+        return self._entered(Entry(claim, node_id, seq, needs), result)
+
+    def _entered(self, entry: Entry, result: Any) -> Late | Held | Full | Missing | CachedContext:
+        claim, node_id, seq, needs = entry
         if result[0] == b"late":
             return Late()
         if result[0] == b"held":
@@ -141,13 +163,21 @@ class CachedContexts:
 
     def _call_enter(self, claim: Claim, value: bytes, node_id: str, seq: int, needs: Sequence[str]) -> Any:
         """Call the script with the claim's value, or with b"" to ask only whether the message is late."""
-        fields = [OUTPUT + needed.encode() for needed in needs]
-        keys, expiries = self._locks.script_keys(claim), (self._lock_ms, self._context_ms)
+        keys = self._locks.script_keys(claim)
         if not claim.place:
             with redis_errors():
-                return self._enter(keys=keys, args=[value, *expiries, seq, node_id, *fields])
+                return self._enter(keys=keys, args=self._entering(Entry(claim, node_id, seq, needs), value))
+        fields = [OUTPUT + needed.encode() for needed in needs]
         runs = self._keys.run(claim.execution_id, claim.place)[: -len(claim.place)]
-        place: tuple[Any, ...] = (value, *expiries, seq, node_id, claim.places, runs)
+        place: tuple[Any, ...] = (
+            value,
+            self._lock_ms,
+            self._context_ms,
+            seq,
+            node_id,
+            claim.places,
+            runs,
+        )
         for pause in GAP_PAUSES:
             with redis_errors():
                 result = self._enter_place(keys=keys, args=[*place, 1, *fields])
@@ -156,6 +186,11 @@ class CachedContexts:
             time.sleep(pause)
         with redis_errors():
             return self._enter_place(keys=keys, args=[*place, 0, *fields])
+
+    def _entering(self, entry: Entry, value: bytes) -> list[Any]:
+        """Return the arguments of the script that enters a node."""
+        fields = (OUTPUT + needed.encode() for needed in entry.needs)
+        return [value, self._lock_ms, self._context_ms, entry.seq, entry.node_id, *fields]
 
     def cache_context(
         self, claim: Claim, snapshot: Snapshot, walk: bytes, *, replaces_newer: bool = True
@@ -194,15 +229,60 @@ class CachedContexts:
         unlocked, (was_updated,) = self._locks.unlock(
             self._leave,
             claim,
-            entered,
-            committed,
-            sent.content if sent is not None else b"",
-            *itertools.chain.from_iterable(changed.items()),
+            *_leaving(entered, committed, changed, sent),
             queues=[sent.key] if sent is not None else [],
         )
-        if sent is not None:
-            outages.record_reply(BrokerUnavailable)
-        return LeaveResult(bool(was_updated), unlocked.was_contended, sent is not None)
+        return _left(was_updated, unlocked.was_contended, sent is not None)
+
+    def leave_and_enter(
+        self,
+        claim: Claim,
+        entered: int,
+        committed: int,
+        changed: Mapping[bytes, Any],
+        message: QueuedMessage | None,
+        entry: Entry,
+    ) -> SentAhead | None:
+        """Send the calls of `update_context` and of `enter` for another message together, and do not wait.
+
+        Return None, and send nothing, unless both locks are whole ones and beside the contexts. `left` and
+        `entered` then read the replies, in this order. Without them, the new lock expires by itself.
+        """
+        client = self._client
+        if not isinstance(client, Client) or not self._servers.keeps_contexts or entry.claim.place:
+            return None
+        self._locks.stop_renewing(claim)
+        keys = [*self._locks.script_keys(claim), *([message.key] if message is not None else [])]
+        args = [claim.value, *_leaving(entered, committed, changed, message)]
+        with redis_errors():
+            left, begun = client.send_ahead(
+                [
+                    call_of(self._leave, keys, args),
+                    call_of(
+                        self._enter,
+                        self._locks.script_keys(entry.claim),
+                        self._entering(entry, entry.claim.value),
+                    ),
+                ]
+            )
+        return SentAhead(entry, message is not None, left, begun)
+
+    def left(self, sent: SentAhead) -> LeaveResult:
+        """Return the result of leaving. If it raises, the node may still be left by `update_context`."""
+        with redis_errors():
+            _, was_contended, was_updated = sent.left.value()
+        return _left(was_updated, was_contended, sent.has_message)
+
+    def entered(self, sent: SentAhead) -> Late | Held | Full | Missing | CachedContext:
+        """Return what `enter` returns; if the call has to be repeated for that, repeat it."""
+        entered = None
+        with suppress(CacheUnavailable), redis_errors():
+            entered = self._entered(sent.entry, sent.entered.value())
+        if entered is None or isinstance(entered, Held):
+            return self.enter(*sent.entry)
+        if isinstance(entered, Missing | CachedContext):
+            self._locks.keep_renewed(sent.entry.claim)
+        return entered
 
     def add_to_context(
         self,
@@ -361,3 +441,17 @@ def _wait_for_message(pubsub: redis.client.PubSub, seconds: float) -> None:
                     return
     except CacheUnavailable:
         time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))
+
+
+def _leaving(
+    entered: int, committed: int, changed: Mapping[bytes, Any], message: QueuedMessage | None
+) -> list[Any]:
+    """Return the arguments of the script that leaves a node, but for the claim."""
+    content = message.content if message is not None else b""
+    return [entered, committed, content, *itertools.chain.from_iterable(changed.items())]
+
+
+def _left(was_updated: Any, was_contended: Any, has_sent: bool) -> LeaveResult:
+    if has_sent:
+        outages.record_reply(BrokerUnavailable)
+    return LeaveResult(bool(was_updated), bool(was_contended), has_sent)

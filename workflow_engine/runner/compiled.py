@@ -226,6 +226,10 @@ class CompiledWorkflows:
         self._kept: OrderedDict[tuple[str, int], CompiledWorkflow] = OrderedDict()
         self._provisional: set[tuple[str, int]] = set()
 
+    def kept(self, workflow_id: str, version: int) -> CompiledWorkflow | None:
+        """Return a version that is compiled already, and load nothing."""
+        return self._kept.get((workflow_id, version))
+
     def get(self, workflow_id: str, version: int) -> CompiledWorkflow:
         """Return a deployed version, or for `workflow#node` the body of one of its nodes.
 

@@ -33,6 +33,7 @@ from workflow_engine.outages import BackOff, outage_behind, outages
 from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_context, log_fields
 from workflow_engine.telemetry.tracing import TRACEPARENT
+from workflow_engine.worker.celery_internals import lookahead
 from workflow_engine.worker.celery_internals.pool_writes import DirectPoolWrites
 from workflow_engine.worker.celery_internals.prefetch import BacklogPrefetch
 from workflow_engine.worker.log_filters import NodeRequeued, silence_repeats
@@ -139,7 +140,9 @@ def _serve(
     try:
         if isinstance(form, int) and form > FORMAT:
             raise LeftToOthers("the message was written by a newer release")
-        return engine.executor.continue_execution(HopMessage.of(body), task_id, traceparent)
+        return engine.executor.continue_execution(
+            HopMessage.of(body), task_id, traceparent, lookahead.next_message
+        )
     except LeftToOthers as reason:
         try:
             engine.stalled.leave(execution_id_of(body))

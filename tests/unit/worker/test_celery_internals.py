@@ -20,7 +20,7 @@ from workflow_engine.broker.dispatcher import producer_app
 from workflow_engine.broker.internals import Internal
 from workflow_engine.settings import get_settings
 from workflow_engine.worker import celery_internals
-from workflow_engine.worker.celery_internals.compatibility import POOL_WRITES, PREFETCH, is_wanted
+from workflow_engine.worker.celery_internals.compatibility import LOOKAHEAD, POOL_WRITES, PREFETCH, is_wanted
 
 VARIABLE = "WORKFLOW_ENGINE_CELERY_INTERNALS"
 ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| .+ \|$", re.MULTILINE)
@@ -41,7 +41,7 @@ def _read_settings_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("module", "internals"),
-    [(celery_internals, POOL_WRITES + PREFETCH), (redis_transport, redis_transport.INTERNALS)],
+    [(celery_internals, POOL_WRITES + PREFETCH + LOOKAHEAD), (redis_transport, redis_transport.INTERNALS)],
     ids=["celery", "kombu"],
 )
 def test_the_docstring_names_each_attribute_that_is_checked_and_no_other(
@@ -56,6 +56,7 @@ def test_no_private_attribute_of_theirs_is_used_that_is_not_checked() -> None:
     checked = {
         "pool_writes.py": {internal.name for internal in POOL_WRITES},
         "prefetch.py": {internal.name for internal in PREFETCH},
+        "lookahead.py": {internal.name for internal in LOOKAHEAD} | ELSEWHERE["preparation.py"],
         "redis_transport.py": {internal.name for internal in redis_transport.INTERNALS},
     }
     rooms = [ROOT / "workflow_engine" / room for room in ("broker", "worker")]

@@ -3,8 +3,9 @@
 - `compatibility`: decides whether this package is used, by the setting and by Celery's attributes
 - `pool_writes`: a task is written to an idle process at once, or behind the node that a busy one runs
 - `prefetch`: messages out of a backlog, one for each process that runs short nodes
+- `lookahead`: a pool process sees the task in its pipe before it has ended the one it runs
 
-The engine's own app uses them; a team's app does where `WORKFLOW_ENGINE_CELERY_INTERNALS` turns them on. Both
+The engine's own app uses them; a team's app does where `WORKFLOW_ENGINE_CELERY_INTERNALS` turns them on. All
 parts look for the attributes below when a worker starts, since Celery documents none of them. Where one is
 missing or of another kind, Celery's own code stays in place: slower, but nothing is lost. One line in the log
 reports it. What the engine uses of kombu's Redis transport is listed in
@@ -39,4 +40,8 @@ reports it. What the engine uses of kombu's Redis transport is listed in
 | `acknowledged` | `Request` | set on a message that has gone back, so that it is not acknowledged again |
 | `all_total_count` | `state` | how many tasks have begun, which distinguishes short nodes from long ones |
 | `task_ready` | `state` | makes the worker drop a message that has gone back |
+| `_target` | `Process` | the loop of a pool process, as that sees itself |
+| `inq` | `Worker` | the pipe from which the loop reads |
+| `_reader` | `SimpleQueue` | this end of the pipe |
+| `wait_for_job` | `Worker` | replaced: returns the task that was seen before |
 """

@@ -65,13 +65,26 @@ PREFETCH = (
 """The attributes that `prefetch` uses beyond `pool_writes`, without which it does nothing."""
 
 
-def is_wanted(consumer: Any) -> bool:
-    """Return whether the app or the setting turns this package on, and the pool can use it."""
+LOOKAHEAD = (
+    Internal("Process", "_target", having("workloop")),
+    Internal("Worker", "inq", anything),
+    Internal("SimpleQueue", "_reader", having("fileno")),
+    Internal("Worker", "wait_for_job", callable_with()),
+)
+"""The attributes that `lookahead` uses in a process of the pool."""
+
+
+def is_turned_on(app: Celery) -> bool:
+    """Return whether the app or the setting turns this package on."""
     setting = get_settings().celery_internals
-    app: Celery = consumer.app
-    wanted = setting if setting is not None else bool(app.conf.get(OWN_APP))
+    return setting if setting is not None else bool(app.conf.get(OWN_APP))
+
+
+def is_wanted(consumer: Any) -> bool:
+    """Return whether this package is turned on, and the pool can use it."""
     # Without the event loop the pool `prefork` writes in a thread of its own; other pools write nothing.
-    return wanted and bool(consumer.pool.uses_semaphore and consumer.controller.use_eventloop)
+    can_use = consumer.pool.uses_semaphore and consumer.controller.use_eventloop
+    return is_turned_on(consumer.app) and bool(can_use)
 
 
 def changes_for_pool_writes(consumer: Any, hub: Any) -> list[str]:
@@ -100,6 +113,13 @@ def changes_for_prefetch(consumer: Any) -> list[str]:
     return changes(PREFETCH, owners)
 
 
+def changes_for_lookahead(process: object) -> list[str]:
+    """Return the changes to attributes that `lookahead` uses, in a process of the pool."""
+    loop = getattr(process, "_target", None)
+    owners = {"Process": process, "Worker": loop, "SimpleQueue": getattr(loop, "inq", None)}
+    return changes(LOOKAHEAD, owners)
+
+
 def changes_met(consumer: Any) -> list[str]:
     """Return all changes that kept this worker from using Celery's and kombu's private parts."""
     is_asked_of_kombu = consumer.app.conf.broker_transport == KEEPING_TRANSPORT
@@ -119,6 +139,11 @@ def warn(consumer: Any, changed: Sequence[str], what_follows: str) -> None:
     if consumer.changed_internals.issuperset(changed):
         return
     consumer.changed_internals.update(changed)
+    log_changes(changed, what_follows)
+
+
+def log_changes(changed: Sequence[str], what_follows: str) -> None:
+    """Log the changes and what follows in one line."""
     log.warning(
         "Celery %s, billiard %s and kombu %s are not those that this release supports: %s. %s. Nodes still "
         "run, short ones more slowly.",
