@@ -6,12 +6,8 @@ the engine's own, run in this process; the finished executions are copies of one
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 
 from benchmarks.counters import SIZES
 from benchmarks.footprint import Row, format_bytes
@@ -19,106 +15,27 @@ from benchmarks.nodes import texts
 from benchmarks.past_days import fill
 from benchmarks.report import SCALING, Comparison, Section
 from benchmarks.testbed import Testbed, print_step
-from workflow_engine import ExecutionStatus, WorkflowClient
-from workflow_engine.broker.dispatcher import Backlog
-from workflow_engine.engine.assembly import Engine
-from workflow_engine.execution.messages import Dispatch, HopMessage
+from benchmarks.watched import Watched
+from workflow_engine import ExecutionStatus
 from workflow_engine.postgres.executions.stalled import Front
 
 NODES = 10
 LENGTH = 100
 LONG = 60
 """Nodes of the execution whose hops are measured."""
-CALLS = 20
 FEW = 100
 DAYS = 10
 DAY = 86_400.0
 
 PAST, WATCHED = "past", "watched"
 
-# The session's own counts reach the views when this statement ends.
-FLUSH = "SELECT pg_stat_force_next_flush()"
-PAGES = """
-SELECT sum(coalesce(heap_blks_read, 0) + coalesce(heap_blks_hit, 0) + coalesce(idx_blks_read, 0)
-    + coalesce(idx_blks_hit, 0) + coalesce(toast_blks_read, 0) + coalesce(toast_blks_hit, 0)
-    + coalesce(tidx_blks_read, 0) + coalesce(tidx_blks_hit, 0))::bigint
-FROM pg_statio_user_tables
-"""
 WAL = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one call: pages of tables and indexes that it read, and seconds."""
-
-    pages: float
-    seconds: float
-
-    def text(self) -> str:
-        return f"{self.pages:,.0f} pages, {1000 * self.seconds:,.1f} ms"
-
-
-class KeptMessages:
-    """A dispatcher that keeps messages in memory, for this process to run."""
-
-    def __init__(self) -> None:
-        self.queue: deque[HopMessage] = deque()
-
-    def publish(self, dispatches: Sequence[Dispatch]) -> None:
-        self.queue.extend(dispatch.message for dispatch in dispatches)
-
-    def queued(self, dispatch: Dispatch) -> None:
-        """Return None: the queue is not in Redis."""
-
-    def taken(self) -> tuple[str, ...]:
-        """Return nothing: no worker takes a message."""
-        return ()
-
-    def oldest(self, queue: str, priority: int) -> datetime | Backlog:
-        return Backlog.UNKNOWN
-
-
-class Watched:
-    """An engine in this process, whose calls are measured."""
-
-    def __init__(self, testbed: Testbed) -> None:
-        self._testbed = testbed
-        self.messages = KeptMessages()
-        self.engine = Engine.assemble(testbed.settings, dispatcher=self.messages)
-        self.client = WorkflowClient(engine=self.engine)
-
-    def value(self, statement: str) -> int:
-        ((found,),) = self.engine.database.rows(statement)
-        return int(found)
-
-    def cost(self, call: Callable[[], object], times: int = CALLS) -> Cost:
-        """Measure one of several calls; pages are their mean, seconds their median."""
-        call()
-        before = self._pages()
-        seconds = []
-        for _ in range(times):
-            begin = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - begin)
-        return Cost((self._pages() - before) / times, statistics.median(seconds))
-
-    def _pages(self) -> int:
-        self.engine.database.rows(FLUSH)
-        return self.value(PAGES)
-
-    def walk(self) -> None:
-        """Run hops until none is due."""
-        while self.messages.queue:
-            self.hop()
-
-    def hop(self) -> None:
-        self.engine.executor.continue_execution(self.messages.queue.popleft())
 
 
 def measure(testbed: Testbed, quick: bool = False) -> Section:
     """Measure the engine's calls beside few executions and beside a million."""
     executions = 2_000 if quick else 1_000_000
-    watched = Watched(testbed)
+    watched = Watched(testbed.settings)
     for workflow in (texts(PAST, NODES, LENGTH), texts(WATCHED, LONG, LENGTH)):
         watched.client.deploy(workflow)
     original = watched.client.start(PAST).id

@@ -442,12 +442,14 @@ class WorkflowClient:
         until: datetime | None = None,
         text: str | None = None,
         archived: bool = False,
+        children: bool = False,
         limit: int = 50,
         before: str | None = None,
     ) -> Sequence[Execution]:
         """Return executions, newest first, without results; `before` is the last id of the previous page.
 
-        Children are left out; `children` returns them. A status may be given by its name. All filters have to
+        Executions that others have started are left out, unless `children` is true; the method `children`
+        returns those of one. A status may be given by its name. All filters have to
         hold: `where` has values by path, such as `{"metadata.order": 7}`, `tags` must all be there, `since`
         and `until` are times of the start. `text` is found in words of the error, or is an idempotency key, a
         tag, an id or its first 8 digits or more. Finished executions of archived workflows are left out,
@@ -456,7 +458,7 @@ class WorkflowClient:
         wanted = ExecutionFilter(
             workflow_id, statuses, where or {}, tags, since, until, text=text, archived=archived
         )
-        return self._engine.queries.list(wanted, limit=limit, before=before)
+        return self._engine.queries.list(wanted, children=children, limit=limit, before=before)
 
     def children(
         self,

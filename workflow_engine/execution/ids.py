@@ -9,6 +9,8 @@ from datetime import datetime
 
 from workflow_engine.errors import ExecutionNotFound
 
+LOWEST_ID, HIGHEST_ID = str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1))
+
 
 def new_execution_id() -> str:
     """Return a UUID of version 7: ids sort by creation time, so new rows share pages and lists are in order.

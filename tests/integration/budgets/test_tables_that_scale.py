@@ -243,6 +243,7 @@ def test_every_index_has_a_reader_among_the_engines_own_statements_or_keeps_some
         "children": lambda: client.children(many_executions),
         "a child": lambda: (client.start("parent"), Workers(broker, engine).drain()),
         "list of a workflow": lambda: client.list("rare"),
+        "list with children": lambda: client.list(statuses=["WAITING"], children=True),
         "list by a note": lambda: client.list(where={"metadata.order": 7}),
         "list by a tag": lambda: client.list(tags=["vip"]),
         "list by words of an error": lambda: client.list(text="declined"),

@@ -67,6 +67,28 @@ def test_list_shows_roots_or_the_children_of_one(client: WorkflowClient, parent:
     assert "It has no children." in run("list", "--children-of", first).stdout
 
 
+def test_list_shows_children_beside_roots_if_it_is_asked_for_them(
+    client: WorkflowClient, parent: str
+) -> None:
+    first, second, third = [child.id for child in client.children(parent)]
+    status = {child.id: child.status for child in client.children(parent)}
+
+    def listed(*options: str) -> list[str]:
+        return [each["id"] for each in run_json("list", *options)["executions"]]
+
+    assert listed("--children") == [third, second, first, parent]
+    assert listed("--children", "--limit", "2") == [third, second]
+    assert listed("--children", "--before", second) == [first, parent]
+    assert listed("--children", "--status", "FAILED") == [second]
+    assert listed("--children", "--workflow", "parent", "--status", status[first]) == [first]
+    assert listed("--children", "--text", "division by zero") == [second]
+    assert listed("--children", "--text", third[:23]) == [third]
+    assert listed("--text", "division by zero") == listed("--text", second) == []
+    refused = run("list", "--children", "--children-of", parent)
+    assert refused.exit_code != 0
+    assert "--children-of goes with" in refused.output
+
+
 def test_a_pause_reaches_the_children_if_it_says_so(client: WorkflowClient, parent: str) -> None:
     waiting = client.children(parent)[2].id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -25,6 +25,7 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import ACTIVE, ExecutionStatus, NodeStatus
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.queries import Execution, NodeLog
+from workflow_engine.postgres.lookups.statistics import COUNTED, Statistics, counted
 from workflow_engine.presentation.execution_view import ExecutionView, Run, view_execution
 from workflow_engine.presentation.phrases import age, describe_slot, duration
 
@@ -128,29 +129,34 @@ def start(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="List this many at most."
 )
 @click.option("--before", metavar="EXECUTION", help="Only executions older than this one: the next page.")
+@click.option("--children", is_flag=True, help="Executions too that others have started.")
 @click.option("--children-of", metavar="EXECUTION", help="The children of this execution, in their order.")
 @click.option("--after", metavar="EXECUTION", help="With --children-of: only those that follow this one.")
 def list_executions(
     invocation: Invocation,
     limit: int,
     before: str | None,
+    children: bool,
     children_of: str | None,
     after: str | None,
     **filters: Any,
 ) -> None:
     """List executions, the newest first.
 
-    Children of executions are left out; --children-of lists those of one, in the order of their starts.
+    Children of executions are left out; --children lists them too, and --children-of lists those of one, in
+    the order of their starts. Counts do not include them, and stop at 10,000 of a status.
 
     \b
     workflow-engine list --where metadata.order=42 --tag vip
     workflow-engine list --status FAILED --since 3h --text 'card declined'
+    workflow-engine list --children --status FAILED
     """
     engine = invocation.engine()
     client, wanted = WorkflowClient(engine=engine), filter_of(**filters)
     workflow = wanted.workflow_id
     if children_of is not None:
-        if dataclasses.replace(wanted, statuses=()) != ExecutionFilter() or before is not None:
+        others = dataclasses.replace(wanted, statuses=())
+        if others != ExecutionFilter() or before is not None or children:
             raise click.UsageError("--children-of goes with --status, --limit and --after only")
         statuses = [ExecutionStatus(status) for status in wanted.statuses]
         _list_children(invocation, client, children_of, statuses, limit, after)
@@ -159,9 +165,13 @@ def list_executions(
         raise click.UsageError(
             "--after goes with --children-of; of other executions, --before is the next page"
         )
-    found = engine.queries.list(wanted, limit=limit, before=before)
-    counts = client.count(workflow, archived=wanted.archived)
-    value = {"executions": [_list_value(each) for each in found], "counts": counts}
+    found = engine.queries.list(wanted, children=children, limit=limit, before=before)
+    counts = Statistics(engine.database).executions(workflow, archived=wanted.archived)
+    value = {
+        "executions": [_list_value(each) for each in found],
+        "counts": {status: min(number, COUNTED) for status, number in counts.items()},
+        "countsCutOff": [status for status, number in counts.items() if number > COUNTED],
+    }
     if not found:
         invocation.output(
             value, "No executions." if not counts else f"No such executions. In all: {_summary(counts)}"
@@ -190,7 +200,7 @@ def _list_children(
         counts.update(each)
     value = {"executions": [_list_value(each) for each in found], "counts": counts}
     more = f"; further ones: --after {found[-1].id}" if len(found) == limit else ""
-    in_all = f"In all: {_summary(counts)}" if counts else "It has no children."
+    in_all = f"In all: {_summary(counts, '{:,}'.format)}" if counts else "It has no children."
     if not found:
         invocation.output(value, in_all)
         return
@@ -267,8 +277,8 @@ def _view_value(
     return value
 
 
-def _summary(counts: Mapping[ExecutionStatus, int]) -> str:
-    return ", ".join(f"{counts[status]:,} {status}" for status in ExecutionStatus if status in counts)
+def _summary(counts: Mapping[ExecutionStatus, int], shown: Callable[[int], str] = counted) -> str:
+    return ", ".join(f"{shown(counts[status])} {status}" for status in ExecutionStatus if status in counts)
 
 
 def _table(executions: Sequence[Execution], width: int) -> Table:

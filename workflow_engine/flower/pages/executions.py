@@ -15,12 +15,15 @@ from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.page import Page
 from workflow_engine.postgres.executions.queries import Execution
-from workflow_engine.postgres.lookups.statistics import COUNTED
+from workflow_engine.postgres.lookups.statistics import counted
 
 PAGE_SIZE = 50
 
 PERIODS = {"": "any time", "1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last 30 days"}
 """What the list may be narrowed to, by the start of its executions."""
+
+KEPT = ("workflow", "text", "period", "since", "until", "tag", "children")
+"""The arguments of the address, besides the statuses, that the links of the page keep."""
 
 HOURS = {"1h": 1, "24h": 24, "7d": 7 * 24, "30d": 30 * 24}
 
@@ -43,6 +46,7 @@ class ExecutionsPage(Page):
                 until=until,
                 text=text,
                 tags=tags,
+                children=bool(self.text("children")),
                 limit=PAGE_SIZE + 1,
                 before=before,
             )
@@ -55,7 +59,7 @@ class ExecutionsPage(Page):
             return answers.statistics.executions(workflow), names
 
         counts, workflows = await self.ask(counts_and_workflows)
-        kept = {name: self.text(name) for name in ("workflow", "text", "period", "since", "until", "tag")}
+        kept = {name: self.text(name) for name in KEPT}
         self.show(
             "engine_executions.html",
             executions=found[:PAGE_SIZE],
@@ -112,11 +116,6 @@ class ChildrenPage(Page):
             chosen=chosen,
             counts={status: f"{counts[status]:,}" for status in ExecutionStatus if counts[status]},
         )
-
-
-def counted(number: int) -> str:
-    """Return a count of executions, which the search may have cut off."""
-    return f"{COUNTED:,}+" if number > COUNTED else f"{number:,}"
 
 
 def _moment(text: str) -> datetime | None:

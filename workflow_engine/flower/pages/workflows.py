@@ -18,7 +18,7 @@ from workflow_engine.flower.desk import Answers
 from workflow_engine.flower.drawing.graph import draw_graph
 from workflow_engine.flower.forms import data_of, fields_of
 from workflow_engine.flower.page import Page
-from workflow_engine.flower.pages.executions import counted
+from workflow_engine.postgres.lookups.statistics import counted
 from workflow_engine.presentation.execution_view import NodeView
 from workflow_engine.presentation.graph_layout import place
 

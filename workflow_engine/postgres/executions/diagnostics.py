@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID
 from workflow_engine.execution.states import ExecutionStatus, WaitStatus, WaitType
 from workflow_engine.postgres.database import Database
 from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
@@ -26,15 +27,22 @@ COLUMNS = """
 
 GET = "SELECT" + COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
 
-# The oldest of each status, from an index, and of these the oldest. A child is found through its root.
-OLDEST = """
+# The oldest of each status, from the index of that order, and of these the oldest. Rows are compared, because
+# with `status = …` the planner would rather read all executions by id. A child is found through its root.
+OLDEST = (
+    """
 SELECT {columns} FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
     SELECT * FROM {s}.executions
-    WHERE status = wanted.status AND parent_execution_id IS NULL
-    ORDER BY id LIMIT %(limit)s
+    WHERE (status, id) >= (wanted.status, '{lowest}'::uuid)
+        AND (status, id) < (wanted.status, '{highest}'::uuid)
+        AND parent_execution_id IS NULL
+    ORDER BY status, id LIMIT %(limit)s
 ) AS e
 ORDER BY e.id LIMIT %(limit)s
 """.replace("{columns}", COLUMNS)
+    .replace("{lowest}", LOWEST_ID)
+    .replace("{highest}", HIGHEST_ID)
+)
 
 WAITS = """
 SELECT w.execution_id::text, w.node_id, w.seq, w.wait_type, w.status, w.created_at, w.resume_at, w.expires_at,

@@ -35,8 +35,11 @@ _AWAITED = """
         AND NOT w.received_events ? %(text)s)
 """
 
+# A subquery for a value, because for EXISTS the planner may read all that waits for it first.
 WAITS_ITSELF = """
-    EXISTS (SELECT FROM {s}.execution_wait_states w WHERE w.execution_id = e.id AND {awaited})
+    CASE WHEN e.completed_at IS NULL THEN
+        (SELECT true FROM {s}.execution_wait_states w WHERE w.execution_id = e.id AND {awaited} LIMIT 1)
+        ELSE false END
 """.replace("{awaited}", _AWAITED)
 
 # As an array, so that the index by id serves it beside those of the alternatives.
@@ -97,9 +100,12 @@ class ExecutionFilter:
         """The names of the statuses, all of them if none is given."""
         return [ExecutionStatus(status).value for status in self.statuses or ExecutionStatus]
 
-    def plain_condition(self) -> str:
-        """Return the condition, on `executions e`, that indexes by status, workflow and id serve."""
-        parts = ["e.parent_execution_id IS NULL"]
+    def plain_condition(self, *, children: bool = False) -> str:
+        """Return the condition, on `executions e`, that indexes by status, workflow and id serve.
+
+        It does not hold for executions that others have started, unless `children` is true.
+        """
+        parts = [] if children else ["e.parent_execution_id IS NULL"]
         if self.workflow_id is not None:
             parts.append("e.workflow_id = %(workflow_id)s")
         elif not self.archived:
@@ -110,7 +116,7 @@ class ExecutionFilter:
             parts.append("e.id < %(until_id)s::uuid AND e.created_at < %(until)s")
         if self.older_than is not None:
             parts.append("e.created_at < now() - %(older_than)s * interval '1 second'")
-        return " AND ".join(parts)
+        return " AND ".join(parts) or "true"
 
     def rare_condition(self, *, one_by_one: bool = False) -> str | None:
         """Return the condition, on `executions e`, that inverted indexes serve; None if there is none.
@@ -131,8 +137,9 @@ class ExecutionFilter:
             "(e.error IS NOT NULL AND to_tsvector('simple', e.error) @@ plainto_tsquery('simple', %(text)s))",
             "e.idempotency_key = %(text)s",
             "e.tags @> ARRAY[%(text)s::text]",
-            waits,
         ]
+        if not FINISHED.issuperset(self.wanted_statuses):
+            alternatives.append(waits)
         if self._id_bounds is not None:
             alternatives.append("e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid")
         return f"({' OR '.join(alternatives)})"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from workflow_engine.errors import ExecutionNotFound
-from workflow_engine.execution.ids import checked_id
+from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID, checked_id
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SupersededFor, WaitStatus, WaitType
 from workflow_engine.postgres.database import Database, Row
 from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
@@ -24,43 +24,57 @@ EXECUTION_COLUMNS = """
 
 GET = "SELECT" + EXECUTION_COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
 
-# The newest of each status, from an index, and of these the newest: no row is read only to be dropped.
-LIST = """
-SELECT {columns} FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
-    SELECT * FROM {s}.executions e
-    WHERE e.status = wanted.status AND {plain} AND (%(before)s::uuid IS NULL OR e.id < %(before)s::uuid)
-    ORDER BY e.id DESC LIMIT %(limit)s
-) AS e
-ORDER BY e.id DESC LIMIT %(limit)s
-""".replace("{columns}", EXECUTION_COLUMNS)
-
-RECENT = 1_000
-"""Executions among which a list looks for rare ones before it asks an inverted index."""
-
-# What many executions have in common is found among the newest of them.
-LIST_AMONG_RECENT = """
-SELECT {columns} FROM (
+# The newest of each status, from the index of that order: no row is read only to be dropped. Rows are
+# compared, because with `status = …` the planner would rather read all executions by id, and skip the others.
+NEWEST = """
     SELECT e.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
-        SELECT * FROM {s}.executions e
-        WHERE e.status = wanted.status AND {plain} AND (%(before)s::uuid IS NULL OR e.id < %(before)s::uuid)
-        ORDER BY e.id DESC LIMIT %(recent)s
+        SELECT {selected} FROM {s}.executions e
+        WHERE ({order}) >= ({wanted}, %(from_id)s::uuid) AND ({order}) < ({wanted}, %(to_id)s::uuid)
+            AND e.parent_execution_id IS NULL AND {plain}
+        ORDER BY {descending} LIMIT %(newest)s
+    ) AS e ORDER BY e.id DESC LIMIT %(newest)s
+"""
+
+# Those at work, from the index of what is at work, and the newest of each status and workflow that rest.
+NEWEST_CHILDREN = """
+    (SELECT {selected} FROM {s}.executions e
+    WHERE e.status IN ('PENDING', 'RUNNING') AND e.status = ANY(%(statuses)s)
+        AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
+        AND (%(workflow_id)s::text IS NULL OR e.workflow_id = %(workflow_id)s)
+        AND e.parent_execution_id IS NOT NULL AND {plain}
+    ORDER BY e.id DESC LIMIT %(newest)s)
+    UNION ALL
+    (SELECT e.* FROM {s}.workflows w CROSS JOIN unnest(%(statuses)s::text[]) AS wanted (status)
+    CROSS JOIN LATERAL (
+        SELECT {selected} FROM {s}.executions e
+        WHERE (e.workflow_id, e.status, e.id) >= (w.id, wanted.status, %(from_id)s::uuid)
+            AND (e.workflow_id, e.status, e.id) < (w.id, wanted.status, %(to_id)s::uuid)
+            AND e.parent_execution_id IS NOT NULL AND e.status NOT IN ('PENDING', 'RUNNING') AND {plain}
+        ORDER BY e.workflow_id DESC, e.status DESC, e.id DESC LIMIT %(newest)s
     ) AS e
-    ORDER BY e.id DESC LIMIT %(recent)s
-) AS e
-WHERE {rare}
-ORDER BY e.id DESC LIMIT %(limit)s
+    WHERE %(workflow_id)s::text IS NULL OR w.id = %(workflow_id)s
+    ORDER BY e.id DESC LIMIT %(newest)s)
+"""
+
+LIST = """
+SELECT {columns} FROM ({newest}) AS e ORDER BY e.id DESC LIMIT %(limit)s
 """.replace("{columns}", EXECUTION_COLUMNS)
+
+# The id from which on there are so many.
+RECENT_FROM = "SELECT e.id::text FROM ({newest}) AS e ORDER BY e.id DESC OFFSET %(newest)s - 1 LIMIT 1"
 
 # Without an order, so that no index by id is read from end to end for want of a match.
 LIST_RARE = """
 WITH found AS MATERIALIZED (
-    SELECT e.id FROM {s}.executions e
-    WHERE {rare} AND e.status = ANY(%(statuses)s) AND {plain}
-        AND (%(before)s::uuid IS NULL OR e.id < %(before)s::uuid)
+    SELECT e.id FROM {s}.executions e WHERE {rare} AND e.status = ANY(%(statuses)s) AND {plain}
+        AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
 ), page AS MATERIALIZED (SELECT id FROM found ORDER BY id DESC LIMIT %(limit)s)
 SELECT {columns} FROM page JOIN {s}.executions e ON e.id = page.id
 ORDER BY e.id DESC
 """.replace("{columns}", EXECUTION_COLUMNS)
+
+RECENT = 5_000
+"""Executions among which a list looks for what many have, before it asks an inverted index for all."""
 
 COUNT = """
 SELECT e.status, count(*) FROM {s}.executions e WHERE {plain} GROUP BY e.status
@@ -244,26 +258,38 @@ class ExecutionQueries:
         return _execution(row)
 
     def list(
-        self, wanted: ExecutionFilter, *, limit: int = 50, before: str | None = None
+        self, wanted: ExecutionFilter, *, children: bool = False, limit: int = 50, before: str | None = None
     ) -> Sequence[Execution]:
-        """Return executions, the newest first; `before` is the last id of the previous page."""
-        given = {
-            **wanted.parameters(),
-            "before": checked_id(before) if before else None,
+        """Return executions, the newest first; `before` is the last id of the previous page.
+
+        Those that other executions have started are left out, unless `children` is true.
+        """
+        given = wanted.parameters()
+        upper = [checked_id(before)] if before else []
+        upper += [given["until_id"]] if given["until_id"] else []
+        given |= {
+            "from_id": given["since_id"] or LOWEST_ID,
+            "to_id": min(upper, default=HIGHEST_ID),
             "limit": limit,
-            "recent": max(RECENT, limit),
         }
-        plain, rare = wanted.plain_condition(), wanted.rare_condition()
-        if rare is None:
-            rows = self._database.rows(LIST.replace("{plain}", plain), **given)
-        else:
+        if (rare := wanted.rare_condition()) is None:
+            newest = _newest(wanted, "*", wanted.plain_condition(children=True), children=children)
+            return self._list(LIST, {**given, "newest": limit}, newest=newest)
+        plain = wanted.plain_condition(children=children)
+        # An inverted index knows no order: of what many executions have, it would return far too much.
+        statement = RECENT_FROM.replace("{newest}", _newest(wanted, "e.id", "true", children=children))
+        recent = self._database.first(statement, **given, newest=max(RECENT, limit))
+        if recent is not None:
             one_by_one = wanted.rare_condition(one_by_one=True) or rare
-            for statement, condition in ((LIST_AMONG_RECENT, one_by_one), (LIST_RARE, rare)):
-                filled = statement.replace("{plain}", plain).replace("{rare}", condition)
-                rows = self._database.rows(filled, **given)
-                if len(rows) >= limit:
-                    break
-        return [_execution(row) for row in rows]
+            found = self._list(LIST_RARE, {**given, "from_id": recent[0]}, rare=one_by_one, plain=plain)
+            if len(found) >= limit:
+                return found
+        return self._list(LIST_RARE, given, rare=rare, plain=plain)
+
+    def _list(self, statement: str, given: Mapping[str, Any], **parts: str) -> Sequence[Execution]:
+        for name, part in parts.items():
+            statement = statement.replace(f"{{{name}}}", part)
+        return [_execution(row) for row in self._database.rows(statement, **given)]
 
     def children(
         self,
@@ -332,6 +358,17 @@ class ExecutionQueries:
     def outputs(self, execution_id: str, nodes: Sequence[str]) -> dict[str, Any]:
         """Return the outputs by node id, of those nodes that have one."""
         return dict(self._database.rows(OUTPUTS, id=checked_id(execution_id), nodes=list(nodes)))
+
+
+def _newest(wanted: ExecutionFilter, selected: str, plain: str, *, children: bool) -> str:
+    """Return the statement that selects columns of the newest executions."""
+    order, values = ["e.status", "e.id"], "wanted.status"
+    if wanted.workflow_id is not None:
+        order, values = ["e.workflow_id", *order], "%(workflow_id)s::text, wanted.status"
+    roots = NEWEST.replace("{order}", ", ".join(order)).replace("{wanted}", values)
+    roots = roots.replace("{descending}", ", ".join(f"{column} DESC" for column in order))
+    statement = f"({roots}) UNION ALL {NEWEST_CHILDREN}" if children else roots
+    return statement.replace("{selected}", selected).replace("{plain}", plain)
 
 
 def _execution(row: Row) -> Execution:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from workflow_engine.execution.ids import id_of
-from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID, id_of
+from workflow_engine.execution.states import FINISHED, ExecutionStatus
 from workflow_engine.postgres.database import Database
 
 MOST_ROWS = 100_000
@@ -38,15 +38,26 @@ WHERE %(workflow_id)s::text IS NULL OR e.workflow_id = %(workflow_id)s
 GROUP BY 1, 2 ORDER BY 1, min(s.completed_at) NULLS LAST
 """
 
+# Rows are compared, so that only the index of that order serves: whatever the planner expects of a status.
 COUNTS = """
-SELECT wanted.status, count(*) FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
+SELECT wanted.status, (SELECT count(*) FROM (
     SELECT FROM {s}.executions
-    WHERE status = wanted.status AND parent_execution_id IS NULL
-        AND (%(workflow_id)s::text IS NULL OR workflow_id = %(workflow_id)s)
-    LIMIT %(limit)s
-) AS e
-GROUP BY wanted.status
-"""
+    WHERE ({order}) >= ({wanted}, {lowest}) AND ({order}) <= ({wanted}, {highest})
+        AND parent_execution_id IS NULL
+    ORDER BY {order} LIMIT %(limit)s) AS counted)
+FROM unnest(%(statuses)s::text[]) AS wanted (status)
+""".replace("{lowest}", f"'{LOWEST_ID}'::uuid").replace("{highest}", f"'{HIGHEST_ID}'::uuid")
+
+# Those among them that lists do not show.
+HIDDEN = """
+SELECT wanted.status, (SELECT count(*) FROM {s}.workflows w CROSS JOIN LATERAL (
+    SELECT FROM {s}.executions
+    WHERE (workflow_id, status, id) >= (w.id, wanted.status, {lowest})
+        AND (workflow_id, status, id) <= (w.id, wanted.status, {highest}) AND parent_execution_id IS NULL
+    ORDER BY workflow_id, status, id LIMIT %(limit)s) AS counted
+    WHERE w.state = 'ARCHIVED')
+FROM unnest(%(statuses)s::text[]) AS wanted (status)
+""".replace("{lowest}", f"'{LOWEST_ID}'::uuid").replace("{highest}", f"'{HIGHEST_ID}'::uuid")
 
 DUE = """
 SELECT coalesce(d.due_queue, d.queue), count(*), min(d.updated_at)
@@ -106,11 +117,26 @@ class Statistics:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def executions(self, workflow_id: str | None = None) -> dict[ExecutionStatus, int]:
-        """Count the executions by status, children left out, each up to one more than `COUNTED`."""
-        statuses = [status.value for status in ExecutionStatus]
-        rows = self._database.rows(COUNTS, workflow_id=workflow_id, statuses=statuses, limit=COUNTED + 1)
-        return {ExecutionStatus(status): number for status, number in rows}
+    def executions(
+        self, workflow_id: str | None = None, *, archived: bool = True
+    ) -> dict[ExecutionStatus, int]:
+        """Count the executions by status, children left out, each up to one more than `COUNTED`.
+
+        Unless `archived` is true, or a workflow is named, finished executions of archived workflows do not
+        count where there are no more than `COUNTED`.
+        """
+        order, values = "status, id", "wanted.status"
+        if workflow_id is not None:
+            order, values = f"workflow_id, {order}", f"%(workflow_id)s::text, {values}"
+        statement = COUNTS.replace("{order}", order).replace("{wanted}", values)
+        given = {"workflow_id": workflow_id, "limit": COUNTED + 1}
+        rows = self._database.rows(statement, statuses=list(map(str, ExecutionStatus)), **given)
+        counts = {ExecutionStatus(status): int(number) for status, number in rows}
+        if workflow_id is None and not archived:
+            finished = [status.value for status in FINISHED if counts[status] <= COUNTED]
+            for status, number in self._database.rows(HIDDEN, statuses=finished, **given):
+                counts[ExecutionStatus(status)] -= number
+        return {status: number for status, number in counts.items() if number}
 
     def nodes(self, since: datetime, workflow_id: str | None = None) -> NodeStatistics:
         """Return the figures of the nodes of executions started since a time."""
@@ -121,3 +147,8 @@ class Statistics:
     def due_by_queue(self) -> list[DueInQueue]:
         """Return the queues into which something belongs, by name, from the oldest executions."""
         return [DueInQueue(*row) for row in self._database.rows(DUE, most=MOST_DUE)]
+
+
+def counted(number: int) -> str:
+    """Return a count of executions for a reader; it may have stopped at `COUNTED`."""
+    return f"{COUNTED:,}+" if number > COUNTED else f"{number:,}"

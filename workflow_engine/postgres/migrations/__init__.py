@@ -1,4 +1,7 @@
-"""The history of the tables: `env` runs the migrations in `versions/`.
+"""The history of the tables.
+
+- `env`: runs the migrations in `versions/`
+- `online_indexes`: the indexes that are built while workers write
 
 Within a minor release they only add, so that old and new workers can overlap.
 
@@ -26,6 +29,7 @@ from sqlalchemy.pool import NullPool
 from workflow_engine.errors import MigrationRefused
 from workflow_engine.postgres.connection import UTF8
 from workflow_engine.postgres.driver_errors import engine_errors
+from workflow_engine.postgres.migrations.online_indexes import build_missing
 from workflow_engine.postgres.tables import tables
 
 VERSION_TABLE = "workflow_engine_version"
@@ -46,6 +50,9 @@ def upgrade(url: str, schema: str = "public", revision: str = "head") -> None:
     """
     with _one_at_a_time, _refusals(schema):
         command.upgrade(_config(url, schema), revision)
+        if revision == "head":
+            engine = create_engine(url, poolclass=NullPool, connect_args=UTF8)
+            build_missing(engine, schema)
 
 
 def current_revision(url: str, schema: str = "public") -> str | None:
