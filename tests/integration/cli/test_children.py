@@ -67,9 +67,7 @@ def test_list_shows_roots_or_the_children_of_one(client: WorkflowClient, parent:
     assert "It has no children." in run("list", "--children-of", first).stdout
 
 
-def test_list_shows_children_beside_roots_if_it_is_asked_for_them(
-    client: WorkflowClient, parent: str
-) -> None:
+def test_list_shows_children_beside_roots_if_asked(client: WorkflowClient, parent: str) -> None:
     first, second, third = [child.id for child in client.children(parent)]
     status = {child.id: child.status for child in client.children(parent)}
 

@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from support.polling import poll
 from workflow_engine import Settings, WorkflowBuilder, WorkflowClient
+from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.postgres import migrations
 from workflow_engine.postgres.migrations.online_indexes import build_missing
 
@@ -78,7 +79,7 @@ def test_an_index_whose_build_was_interrupted_is_built_by_the_next_upgrade(
     def interrupted() -> None:
         try:
             migrations.upgrade(settings.database_url)
-        except Exception as error:
+        except WorkflowEngineError as error:
             ended.append(error)
 
     upgrade = threading.Thread(target=interrupted)
