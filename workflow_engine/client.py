@@ -149,7 +149,7 @@ class WorkflowClient:
             engine.moves,
             engine.state,
             engine.children,
-            workflows=WorkflowControl(engine.deployments, engine.triggers),
+            workflows=WorkflowControl(engine.deployments, engine.triggers, engine.cache),
             limits=LimitControl(engine.limits, engine.publisher),
         )
 

@@ -75,6 +75,7 @@ class MovesInMemory:
         if row is None or row.status not in sources:
             return None
         row.breakpoints = {*row.breakpoints, node_id} if node_id is not None else set()
+        row.wake_requested = True
         row.history.append((event, actor, reason))
         return Moved(row.status, row.seq, status=row.status)
 

@@ -228,7 +228,7 @@ class StateInMemory:
         return StartedExecution(new.execution_id, True, self._database.create(new).updated_at)
 
     def update_execution(self, commit: NodeCommit) -> CommitResult:
-        result = database_step(lambda: self._commit(commit), COMMIT)
+        result = database_step(lambda: self._commit_together(commit), COMMIT)
         ended, self._database.uncounted = self._database.uncounted, []
         if not ended:
             return result
@@ -238,6 +238,18 @@ class StateInMemory:
         """Count ends of children in a step of its own, as the engine does not."""
         counted = [self._database.child_finished(*each) for each in ended]
         return next((each for each in counted if each is not None), None)
+
+    def _commit_together(self, commit: NodeCommit) -> CommitResult:
+        row, before = self._database.row(commit.execution_id), commit.before
+        first = (*before, commit)[0]
+        holds = first.fence == row.fence or "fence" not in self._database.checks
+        if holds and commit.token != row.fence and not row.status.is_finished:
+            for each in before:
+                self._append(row, replace(each, newly_due=()))
+            if commit.passes_crash_to is not None and commit.node_id in row.crashes:
+                blamed = row.crashes.get(commit.passes_crash_to, Crashes())
+                row.crashes[commit.passes_crash_to] = replace(row.crashes[commit.node_id], begun=blamed.begun)
+        return self._commit(commit)
 
     def _commit(self, commit: NodeCommit) -> CommitResult:
         row = self._database.row(commit.execution_id)
@@ -416,6 +428,7 @@ class StateInMemory:
                 else (replace(each, output=None, variables=None) for each in row.journal)
             ),
             queue=row.new.queue,
+            has_breakpoints=bool(row.breakpoints),
         )
 
     def load_output(self, execution_id: str, node_id: str) -> bytes | None:

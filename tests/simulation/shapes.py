@@ -6,6 +6,7 @@ variables. Every node sets a variable of its own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -36,6 +37,30 @@ class Work:
         )
 
 
+EFFECTS: list[tuple[str, dict[str, Any]]] = []
+"""Each effect of `action/act` in the present simulation: the node, and the outputs that it rests on."""
+
+
+class Act:
+    """The executor of `action/act`, which has an effect that rests on outputs of other nodes."""
+
+    def execute(self, node_id: str, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+        pause()
+        EFFECTS.append((node_id, {name: context.node_outputs[name] for name in node_data["looks"]}))
+        return success({"node": node_id})
+
+
+_numbers = itertools.count()
+
+
+class Draw:
+    """The executor of `action/draw`, of which each run makes another number."""
+
+    def execute(self, node_id: str, node_data: Any, context: ExecutionContext) -> NodeExecutionResult:
+        pause()
+        return success(next(_numbers))
+
+
 RUNS_OF_ONCE: list[int] = []
 """An entry for each time that a node with `onCrash: fail` has acted, in the present simulation."""
 
@@ -52,7 +77,8 @@ class Once:
 
 def registry() -> NodeRegistry:
     known = NodeRegistry()
-    own = (NodeType("action", "work", Work(), FreeConfig), NodeType("action", "once", Once(), FreeConfig))
+    executors = {"work": Work(), "once": Once(), "act": Act(), "draw": Draw()}
+    own = (NodeType("action", name, executor, FreeConfig) for name, executor in executors.items())
     for node_type in (*BUILT_IN, *own):
         known.add(node_type)
     return known
@@ -66,6 +92,15 @@ def work(
     return Node(id=node_id, type="action", sub_type="work", config=config, **options)
 
 
+def act(node_id: str, *looks: str) -> Node:
+    return Node(id=node_id, type="action", sub_type="act", config={"looks": list(looks)})
+
+
+def compute(node_id: str, expression: str) -> Node:
+    """Make a node that is pure."""
+    return Node(id=node_id, type="action", sub_type="function", config={"expression": expression})
+
+
 def logic(node_id: str, sub_type: str, **config: Any) -> Node:
     return Node(id=node_id, type="logic", sub_type=sub_type, config=config)
 
@@ -73,6 +108,7 @@ def logic(node_id: str, sub_type: str, **config: Any) -> Node:
 MODES: dict[str, dict[str, Any]] = {
     "spread": {"hops": "spread"},
     "inline": {"hops": "inline"},
+    "pure_inline": {"pure": "inline"},
     "parallel": {"concurrency": 2},
 }
 """The settings of a workflow, by the way in which its nodes are run."""
@@ -192,6 +228,46 @@ def once(hops: str) -> Workflow:
     return _workflow(hops, nodes, "start -> a", "a -> once", "once -> b")
 
 
+def pure(hops: str) -> Workflow:
+    """Let pure nodes follow each other and others, and read what is not committed yet."""
+    nodes = (
+        compute("first", "{{ start.orderId + 1 }}"),
+        logic("check", "condition", expression="{{ first > 40 }}"),
+        work("a", ["first", "check"], looks=["start", "first"]),
+        logic("set", "set", variables={"rate": "{{ first * 2 }}"}),
+        compute("path", "{{ _metadata.executionPath }}"),
+        work("b", ["rate", "_metadata.executionPath"], looks=["path", "a"]),
+        compute("last", "{{ [rate, by_a, by_b, path] }}"),
+    )
+    ways = ("start -> first", "first -> check", "check -true-> a", "a -> set", "set -> path", "path -> b")
+    return _workflow(hops, nodes, *ways, "b -> last")
+
+
+def effects(hops: str) -> Workflow:
+    """Let effects rest on a result that comes out otherwise each time, and on what was computed from it."""
+    nodes = (
+        Node(id="draw", type="action", sub_type="draw"),
+        act("a", "draw"),
+        compute("double", "{{ draw * 2 }}"),
+        act("b", "draw", "double"),
+    )
+    return _workflow(hops, nodes, "start -> draw", "draw -> a", "a -> double", "double -> b")
+
+
+def raced(hops: str) -> Workflow:
+    """Let an effect rest on a variable that a waiting branch changes."""
+    nodes = (
+        logic("cool_off", "delay", duration=60, unit="seconds"),
+        logic("change", "set", variables={"currency": "USD"}),
+        work("a", ["start"]),
+        logic("check", "condition", expression="{{ currency == 'EUR' }}"),
+        act("yes", "check"),
+        act("no", "check"),
+    )
+    ways = ("start -> cool_off", "cool_off -> change", "start -> a", "a -> check")
+    return _workflow(hops, nodes, *ways, "check -true-> yes", "check -false-> no")
+
+
 def waiting(hops: str) -> Workflow:
     later = Retry(max_attempts=2, wait_duration=5_000)
     nodes = (
@@ -255,8 +331,16 @@ def _body(hops: str, *nodes: Node) -> dict[str, Any]:
 
 
 ALL = (line, branches, skip, join_any, join_two, incomplete, retry, retry_by_rules, once, waiting, wide)
-ALL += (children, overtaken_children)
-DEPEND_ON_ORDER = {("join_any", "parallel"), ("join_two", "parallel")}
+ALL += (children, overtaken_children, pure, effects, raced)
+DEPEND_ON_ORDER = {("join_any", "parallel"), ("join_two", "parallel"), *(("raced", mode) for mode in MODES)}
 """Shapes and modes in which the order of commits decides about the result."""
 
 SHAPES = {shape.__name__: shape for shape in ALL}
+
+WITH_PURE_NODES = ("skip", "join_any", "waiting", "pure", "effects", "raced")
+"""Shapes to run where the worker that makes a pure node due runs it."""
+
+RUNS = [
+    (shape, mode) for shape in SHAPES for mode in MODES if mode != "pure_inline" or shape in WITH_PURE_NODES
+]
+"""The shapes, each in the modes that make a difference to it."""

@@ -22,7 +22,7 @@ import orjson
 from simulation.postgres_in_memory import PostgresInMemory
 from simulation.redis_in_memory import RedisInMemory
 from simulation.rows import ExecutionRow, is_active
-from simulation.shapes import DATA, DEPEND_ON_ORDER, RUNS_OF_ONCE, SHAPES, TRIGGER, registry
+from simulation.shapes import DATA, DEPEND_ON_ORDER, EFFECTS, RUNS_OF_ONCE, SHAPES, TRIGGER, registry
 from simulation.steps import Clock, Fate
 from simulation.worker import SETTINGS, Queue, Variant, Worker, World
 from workflow_engine.definition.graph import Graph
@@ -46,7 +46,7 @@ LOCKS = Keys.of(SETTINGS).lock("").encode()
 """The beginning of the keys of all locks."""
 
 
-STEP = 0.1
+STEP = 0.03
 """Seconds that each step takes."""
 
 LONGER_THAN_ANY_WAIT = 86_400.0
@@ -111,6 +111,7 @@ class SimulatedFleet:
 
     def start(self) -> None:
         RUNS_OF_ONCE.clear()
+        EFFECTS.clear()
         self._workers[0].executor.execute_workflow(
             NewExecution(
                 execution_id=EXECUTION,
@@ -286,6 +287,7 @@ class SimulatedFleet:
         if self.row.status is not ExecutionStatus.COMPLETED:
             yield f"the execution is {self.row.status}"
             return
+        yield from self._effects_without_a_cause()
         result = self.result()
         if self._of not in DEPEND_ON_ORDER and result != undisturbed(*self._of):
             yield f"the result is {result}"
@@ -294,6 +296,16 @@ class SimulatedFleet:
                 yield "the journal does not come to an end"
         except ValueError as error:
             yield f"the journal cannot be replayed: {error}"
+
+    def _effects_without_a_cause(self) -> Iterator[str]:
+        """Yield the effects that rest on a result which the journal does not have."""
+        if COMMITS_LOST in self._world.losses:
+            return
+        outputs = {each.entry.node_id: orjson.loads(each.output) for each in self.row.journal if each.output}
+        for node_id, causes in EFFECTS:
+            for cause, output in causes.items():
+                if outputs.get(cause) != output:
+                    yield f"an effect of {node_id} rests on {cause}={output}, not {outputs.get(cause)}"
 
     def _broken_by_children(self) -> Iterator[str]:
         places = Counter(row.place for row in self._database.executions.values() if row.place is not None)

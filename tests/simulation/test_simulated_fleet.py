@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simulation.postgres_in_memory import CASCADE, CHECKS, ONE_TRANSACTION, REPEATED_END
-from simulation.shapes import MODES
+from simulation.shapes import MODES, RUNS
 from simulation.simulated_fleet import (
     KINDS,
     LOOKS,
@@ -30,8 +31,13 @@ from simulation.simulated_fleet import (
     problems,
     undisturbed,
 )
+from workflow_engine.engine import inline
 from workflow_engine.engine.executor import WorkflowExecutor
+from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.inline import Slice
+from workflow_engine.execution.states import NodeStatus
 from workflow_engine.redis.client import script_text
+from workflow_engine.runner.node_run import Outcome
 
 HOPS = tuple(MODES)
 
@@ -46,8 +52,7 @@ brokers = st.booleans().map(lambda is_in_redis: Variant(queue_is_in_redis=is_in_
 """The broker is in the Redis of the contexts, or elsewhere."""
 
 
-@pytest.mark.parametrize("hops", HOPS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "hops"), RUNS)
 @property_test
 @given(moves, brokers)
 def test_under_any_disturbance_nothing_is_lost_and_no_result_is_committed_twice(
@@ -60,8 +65,7 @@ READ_WHAT_RAN_BEFORE = {"join_any"}
 """Shapes in which a branch reads what the one before it has done, which is then not certain any more."""
 
 
-@pytest.mark.parametrize("hops", HOPS)
-@pytest.mark.parametrize("shape", sorted(SHAPES.keys() - READ_WHAT_RAN_BEFORE))
+@pytest.mark.parametrize(("shape", "hops"), [run for run in RUNS if run[0] not in READ_WHAT_RAN_BEFORE])
 @settings(property_test, max_examples=max(50, settings().max_examples))
 @given(st.lists(st.sampled_from(moves_of((*KINDS, *TO_DATABASE))), max_size=60))
 def test_where_postgres_has_lost_commits_the_execution_comes_to_the_same_end(
@@ -87,6 +91,51 @@ class NeverPublishesAfterARefusal(WorkflowExecutor):
 
     def resume_execution(self, execution_id: str) -> bool:
         return False
+
+
+class PutsOffEverything(WorkflowExecutor):
+    """A hop that commits a result which may come out otherwise only after the next node has run."""
+
+    def _commit_or_put_off(self, hop: Hop, outcome: Outcome, slice_: Slice) -> Committed:
+        with patch.object(inline, "_may_be_put_off", _succeeded):
+            return super()._commit_or_put_off(hop, outcome, slice_)
+
+
+def _succeeded(hop: Hop, outcome: Outcome) -> bool:
+    return outcome.status is NodeStatus.COMPLETED and hop.woken is None
+
+
+class OverlooksOtherNodes(WorkflowExecutor):
+    """A hop that leaves a pure result uncommitted although another node could change it."""
+
+    def _commit_or_put_off(self, hop: Hop, outcome: Outcome, slice_: Slice) -> Committed:
+        with patch.object(inline, "_may_differ", lambda _hop: False):
+            return super()._commit_or_put_off(hop, outcome, slice_)
+
+
+BROKEN_FOR_PURE_NODES = {
+    "that a node is pure whose commit is put off": (
+        PutsOffEverything,
+        "effects",
+        "an effect of a rests on draw",
+    ),
+    "that no other node can change a pure result": (OverlooksOtherNodes, "raced", "rests on check=True"),
+}
+
+
+@pytest.mark.parametrize(
+    ("executor", "shape", "promise"), BROKEN_FOR_PURE_NODES.values(), ids=BROKEN_FOR_PURE_NODES
+)
+def test_without_it_an_effect_rests_on_a_result_that_came_out_otherwise(
+    executor: type[WorkflowExecutor], shape: str, promise: str
+) -> None:
+    moves = moves_of(("die", "recover", "wake"))
+
+    found = (
+        problems(shape, "inline", chosen, Variant(executor=executor)) for _, chosen in runs(moves, MOST_RUNS)
+    )
+
+    assert any(promise in problem for broken in found for problem in broken)
 
 
 BROKEN = {
@@ -230,12 +279,11 @@ def runs(moves: list[Move], count: int) -> Iterable[tuple[str, list[Move]]]:
         yield shapes[number % len(shapes)], dice.choices(moves, k=dice.randint(10, 60))
 
 
-@pytest.mark.parametrize("hops", HOPS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "hops"), RUNS)
 def test_an_undisturbed_run_comes_to_its_end(shape: str, hops: str) -> None:
     assert undisturbed(shape, hops)["outputs"]
 
 
-@pytest.mark.parametrize("shape", ["line", "skip", "retry", "retry_by_rules", "waiting", "wide"])
+@pytest.mark.parametrize("shape", ["line", "skip", "retry", "retry_by_rules", "waiting", "wide", "pure"])
 def test_siblings_lead_to_the_result_of_one_node_after_the_other(shape: str) -> None:
     assert undisturbed(shape, "parallel") == undisturbed(shape, "spread")

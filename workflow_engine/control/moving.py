@@ -192,6 +192,7 @@ class Mover:
             self._check_may_still(operation, execution_id)
             raise ExecutionMoved(execution_id, operation.value)
         status = moved.status_before
+        self._cache.remove_from_cache(execution_id)  # it says whether there are any
         try:
             holders = self._node_runners(execution_id)
         except CacheUnavailable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.errors import InvalidValue
 from workflow_engine.execution.bounded_texts import checked_note
 from workflow_engine.execution.states import TriggerState, WorkflowState
@@ -13,14 +14,17 @@ from workflow_engine.postgres.workflows.triggers import TriggerMove, Triggers
 class WorkflowControl:
     """Opens and closes workflows and triggers. Every method may raise `DatabaseUnavailable`.
 
+    Those that set breakpoints may raise `CacheUnavailable`; call them again then.
+
     A change holds from its return on, in every process: each start reads it. It is recorded in
     `workflow_events` with actor and reason. To repeat one changes nothing and records nothing. All raise
     `WorkflowNotFound`, `TriggerNotFound`, or `InvalidValue` for an `actor` or `reason` that cannot be stored.
     """
 
-    def __init__(self, deployments: Deployments, triggers: Triggers) -> None:
+    def __init__(self, deployments: Deployments, triggers: Triggers, cache: ExecutionContextCache) -> None:
         self._deployments = deployments
         self._triggers = triggers
+        self._cache = cache
 
     def activate(
         self, workflow_id: str, *, reason: str | None = None, actor: str | None = None
@@ -71,13 +75,22 @@ class WorkflowControl:
         known = [each.id for each in self._deployments.version(workflow_id).workflow.nodes]
         if node not in known:
             raise InvalidValue("node", f"{workflow_id!r} has no node {node!r}; it has {', '.join(known)}")
-        return self._deployments.set_breakpoint(workflow_id, node, **checked_note(reason, actor))
+        return self._set_breakpoint(workflow_id, node, reason, actor)
 
     def clear_breakpoints(
         self, workflow_id: str, *, reason: str | None = None, actor: str | None = None
     ) -> None:
         """Remove all breakpoints of a workflow and of its executions; paused ones stay paused."""
-        self._deployments.set_breakpoint(workflow_id, None, **checked_note(reason, actor))
+        self._set_breakpoint(workflow_id, None, reason, actor)
+
+    def _set_breakpoint(
+        self, workflow_id: str, node: str | None, reason: str | None, actor: str | None
+    ) -> tuple[str, ...]:
+        note = checked_note(reason, actor)
+        breakpoints, executions = self._deployments.set_breakpoint(workflow_id, node, **note)
+        for execution_id in executions:
+            self._cache.remove_from_cache(execution_id)  # it says whether there are any
+        return breakpoints
 
     def audit(self, workflow_id: str) -> list[WorkflowEvent]:
         """Return what operators did to a workflow and its triggers, oldest first."""

@@ -86,7 +86,9 @@ def workflow_of(owner: Workflow, node: Node) -> Workflow:
 
 def _settings(body: Body, owner: Workflow, node: Node) -> WorkflowSettings:
     """Return the settings of a body: a worker walks through one of a loop, unless it says otherwise."""
-    if "hops" in body.settings.model_fields_set or body.settings.concurrency > 1:
+    own = body.settings.model_fields_set
+    if body.settings.concurrency > 1:
         return body.settings
     hops = "inline" if node.kind == "logic/loop" else owner.settings.hops
-    return body.settings.model_copy(update={"hops": hops})
+    inherited = {"hops": hops, "pure": owner.settings.pure}
+    return body.settings.model_copy(update={name: inherited[name] for name in inherited.keys() - own})

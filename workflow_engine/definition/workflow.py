@@ -364,6 +364,11 @@ class WorkflowSettings(DefinitionPart):
     hops: Literal["spread", "inline"] = Field(
         "spread", description="`spread`: each node is a Celery task; `inline`: a worker keeps walking"
     )
+    pure: Literal["spread", "inline"] = Field(
+        "spread",
+        description="nodes that only compute. `spread`: each is a Celery task like all others; `inline`: the "
+        "worker that made one due runs it itself",
+    )
     timeout: Seconds | None = Field(None, description="seconds an execution may take")
     keep: Keep | None = Field(
         None, description="how long ended executions are kept; left out: until they are purged by hand"

@@ -121,7 +121,7 @@ class Attempts:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         run = BegunRun(hop.claim.token, hop.walk.visit(hop.node.id), worker_name(), now)
         begun = retry_unavailable(
-            lambda: self._state.mark_begun(hop.execution_id, hop.node.id, hop.cached.seq, run),
+            lambda: self._state.mark_begun(hop.execution_id, hop.node.id, hop.committed_seq, run),
             self._settings.commit_retry_timeout,  # with one token: a lost reply must not look like a crash
             f"mark that node {hop.node.id} of execution {hop.execution_id} begins",
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 from workflow_engine.errors import (
@@ -22,6 +23,8 @@ from workflow_engine.redis.lock import DistributedLockService
 from workflow_engine.redis.lock_servers import LockServers
 from workflow_engine.redis.results import Missing
 from workflow_engine.settings import Settings
+
+EMPTY: Mapping[bytes, Any] = MappingProxyType({})
 
 
 class ExecutionContextCache(CachedContexts):
@@ -58,14 +61,16 @@ class ExecutionContextCache(CachedContexts):
         """Return a function that loads the execution's path, which every node makes longer.
 
         It asks Redis only if the context there is still the one that was entered. In an older copy the path
-        would be too short, and the fence would not detect it. Raises `ContextUnavailable`.
+        would be too short, and the fence would not detect it. The steps since then are those that an inline
+        walk has made. Raises `ContextUnavailable`.
         """
 
         def load(key: str) -> Any:
             if key != "executionPath":
                 raise KeyError(key)
             with _read_by_a_node():
-                return self._load_context(cached.execution_id, cached.seq).metadata[key]
+                at = (cached.execution_id, cached.stored_seq)
+                return self._load_context(*at, cached.unstored).metadata[key]
 
         return load
 
@@ -87,13 +92,15 @@ class ExecutionContextCache(CachedContexts):
                 return _decoded(output, node_id)
         return _decoded(self._state.load_output(cached.execution_id, node_id), node_id)
 
-    def _load_context(self, execution_id: str, seq: int | None = None) -> ExecutionContext:
+    def _load_context(
+        self, execution_id: str, seq: int | None = None, unstored: Mapping[bytes, Any] = EMPTY
+    ) -> ExecutionContext:
         with suppress(CacheUnavailable, ValueError, TypeError, KeyError, AttributeError):
             if (fields := self.read_whole(execution_id, seq)) is not None:
-                return context_of(execution_id, fields)
+                return context_of(execution_id, {**fields, **unstored})
         if (snapshot := self._state.load_snapshot(execution_id)) is None:
             raise ExecutionNotFound(execution_id)
-        return context_of(execution_id, context_fields(snapshot, b""))
+        return context_of(execution_id, {**context_fields(snapshot, b""), **unstored})
 
 
 def _decoded(encoded: bytes | None, node_id: str) -> Any:

@@ -10,10 +10,11 @@ time. Each has its own journal row and its own check of the fence; the slice sav
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 
 from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
 from workflow_engine.engine.attempts import Attempts
@@ -200,12 +201,11 @@ class WorkflowExecutor:
             if traceparent is not None:
                 hop = replace(hop, cause=traceparent)
             with self._resumption.release_on_error(hop.claim):
-                done = self._run_and_commit(hop, run)
+                done = self._run_until_committed(hop, run, slice_)
             report = done.report if done is not None else INTERRUPTED
             while done is not None and (following := slice_.following(done)) is not None:
                 self._publisher.follow_up(done.result.follow_ups)
-                with following.log_context():
-                    done = self._walk_on(done, following)
+                done = self._walk_on(done, following, slice_)
                 report = report.followed_by(done.report) if done is not None else report
             if done is not None and not self._left_ahead(done, look_ahead):
                 self._leave_and_enqueue(done)
@@ -216,19 +216,29 @@ class WorkflowExecutor:
         except (BackingServiceUnavailable, DatabaseOutdated) as error:
             raise Requeue(str(error)) from error
 
-    def _run_and_commit(self, hop: Hop, run: Callable[[Hop], Outcome]) -> Committed | None:
-        """Run a node and commit its outcome. Return None if it was interrupted, and its execution left.
+    def _run_until_committed(
+        self, hop: Hop, run: Callable[[Hop], Outcome], slice_: Slice
+    ) -> Committed | None:
+        """Run a node and, if it is pure, those up to the next one that is not, and commit them together."""
+        done = self._run_and_commit(hop, run, slice_)
+        while done is not None and done.followed_by is not None:
+            with done.followed_by.log_context():
+                done = self._run_and_commit(done.followed_by, self._attempts.run, slice_)
+        return done
 
-        Any other end without a commit is counted, unless the message is requeued or the whole process exits,
-        which its parent counts.
+    def _run_and_commit(self, hop: Hop, run: Callable[[Hop], Outcome], slice_: Slice) -> Committed | None:
+        """Run a node and commit its outcome, unless it is pure and another follows before the commit.
+
+        Return None if it was interrupted, and its execution left. Any other end without a commit is counted,
+        unless the message is requeued or the whole process exits, which its parent counts.
         """
         try:
             if self._spans is None:
-                done = self._commit(hop, run(hop))
+                done = self._commit_or_put_off(hop, run(hop), slice_)
             else:
-                done = self._spans.attempt(hop, lambda hop: self._commit(hop, run(hop)))
-            if counting.active is not None:
-                count_commit(counting.active, done)
+                done = self._spans.attempt(hop, lambda hop: self._commit_or_put_off(hop, run(hop), slice_))
+            if done.followed_by is None:
+                self._count(done, slice_)
             return done
         except NodeInterrupted:
             self._abandon(hop)
@@ -250,10 +260,11 @@ class WorkflowExecutor:
             left = self._leave(done)
             self._enqueue(done, left)
 
-    def _walk_on(self, done: Committed, following: Hop) -> Committed | None:
+    def _walk_on(self, done: Committed, following: Hop, slice_: Slice) -> Committed | None:
         """Run and commit the next node; any error ends the slice where it is."""
         try:
-            return self._run_and_commit(following, self._attempts.run)
+            with following.log_context():
+                return self._run_until_committed(following, self._attempts.run, slice_)
         except BaseException as error:
             # The next node gets a message of its own. The one that began the slice must not come again.
             with suppress(CacheUnavailable):
@@ -270,13 +281,29 @@ class WorkflowExecutor:
 
     # -- 3 commit: the journal decides --------------------------------------------------------------------
 
-    def _commit(self, hop: Hop, outcome: Outcome) -> Committed:
-        """Commit the outcome, retrying while Postgres is away; the node fails for content that it refuses."""
+    def _commit_or_put_off(self, hop: Hop, outcome: Outcome, slice_: Slice) -> Committed:
+        return slice_.put_off(hop, outcome) or self._commit(hop, outcome, slice_.uncommitted)
+
+    def _commit(self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = ()) -> Committed:
+        """Commit the outcome, retrying while Postgres is away; the node fails for content that it refuses.
+
+        `before` are the pure nodes whose rows are committed together with its own.
+        """
         try:
             return self._offer(hop, outcome)
         except InvalidValue as refusal:
+            if before:
+                return self._commit_one_by_one(before, hop, outcome)
             name = REFUSED if isinstance(refusal, ChildrenRefused) else type(refusal).__name__
             return self._offer(hop, hop.failure_outcome(NodeError(name, str(refusal))))
+
+    def _commit_one_by_one(self, before: Sequence[Committed], hop: Hop, outcome: Outcome) -> Committed:
+        """Commit each of these nodes alone, up to the one whose content Postgres refuses, which fails."""
+        for each in before:
+            done = self._commit(replace(each.hop, uncommitted=()), each.outcome)
+            if done.outcome is not each.outcome or not done.result.accepted:
+                return done
+        return self._commit(replace(hop, uncommitted=()), outcome)
 
     def _offer(self, hop: Hop, outcome: Outcome) -> Committed:
         """Offer the outcome, again on top of what siblings have committed if it depends on that."""
@@ -429,6 +456,16 @@ class WorkflowExecutor:
         elif result.status is ExecutionStatus.PAUSED and left.was_contended:
             self.resume_execution(execution_id)  # it may have been resumed while we held the lock
 
+    def _count(self, done: Committed, slice_: Slice) -> None:
+        """Add to the worker's counts what was committed, where they are kept."""
+        before = slice_.take_uncommitted()
+        if counting.active is None:
+            return
+        for each in takewhile(lambda each: each.hop.token != done.hop.token, before):
+            result = replace(each.result, accepted=done.result.accepted)
+            count_commit(counting.active, replace(each, result=result))
+        count_commit(counting.active, done)
+
     # -- a run that ends without a commit ------------------------------------------------------------------
 
     def _abandon(self, hop: Hop) -> None:
@@ -449,7 +486,7 @@ class WorkflowExecutor:
         told = failure_of(error).error
         what = f"with {told.type}: {told.message}" if told is not None else ""
         with suppress(BackingServiceUnavailable):
-            self._state.count_crash(hop.execution_id, hop.node.id, hop.cached.seq, what)
+            self._state.count_crash(hop.execution_id, hop.node.id, hop.committed_seq, what)
             self._cache.remove_from_cache(hop.execution_id)  # it lacks this crash
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workflow_engine.definition.body import TRIGGER_ID
@@ -61,6 +62,12 @@ class Hop:
     """The trace context of its own span, if it has one."""
     lacks_slot: bool = False
     """The workflow has limits, and the execution holds no slot of them yet."""
+    uncommitted: tuple[NodeCommit, ...] = ()
+    """The rows of pure nodes before it, which are committed together with its own."""
+    token: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """The fence after its commit."""
+    began: float = field(default_factory=time.monotonic)
+    """By `time.monotonic()`."""
 
     @property
     def is_shared(self) -> bool:
@@ -75,6 +82,11 @@ class Hop:
     @property
     def execution_id(self) -> str:
         return self.claim.execution_id
+
+    @property
+    def committed_seq(self) -> int:
+        """The last `seq` that Postgres has."""
+        return self.cached.seq - len(self.uncommitted)
 
     @property
     def crashes(self) -> Crashes:
@@ -155,13 +167,27 @@ class Hop:
             begins_visit=self.begins_visit,
         )
         if self.node.id in self.cached.crashes:
-            changed[b"crashes"] = encoded_crashes(self._other_crashes)
+            changed[b"crashes"] = encoded_crashes(self._crashes_after(outcome, walk))
         return {**self.cached.unstored, **changed}
 
-    @property
-    def _other_crashes(self) -> Mapping[str, Crashes]:
-        """The crashes of other nodes, which the commit of this one keeps."""
-        return {node_id: each for node_id, each in self.cached.crashes.items() if node_id != self.node.id}
+    def _crashes_after(self, outcome: Outcome, walk: Walk) -> Mapping[str, Crashes]:
+        """Return the crashes of other nodes, which the commit of this one keeps."""
+        kept = {node_id: each for node_id, each in self.cached.crashes.items() if node_id != self.node.id}
+        if (blamed := self._passes_crash_to(outcome, walk)) is not None:
+            kept[blamed] = replace(self.crashes, begun=kept.get(blamed, Crashes()).begun)
+        return kept
+
+    def _passes_crash_to(self, outcome: Outcome, walk: Walk) -> str | None:
+        """Return the node that a crash is counted for once this one, which has run well, is committed.
+
+        The first crash of a walk is counted for its first pure node, but a node behind it may have caused it:
+        there was no row yet that would show how far the walk had come. After a crash each row is committed
+        alone, so the next one is counted for the right node.
+        """
+        is_doubtful = self.crashes.count == 1 and self.workflow.is_pure_inline
+        if not is_doubtful or outcome.status is not NodeStatus.COMPLETED or not walk.due:
+            return None
+        return walk.due[0] if self.workflow.node(self.node.id).is_pure else None
 
     def caught_up(self, result: CommitResult) -> Hop:
         """Return this hop as if it had been entered after the rows that it missed.
@@ -181,7 +207,14 @@ class Hop:
         )
         return replace(self, cached=cached, walk=walk, missed=(*self.missed, *result.missed))
 
-    def following(self, node: Node, outcome: Outcome, walk: Walk, result: CommitResult) -> Hop:
+    def following(
+        self,
+        node: Node,
+        outcome: Outcome,
+        walk: Walk,
+        result: CommitResult,
+        uncommitted: tuple[NodeCommit, ...] = (),
+    ) -> Hop:
         """Return the hop into the next node under the same claim; this hop's changes are not yet in Redis."""
         unstored = self.changed_fields(outcome, walk, result)
         cached = replace(
@@ -195,10 +228,10 @@ class Hop:
             outputs={key: value for key, value in self.cached.outputs.items() if key == TRIGGER_ID},
             absent=frozenset(),
             abandoned=None,
-            crashes=self._other_crashes,
+            crashes=self._crashes_after(outcome, walk),
             unstored=unstored,
         )
-        return Hop(self.claim, self.workflow, node, cached, walk, cause=self.span)
+        return Hop(self.claim, self.workflow, node, cached, walk, cause=self.span, uncommitted=uncommitted)
 
     def commit_of(self, outcome: Outcome, walk: Walk, step: Step, timeout: float) -> NodeCommit:
         """Return the journal row of the outcome, the waits it opens and closes, and the status after it.
@@ -210,7 +243,7 @@ class Hop:
         return NodeCommit(
             execution_id=self.execution_id,
             fence=self.cached.fence,
-            token=str(uuid.uuid4()),
+            token=self.token,
             execution_status=status,
             node_id=node.id,
             type=node.type,
@@ -238,10 +271,17 @@ class Hop:
             is_limited=self.workflow.is_limited,
             shared_since=self.cached.seq if self.is_shared else None,
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
-            newly_due=step.due,
+            newly_due=self._newly_due(walk, step),
+            before=self.uncommitted,
+            passes_crash_to=self._passes_crash_to(outcome, walk),
             joins=self.workflow.graph.joins_after(node.id) if self.is_shared else (),
             removes_parts=outcome.is_divided and outcome.status is NodeStatus.COMPLETED,
         )
+
+    def _newly_due(self, walk: Walk, step: Step) -> tuple[str, ...]:
+        """Return the nodes that the commit makes due, those of its earlier rows included."""
+        earlier = self.uncommitted[-1].newly_due if self.uncommitted else ()
+        return (*(node_id for node_id in earlier if node_id in walk.due), *step.due)
 
     @property
     def _wait_details(self) -> dict[str, Any]:
@@ -288,6 +328,8 @@ class Committed:
     result: CommitResult
     cancelled: tuple[str, ...] = ()
     """Nodes that were due or waiting, and will not go on after it."""
+    followed_by: Hop | None = None
+    """The hop that comes before the commit, if that is put off; `result` is then what it will be."""
 
     def has_to_wake(self, left: LeaveResult) -> bool:
         """Return whether woken nodes have to be enqueued: their messages may have met the lock.

@@ -1,18 +1,41 @@
-"""Walking inline: a worker continues with the next nodes itself, for a slice of time under one claim."""
+"""Walking inline: a worker continues with the next nodes itself, for a slice of time under one claim.
+
+A pure node is not committed at once: its row is committed together with that of the next node which is not
+pure, or that of the last node of the slice. A crash before that repeats what is pure, with the same result,
+and the one node that would be repeated anyway. So an effect never rests on a result that could come out
+otherwise. Where another node of the execution could come in between and change a pure result, that is
+committed before a node which is not pure runs.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 
+from workflow_engine.definition.workflow import Node
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.execution.messages import Route
-from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.execution.records import CommitResult, NodeCommit
+from workflow_engine.execution.states import ExecutionStatus, NodeStatus
+from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.lock import DistributedLockService
+from workflow_engine.runner.compiled import CompiledNode, CompiledWorkflow
+from workflow_engine.runner.node_run import Outcome
 
 TIME_SLICE = 0.5
 """Seconds after which a worker that walks inline enqueues the next node; a running node is not cut short."""
+
+MOST_UNCOMMITTED = 100
+"""Rows that are committed together, at most."""
+
+MOST_BYTES_UNCOMMITTED = 262_144
+"""Bytes of outputs, variables, inputs and logs after which the rows are committed."""
+
+LONGEST_UNCOMMITTED = 0.1
+"""Seconds after which they are: a pause, a cancellation or a wait that is over is noticed with a commit."""
 
 
 class Slice:
@@ -21,6 +44,11 @@ class Slice:
     def __init__(self, locks: DistributedLockService) -> None:
         self._locks = locks
         self._ends = time.monotonic() + TIME_SLICE
+        self.uncommitted: list[Committed] = []
+        """The pure nodes that have run since the last commit."""
+        self._bytes = 0
+        self._may_differ = False
+        """Another node could change what one of them makes, if they had to be repeated."""
 
     def following(self, done: Committed) -> Hop | None:
         """Return the hop into the node that this worker continues with; None if it has to leave first.
@@ -28,20 +56,98 @@ class Slice:
         Woken nodes, and moves of operators, are enqueued on leaving. So is a node that has a queue, priority
         or timeout of its own.
         """
-        workflow, result = done.hop.workflow, done.result
-        if not workflow.is_inline or not result.accepted or not done.walk.due:
+        result = done.result
+        if not result.accepted or result.status is not ExecutionStatus.RUNNING or result.wake_requested:
             return None
-        if result.status is not ExecutionStatus.RUNNING or result.wake_requested:
+        if (node := self._next(done.hop, done.walk)) is None:
             return None
-        if time.monotonic() >= self._ends or not self._locks.holds(done.hop.claim):
+        return done.hop.following(node.node, done.outcome, done.walk, result)
+
+    def put_off(self, hop: Hop, outcome: Outcome) -> Committed | None:
+        """Return what a pure node has come to, and the hop that comes before its commit.
+
+        None if it is to be committed now.
+        """
+        if not _may_be_put_off(hop, outcome):
             return None
-        node = workflow.graph.nodes[done.walk.due[0]]
-        if any(_has_queue_of_its_own(workflow.route(each.id)) for each in (node, done.hop.node)):
+        walk, step = hop.walk_after(outcome)
+        if step.cancelled or (upcoming := self._next(hop, walk)) is None or not upcoming.is_plain:
             return None
-        with suppress(UnknownNodeType):
-            if workflow.node(node.id).limits.hard is None:
-                return done.hop.following(node, done.outcome, done.walk, result)
+        may_differ = self._may_differ or _may_differ(hop)
+        if may_differ and not upcoming.is_pure:
+            return None
+        commit = replace(hop.commit_of(outcome, walk, step, 0.0), before=(), ended=time.monotonic())
+        size = self._bytes + _size(commit)
+        if size > MOST_BYTES_UNCOMMITTED or len(self.uncommitted) + 1 >= MOST_UNCOMMITTED:
+            return None
+        began = self.uncommitted[0].hop.began if self.uncommitted else hop.began
+        if commit.ended - began > LONGEST_UNCOMMITTED:
+            return None
+        self._bytes, self._may_differ = size, may_differ
+        expected = CommitResult(
+            accepted=True,
+            seq=hop.cached.seq + 1,
+            status=ExecutionStatus.RUNNING,
+            fence=commit.token,
+            wake_requested=False,
+            committed_at=datetime.now(UTC),
+        )
+        rows = (*hop.uncommitted, commit)
+        following = hop.following(upcoming.node, outcome, walk, expected, rows)
+        done = Committed(hop, outcome, walk, expected, followed_by=following)
+        self.uncommitted.append(done)
+        return done
+
+    def take_uncommitted(self) -> list[Committed]:
+        """Return the pure nodes that have run since the last commit, and begin anew after this one."""
+        taken, self.uncommitted = self.uncommitted, []
+        self._bytes, self._may_differ = 0, False
+        return taken
+
+    def _next(self, hop: Hop, walk: Walk) -> CompiledNode | None:
+        """Return the node that is next in line, if this worker may run it itself."""
+        workflow = hop.workflow
+        if not workflow.is_pure_inline or not walk.due:
+            return None
+        if time.monotonic() >= self._ends or not self._locks.holds(hop.claim):
+            return None
+        if _has_queue_of_its_own(workflow.route(hop.node.id)):
+            return None
+        node = _runnable_here(workflow, workflow.graph.nodes[walk.due[0]])
+        return node if node is not None and (workflow.is_inline or node.is_pure) else None
+
+
+def _runnable_here(workflow: CompiledWorkflow, node: Node) -> CompiledNode | None:
+    if _has_queue_of_its_own(workflow.route(node.id)):
         return None
+    with suppress(UnknownNodeType):
+        compiled = workflow.node(node.id)
+        return compiled if compiled.limits.hard is None else None
+    return None
+
+
+def _may_be_put_off(hop: Hop, outcome: Outcome) -> bool:
+    """Return whether an outcome may be committed together with later ones.
+
+    A failure may have been one of this process. After a crash each row is committed alone, so that the next
+    crash is counted for the right node. A breakpoint stops an execution with the commit before it.
+    """
+    if outcome.status is not NodeStatus.COMPLETED or hop.woken is not None or hop.lacks_slot:
+        return False
+    if hop.cached.crashes or hop.cached.may_have_breakpoints or not hop.workflow.is_pure_inline:
+        return False
+    return hop.workflow.node(hop.node.id).is_pure
+
+
+def _may_differ(hop: Hop) -> bool:
+    """Return whether another node that is due or waits could change what this one makes."""
+    is_alone = len(hop.walk.due) == 1 and not hop.walk.waiting
+    return not is_alone and not hop.workflow.node(hop.node.id).reads_the_past
+
+
+def _size(commit: NodeCommit) -> int:
+    parts = (commit.output, commit.variables, commit.input_data, commit.logs)
+    return sum(len(part) for part in parts if part is not None)
 
 
 def _has_queue_of_its_own(route: Route) -> bool:

@@ -133,7 +133,7 @@ class Resumption:
         A worker that walks inline may have committed that node and further ones. The crash is then counted
         for the node that is first in line. Return the crashes of the node; none if there is nothing to count.
         """
-        snapshot = self._state.load_snapshot(execution_id) if workflow.is_inline else None
+        snapshot = self._state.load_snapshot(execution_id) if workflow.is_pure_inline else None
         if snapshot and any(row.entry.node_id == node_id and row.entry.seq > seq for row in snapshot.journal):
             due = replayed(workflow, snapshot).due
             node_id, seq = (due[0], snapshot.seq) if due else (node_id, seq)

@@ -296,6 +296,12 @@ class NodeCommit:
     """The output has the values of all parts of the node's work, which were stored one by one."""
     on_failure: FailureStart | None = None
     """What is started if the execution fails with this commit."""
+    before: tuple[NodeCommit, ...] = ()
+    """The rows of pure nodes that have run since the last commit; they come first, all or none."""
+    ended: float = 0.0
+    """When the node had run, by `time.monotonic()`, for a row that is committed together with a later one."""
+    passes_crash_to: str | None = None
+    """The node that the crash of this one is counted for from now on, since it may have been to blame."""
 
 
 @dataclass(frozen=True)
@@ -403,3 +409,5 @@ class Snapshot:
     """The queue of nodes that name none; None: the one of the settings."""
     slots: SlotStatus | None = None
     """Whether it holds the slots of its workflow's limits; None if it has none."""
+    has_breakpoints: bool = False
+    """It is paused whenever one of certain nodes becomes due."""

@@ -19,6 +19,7 @@ from workflow_engine.expressions.filters import (
     FUNCTIONS,
     METHODS,
     TESTS,
+    UNREPEATABLE,
     apply_filter,
     apply_test,
     check_arguments,
@@ -181,6 +182,8 @@ class ExpressionCompiler:
         """Of both, those that have a default or are tested for being defined."""
         self.secrets: set[str] = set()
         self.secrets_in_text: set[str] = set()
+        self.is_repeatable = True
+        """No operation is used that gives the same values another result the next time."""
         self._levels = 0
         self._is_whole = True
         """The value being compiled reaches the result unchanged, or not at all."""
@@ -366,6 +369,7 @@ class ExpressionCompiler:
         """Compile the arguments of an operation, once it is known to exist and to take them."""
         if name not in table:
             unknown(what, name, table)
+        self.is_repeatable &= table[name] not in UNREPEATABLE
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             raise RefusedError(f"arguments with `*` or `**` are not possible for the {what} `{name}`")
         options = {str(option.key): self.compile(option.value) for option in node.kwargs}

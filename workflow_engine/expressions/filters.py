@@ -434,6 +434,9 @@ TESTS: dict[str, Operation] = {
 
 FUNCTIONS: dict[str, Operation] = {"range": range_of, "now": now, "today": today, "uuid": uuid}
 
+UNREPEATABLE = frozenset((now, today, uuid, regex_replace))
+"""Operations that the same values may give another result; `regex_replace` is bounded by processor time."""
+
 METHODS: dict[str, Operation] = {
     "upper": FILTERS["upper"],
     "lower": FILTERS["lower"],

@@ -44,6 +44,8 @@ class Expression:
     secrets: frozenset[str]
     secrets_in_text: frozenset[str]
     """The secrets that the expression does more with than to pass them on whole or to compare them."""
+    is_repeatable: bool
+    """From the same values it makes the same result every time."""
     _evaluate: Evaluate
     _is_path: bool
 
@@ -107,6 +109,7 @@ def compile_source(source: str) -> Expression:
         frozenset((compiler.names | compiler.node_outputs) - compiler.guarded),
         frozenset(compiler.secrets),
         frozenset(compiler.secrets_in_text),
+        compiler.is_repeatable,
         evaluate,
         _is_path=isinstance(tree, nodes.Name | nodes.Getattr | nodes.Getitem),
     )

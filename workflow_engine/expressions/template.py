@@ -32,7 +32,7 @@ _Build = Callable[[Evaluation], Any]
 class Template:
     """A compiled value: any JSON value whose strings may contain expressions."""
 
-    __slots__ = ("_build", "is_constant", "names", "node_outputs", "secrets", "unguarded")
+    __slots__ = ("_build", "is_constant", "is_repeatable", "names", "node_outputs", "secrets", "unguarded")
 
     names: frozenset[str]
     """The names at the start of a path: `charge` in `charge.items[0]`."""
@@ -44,6 +44,8 @@ class Template:
     """The names read as `_secrets.NAME`."""
     is_constant: bool
     """True if there is no expression in the value."""
+    is_repeatable: bool
+    """From the same values it makes the same result every time, by no clock and at no random."""
 
     def __init__(self, build: _Build, expressions: Iterable[Expression]) -> None:
         found = tuple(expressions)
@@ -53,6 +55,7 @@ class Template:
         self.unguarded = frozenset().union(*(expression.unguarded for expression in found))
         self.secrets = frozenset().union(*(expression.secrets for expression in found))
         self.is_constant = not found
+        self.is_repeatable = all(expression.is_repeatable for expression in found)
 
     def evaluate(self, scope: Scope) -> Any:
         """Return the value with its expressions evaluated: fresh plain JSON.

@@ -110,6 +110,16 @@ def in_one_piece(node_data: Any) -> Sequence[Any] | None:
     return None
 
 
+def never_pure(config: Mapping[str, Any]) -> bool:
+    """Say of a node type that another run of a node may give another result, or acts on something."""
+    return False
+
+
+def always_pure(config: Mapping[str, Any]) -> bool:
+    """Say of a node type that its nodes only compute, and from the same input always the same."""
+    return True
+
+
 def without_limits(config: Mapping[str, Any]) -> TimeLimits:
     """Return the time limits of a node whose code brings none along."""
     return TimeLimits()
@@ -145,6 +155,11 @@ class NodeType:
 
     They run one after the other, and the node's output is the list of theirs. What a part returns is stored
     before the next one begins, so that it runs once although the node may run again.
+    """
+    is_pure: Callable[[Mapping[str, Any]], bool] = never_pure
+    """Returns whether another run of such a node, with the same input, gives the same and touches nothing.
+
+    It may then run again after a crash, so its result is committed together with that of the next node.
     """
 
     @property

@@ -106,6 +106,8 @@ class RegisteredFunction:
     name: str
     function: Callable[..., Any]
     handles: tuple[str, ...] = (ORDINARY,)
+    is_pure: bool = False
+    """Its author says that it only computes: from the same arguments the same, and nothing is touched."""
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -154,7 +156,13 @@ class RegisteredFunction:
     def as_node_type(self) -> NodeType:
         description = inspect.getdoc(self.function) or ""
         return NodeType(
-            "action", self.name, self, FreeConfig, lambda _config: self.handles, description=description
+            "action",
+            self.name,
+            self,
+            FreeConfig,
+            lambda _config: self.handles,
+            is_pure=lambda _config: self.is_pure,
+            description=description,
         )
 
 
@@ -174,24 +182,30 @@ def node(name: Function) -> Function: ...
 
 @overload
 def node(
-    name: str | None = None, *, handles: Sequence[str] = (ORDINARY,)
+    name: str | None = None, *, handles: Sequence[str] = (ORDINARY,), pure: bool = False
 ) -> Callable[[Function], Function]: ...
 
 
-def node(name: Any = None, *, handles: Sequence[str] = (ORDINARY,)) -> Any:
+def node(name: Any = None, *, handles: Sequence[str] = (ORDINARY,), pure: bool = False) -> Any:
     """Make a Python function a node type.
 
     ``@node("shop.charge")`` lets a node of type `action/python` name it as its `function`, and makes
     `shop.charge` a subType of `action` whose config is the function's keyword arguments. The function
     stays an ordinary function. `handles` names its ways out if it has several; it then returns
-    `success(output, handle=…)`. Raises TypeError for an async function.
+    `success(output, handle=…)`.
+
+    `pure` is your word that the function only computes: called again with the same arguments, it returns the
+    same, and it touches nothing outside. Where a worker walks through several nodes, its result is then
+    committed together with that of the next node, and a crash in between repeats it.
+
+    Raises TypeError for an async function.
     """
 
     def register(function: Function) -> Function:
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function.__name__} is async; node functions are ordinary functions (def)")
         registered_as = name if isinstance(name, str) else function.__name__
-        registry.add_function(RegisteredFunction(registered_as, function, tuple(handles)))
+        registry.add_function(RegisteredFunction(registered_as, function, tuple(handles), pure))
         setattr(function, FUNCTION_NAME_ATTRIBUTE, registered_as)
         return function
 

@@ -44,7 +44,12 @@ class CachedContext:
     crashes: Mapping[str, Crashes] = field(default_factory=dict)
     """The crashes of each node since its last commit, by node id."""
     unstored: Mapping[bytes, Any] = field(default_factory=dict)
-    """The fields that an inline walk has committed and not yet stored in Redis."""
+    """The fields that an inline walk has changed and not yet stored in Redis."""
+
+    @property
+    def may_have_breakpoints(self) -> bool:
+        """Whether the execution may have to pause before a node; an older worker does not say."""
+        return bool(self.identity.get("breakpoints", True))
 
 
 def step_fields(
@@ -88,6 +93,7 @@ def context_fields(snapshot: Snapshot, walk: bytes) -> dict[bytes, Any]:
         "queue": snapshot.queue,
         "priority": snapshot.priority,
         "metadata": snapshot.metadata,
+        "breakpoints": snapshot.has_breakpoints,
     }
     return {
         b"seq": snapshot.seq,

@@ -18,16 +18,26 @@ from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Node, Workflow
 from workflow_engine.errors import ExpressionError, UnknownNodeType, WorkflowNotFound
 from workflow_engine.execution.messages import Route
-from workflow_engine.expressions import Scope, Template, compile_template
+from workflow_engine.expressions import LOOP_NAMES, Scope, Template, compile_template
+from workflow_engine.expressions.compiler import RESPONSE
 from workflow_engine.nodes.action.celery_task import task_of
 from workflow_engine.nodes.contract import NodeType, TimeLimits
-from workflow_engine.nodes.registry import NodeRegistry
+from workflow_engine.nodes.registry import NodeRegistry, RegisteredFunction
 from workflow_engine.runner.limits import CompiledLimit, compiled_limits
 
 RouteOfTask = Callable[[str], Route]
 
 WORKFLOWS_KEPT = 500
 """Workflow versions that stay compiled, the most recently used; any other is compiled again when needed."""
+
+
+COMPUTED_FROM_CONFIG = frozenset(
+    ("logic/condition", "logic/switch", "logic/merge", "logic/set", "logic/fail", "action/function")
+)
+"""Kinds of nodes whose code reads no more of the context than their config does, and merges what arrived."""
+
+FIXED_NAMES = frozenset(("_trigger", RESPONSE, *LOOP_NAMES))
+"""Names in expressions that mean the same for as long as an execution runs, and for a node's own `output`."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,15 @@ class CompiledNode:
     """How many branches have to arrive, for a merge with `require`."""
     slot_limits: tuple[CompiledLimit, ...] = ()
     """What an attempt needs slots of."""
+    is_pure: bool = False
+    """Another run gives the same result and touches nothing, as long as what it reads is the same."""
+    reads_the_past: bool = False
+    """All that it reads was decided when it became due: no other node of the execution can change it."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it runs without a look at Postgres before: at slots, a mark of its own or the journal."""
+        return not self.slot_limits and self.required is None and self.node.on_crash != "fail"
 
     @functools.cached_property
     def limits(self) -> TimeLimits:
@@ -93,7 +112,12 @@ class CompiledWorkflow:
     @property
     def is_inline(self) -> bool:
         """Whether the worker that has run a node goes on with the next one itself."""
-        return self.workflow.settings.hops == "inline"
+        return self.workflow.settings.hops == "inline" and self.concurrency == 1
+
+    @property
+    def is_pure_inline(self) -> bool:
+        """Whether the worker that has made a pure node due runs it itself."""
+        return self.is_inline or (self.workflow.settings.pure == "inline" and self.concurrency == 1)
 
     @functools.cached_property
     def limits(self) -> tuple[CompiledLimit, ...]:
@@ -189,7 +213,49 @@ class CompiledWorkflow:
         limits = compiled_limits(node.limits)
         read = [template, *([] if output is None else [output]), *(limit.key for limit in limits)]
         needs = self._outputs_read(node, *read)
-        return CompiledNode(node, node_type, config, template, needs, output, self._required(node), limits)
+        is_pure = self._is_pure(node, node_type, *read)
+        return CompiledNode(
+            node,
+            node_type,
+            config,
+            template,
+            needs,
+            output,
+            self._required(node),
+            limits,
+            is_pure,
+            is_pure and self._reads_the_past(node, node_type, *read),
+        )
+
+    def _is_pure(self, node: Node, node_type: NodeType, *templates: Template) -> bool:
+        """Return whether a node only computes, from what it reads of its execution.
+
+        A secret may be another one the next time, and a node with `onCrash: fail` must not run twice.
+        """
+        if node.limits or node.on_crash == "fail" or not node_type.is_pure(node.config):
+            return False
+        return all(each.is_repeatable and not each.secrets for each in templates)
+
+    def _reads_the_past(self, node: Node, node_type: NodeType, *templates: Template) -> bool:
+        """Return whether a pure node reads outputs of nodes before it alone, and those are all decided.
+
+        Any other node of the execution may set a variable, or run before a merge that goes on early does. A
+        function that takes the context may read all of it.
+        """
+        if self.graph.any_merges or self._takes_context(node, node_type):
+            return False
+        if node.kind == "logic/merge" and node.config.get("strategy", "all") != "all":
+            return False
+        read = frozenset[str]().union(*(each.names for each in templates))
+        return read - FIXED_NAMES <= self.graph.upstream(node.id)
+
+    def _takes_context(self, node: Node, node_type: NodeType) -> bool:
+        executor = node_type.executor
+        if node.kind == "action/python":
+            return self.registry.function(node.config["function"]).takes_context
+        if isinstance(executor, RegisteredFunction):
+            return executor.takes_context
+        return node.kind not in COMPUTED_FROM_CONFIG
 
     def _required(self, node: Node) -> int | None:
         require = node.config.get("require") if node.kind == "logic/merge" else None

@@ -15,6 +15,7 @@ from workflow_engine.errors import ExpressionError, Problem
 from workflow_engine.expressions import LOOP_NAMES, compile_template
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.paths import at, below
+from workflow_engine.validation.concurrency_checks import settings_problems
 from workflow_engine.validation.edge_checks import check_edges, cycle_problems, join_problems
 from workflow_engine.validation.node_checks import BODY_STUB, CheckedNode, check_nodes, variables_set
 from workflow_engine.validation.unsupported import not_in_this_release
@@ -100,8 +101,10 @@ class _Body:
         """Yield the problems of everything but the nodes and edges."""
         lists = {key: BODY_STUB[key] for key in ("nodes", "edges") if self._list(key)}
         settings = self._body.get("settings")
-        _, problems = check_model(Body, {**self._body, **lists}, self._path)
+        body, problems = check_model(Body, {**self._body, **lists}, self._path)
         yield from problems
+        if body is not None:
+            yield from settings_problems(body.settings, at(self._path, "settings"))
         if isinstance(settings, Mapping):
             yield from not_in_this_release("settings", settings, at(self._path, "settings"))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from workflow_engine.definition.body import Body, body_of, workflow_of
 from workflow_engine.definition.graph import Graph
-from workflow_engine.definition.workflow import ERROR, Node, Workflow
+from workflow_engine.definition.workflow import ERROR, Node, Workflow, WorkflowSettings
 from workflow_engine.errors import Problem
 from workflow_engine.expressions import compile_template
 from workflow_engine.nodes.registry import NodeRegistry
@@ -33,6 +33,18 @@ def concurrency_problems(workflow: Workflow, registry: NodeRegistry) -> Iterator
                 node_path(index, {"id": node.id}),
                 f"reads the output of {sibling!r}, which may run at the same time; draw an edge from it, or "
                 f"give a default: {{{{ {sibling} | default(…) }}}}",
+            )
+
+
+def settings_problems(settings: WorkflowSettings, path: str) -> Iterator[Problem]:
+    """Yield a problem if nodes may run at the same time although one worker is to run several of them."""
+    if settings.concurrency == 1:
+        return
+    for name in ("hops", "pure"):
+        if getattr(settings, name) == "inline":
+            yield Problem(
+                at(path, "concurrency"),
+                f"with {name}: inline one worker runs one node after the other; leave out one of the two",
             )
 
 

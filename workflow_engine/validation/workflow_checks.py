@@ -16,7 +16,7 @@ from workflow_engine.errors import DefinitionInvalid, Problem
 from workflow_engine.nodes.registry import NodeRegistry
 from workflow_engine.paths import at
 from workflow_engine.validation.body_checks import check_bodies
-from workflow_engine.validation.concurrency_checks import concurrency_problems
+from workflow_engine.validation.concurrency_checks import concurrency_problems, settings_problems
 from workflow_engine.validation.edge_checks import (
     check_edges,
     cycle_problems,
@@ -147,11 +147,8 @@ def _frame_problems(content: Mapping[Any, Any]) -> Iterator[Problem]:
     )
     frame, problems = check_model(Workflow, {**content, **lists})
     yield from problems
-    if frame is not None and frame.settings.hops == "inline" and frame.settings.concurrency > 1:
-        yield Problem(
-            "settings.concurrency",
-            "with hops: inline one worker walks all branches, a node at a time; leave out one of the two",
-        )
+    if frame is not None:
+        yield from settings_problems(frame.settings, "settings")
     # A value that no release accepts is a problem of its own.
     yield from (each for each in unavailable if each.path not in {problem.path for problem in problems})
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from workflow_engine.execution.context import ExecutionContext
-from workflow_engine.nodes.contract import Config, NodeType
+from workflow_engine.nodes.contract import Config, NodeType, always_pure
 from workflow_engine.nodes.results import NodeExecutionResult, success
 
 
@@ -27,5 +27,10 @@ class FunctionNode:
 
 
 NODE_TYPE = NodeType(
-    "action", "function", FunctionNode(), FunctionConfig, description="Computes a value with an expression."
+    "action",
+    "function",
+    FunctionNode(),
+    FunctionConfig,
+    is_pure=always_pure,
+    description="Computes a value with an expression.",
 )

@@ -58,6 +58,10 @@ class PythonFunction:
         except UnknownNodeType:
             return one_way_out(config)
 
+    def is_pure(self, config: Mapping[str, Any]) -> bool:
+        """Return whether the function was registered as pure. Raises `UnknownNodeType`."""
+        return self._functions.function(config["function"]).is_pure
+
 
 _executor = PythonFunction(registry)
 
@@ -67,5 +71,6 @@ NODE_TYPE = NodeType(
     _executor,
     PythonConfig,
     handles=_executor.handles,
+    is_pure=_executor.is_pure,
     description="Calls a registered Python function.",
 )

@@ -17,7 +17,7 @@ from workflow_engine.execution.context import ExecutionContext
 from workflow_engine.expressions import check_template
 from workflow_engine.json_values import equal
 from workflow_engine.nodes.config_fields import Evaluated, require_expression, whole_expression
-from workflow_engine.nodes.contract import Config, NodeType
+from workflow_engine.nodes.contract import Config, NodeType, always_pure
 from workflow_engine.nodes.results import NodeExecutionResult, failure, success
 from workflow_engine.paths import at
 
@@ -261,5 +261,6 @@ NODE_TYPE = NodeType(
     ConditionConfig,
     handles=lambda _config: ("true", "false"),
     prepare=prepare,
+    is_pure=always_pure,
     description="Goes one of two ways.",
 )

@@ -11,7 +11,7 @@ from workflow_engine.execution.bounded_texts import LONGEST_LABEL
 from workflow_engine.execution.context import ExecutionContext
 from workflow_engine.json_values import encode
 from workflow_engine.nodes.config_fields import ObjectOrExpression
-from workflow_engine.nodes.contract import Config, NodeType, no_way_out
+from workflow_engine.nodes.contract import Config, NodeType, always_pure, no_way_out
 from workflow_engine.nodes.results import NodeExecutionResult, failure
 
 
@@ -45,5 +45,11 @@ class Fail:
 
 
 NODE_TYPE = NodeType(
-    "logic", "fail", Fail(), FailConfig, handles=no_way_out, description="Fails on purpose; an end."
+    "logic",
+    "fail",
+    Fail(),
+    FailConfig,
+    handles=no_way_out,
+    is_pure=always_pure,
+    description="Fails on purpose; an end.",
 )

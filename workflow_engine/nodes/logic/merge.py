@@ -94,4 +94,12 @@ class Merge:
         return success({source: context.node_outputs[source] for source in arrivals})
 
 
-NODE_TYPE = NodeType("logic", "merge", Merge(), MergeConfig, description="Joins branches.")
+NODE_TYPE = NodeType(
+    "logic",
+    "merge",
+    Merge(),
+    MergeConfig,
+    # What `require` finds missing is explained from the journal.
+    is_pure=lambda config: config.get("require") is None,
+    description="Joins branches.",
+)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from workflow_engine.execution.context import ExecutionContext
-from workflow_engine.nodes.contract import Config, NodeType
+from workflow_engine.nodes.contract import Config, NodeType, always_pure
 from workflow_engine.nodes.results import NodeExecutionResult, success
 
 
@@ -28,4 +28,6 @@ class SetVariables:
         return success(node_data["variables"], variables=node_data["variables"])
 
 
-NODE_TYPE = NodeType("logic", "set", SetVariables(), SetConfig, description="Sets variables.")
+NODE_TYPE = NodeType(
+    "logic", "set", SetVariables(), SetConfig, is_pure=always_pure, description="Sets variables."
+)

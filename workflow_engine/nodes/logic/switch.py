@@ -13,7 +13,7 @@ from workflow_engine.definition.workflow import ERROR
 from workflow_engine.execution.context import ExecutionContext
 from workflow_engine.json_values import equal
 from workflow_engine.nodes.config_fields import ConstantText, Evaluated, has_expression
-from workflow_engine.nodes.contract import Config, NodeType
+from workflow_engine.nodes.contract import Config, NodeType, always_pure
 from workflow_engine.nodes.results import NodeExecutionResult, success
 
 DEFAULT = "default"
@@ -76,5 +76,6 @@ NODE_TYPE = NodeType(
     Switch(),
     SwitchConfig,
     handles=handles,
+    is_pure=always_pure,
     description="Goes one of several ways, by the value of an expression.",
 )

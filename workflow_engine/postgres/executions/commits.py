@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +68,45 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "on_failure": None if commit.on_failure is None else failure_document(commit.on_failure),
     }
     return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
+
+
+def commits_document(commit: NodeCommit, document: str) -> str:
+    """Return the document for `commit_nodes`; `document` is that for `commit_node`, of the last row."""
+    now = time.monotonic()
+    first = commit.before[0] if commit.before else commit
+    given = {
+        "execution_id": commit.execution_id,
+        "fence": first.fence,
+        "reached": commit.fence,
+        "worker": commit.worker,
+        "rows": [_row_document(place, each, now) for place, each in enumerate(commit.before)],
+        "last": orjson.Fragment(document),
+    }
+    if commit.passes_crash_to is not None:
+        given |= {"crashed": commit.node_id, "blamed": commit.passes_crash_to}
+    return orjson.dumps(given).decode()
+
+
+def _row_document(place: int, commit: NodeCommit, now: float) -> dict[str, Any]:
+    row = {
+        "place": place,
+        "token": commit.token,
+        "node_id": commit.node_id,
+        "label": commit.label,
+        "type": commit.type,
+        "sub_type": commit.sub_type,
+        "visit": commit.visit,
+        "attempt": commit.attempt,
+        "status": commit.status,
+        "handles": _text_array(commit.handles),
+        "variables": _fragment(commit.variables),
+        "input_data": _fragment(commit.input_data),
+        "output_data": _fragment(commit.output),
+        "logs": _fragment(commit.logs),
+        "duration_ms": commit.duration_ms,
+        "ago_ms": max(0.0, now - commit.ended) * 1000,
+    }
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _fragment(value: bytes | None) -> orjson.Fragment | None:

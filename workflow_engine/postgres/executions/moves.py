@@ -61,8 +61,10 @@ WITH before AS (
     SELECT e.id, e.status, e.seq FROM {s}.executions e
     WHERE e.id = %(execution_id)s AND e.status = ANY(%(sources)s) FOR NO KEY UPDATE
 ), changed AS (
-    UPDATE {s}.executions e SET breakpoints = CASE WHEN %(node)s::text IS NOT NULL
-        THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END
+    UPDATE {s}.executions e SET
+        breakpoints = CASE WHEN %(node)s::text IS NOT NULL
+            THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END,
+        wake_requested = true  -- so that a worker which walks inline leaves with its next commit
     FROM before b WHERE e.id = b.id
 ), recorded AS (
     INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, payload, created_at)

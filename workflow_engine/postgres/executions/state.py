@@ -35,15 +35,21 @@ from workflow_engine.execution.states import (
     legal_sources,
 )
 from workflow_engine.json_values import decode_jsonb, encode_jsonb, storable_text
-from workflow_engine.postgres.database import Database
+from workflow_engine.postgres.database import Database, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
-from workflow_engine.postgres.executions.commits import commit_document, commit_result, journal_row
+from workflow_engine.postgres.executions.commits import (
+    commit_document,
+    commit_result,
+    commits_document,
+    journal_row,
+)
 from workflow_engine.postgres.executions.creation import ExecutionCreation, Key
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
-SNAPSHOT = "SELECT * FROM {s}.load_snapshot_v1(%(execution_id)s, %(with_outputs)s)"
+COMMIT_TOGETHER = "SELECT {s}.commit_nodes_v1(%(commit)s)"
+SNAPSHOT = "SELECT * FROM {s}.load_snapshot_v2(%(execution_id)s, %(with_outputs)s)"
 
 MOVE = """
 SELECT status_before, follow_ups FROM {s}.move_execution_v1(
@@ -158,12 +164,20 @@ class ExecutionStateService:
     def update_execution(self, commit: NodeCommit) -> CommitResult:
         """Append a node's journal row and move its execution on, if the fence still holds.
 
-        One statement, safe to repeat: if the first result was lost, the second call finds its own
-        token as the fence and is accepted. Raises `InvalidValue` for content that Postgres refuses.
+        The rows of pure nodes before it come along. One statement, safe to repeat: if the first result was
+        lost, the second call finds its own token as the fence and is accepted. Raises `InvalidValue` for
+        content that Postgres refuses.
         """
         if commit.opens is not None and commit.opens.type is WaitType.EVENTS:
             return self._commit_waiting_for_events(commit)
-        (row,) = self._database.rows(COMMIT, commit=commit_document(commit, self._claim_lease))
+        return self._commit(self._database, commit)
+
+    def _commit(self, statements: Statements, commit: NodeCommit) -> CommitResult:
+        document = commit_document(commit, self._claim_lease)
+        if commit.before or commit.passes_crash_to is not None:
+            (row,) = statements.rows(COMMIT_TOGETHER, commit=commits_document(commit, document))
+        else:
+            (row,) = statements.rows(COMMIT, commit=document)
         return commit_result(commit, row)
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitResult:
@@ -171,8 +185,7 @@ class ExecutionStateService:
         correlation_id = commit.opens.correlation_id if commit.opens else None
         with self._database.transaction() as transaction:
             lock_events(transaction, commit.execution_id, correlation_id or "")
-            (row,) = transaction.rows(COMMIT, commit=commit_document(commit, self._claim_lease))
-            result = commit_result(commit, row)
+            result = self._commit(transaction, commit)
             if result.accepted and take_kept(
                 transaction,
                 commit.execution_id,
@@ -265,7 +278,8 @@ class ExecutionStateService:
             metadata=decode_jsonb(first[13]),
             visits=orjson.loads(first[14] or "{}"),
             slots=SlotStatus(first[15]) if first[15] else None,
-            journal=tuple(journal_row(row[16:]) for row in rows),
+            has_breakpoints=first[16],
+            journal=tuple(journal_row(row[17:]) for row in rows),
         )
 
     def load_output(self, execution_id: str, node_id: str) -> bytes | None:

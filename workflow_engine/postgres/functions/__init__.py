@@ -8,6 +8,7 @@ release go on calling the body that they were written for. A later release drops
 - `load_snapshot`: read an execution and its journal, from which a context is rebuilt
 - `commit_node`: append a node's journal row and move its execution on; every hop calls it
 - `save_part`: store what a part of a node's work has returned
+- `commit_nodes`: the same for the rows of pure nodes and of the node behind them, all or none
 - `missed_commits`: decide whether a row may follow those of siblings, which its node has not seen
 - `move_execution`: move an execution for an operator
 - `commit_by_hand`: append the result that an operator gives a node

@@ -103,16 +103,19 @@ BREAKPOINTS = "SELECT breakpoints FROM {s}.workflows WHERE id = %(id)s FOR NO KE
 SET_BREAKPOINTS = "UPDATE {s}.workflows SET breakpoints = %(breakpoints)s WHERE id = %(id)s"
 
 # After those of the workflow, which executions that start now have read by then. The youngest first, as all
-# statements that lock several.
+# statements that lock several. A worker that walks inline leaves with its next commit.
 SET_BREAKPOINTS_OF_EXECUTIONS = """
 WITH open AS (
     SELECT e.id FROM {s}.executions e
     WHERE e.workflow_id = %(id)s AND e.completed_at IS NULL AND e.body IS NULL
     ORDER BY e.id DESC FOR NO KEY UPDATE
 )
-UPDATE {s}.executions e SET breakpoints = CASE WHEN %(node)s::text IS NOT NULL
-    THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END
+UPDATE {s}.executions e SET
+    breakpoints = CASE WHEN %(node)s::text IS NOT NULL
+        THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END,
+    wake_requested = true
 FROM open WHERE e.id = open.id
+RETURNING e.id::text
 """
 
 STOP_SCHEDULES = """
@@ -306,10 +309,10 @@ class Deployments:
 
     def set_breakpoint(
         self, workflow_id: str, node_id: str | None, *, actor: str | None, reason: str | None
-    ) -> tuple[str, ...]:
+    ) -> tuple[tuple[str, ...], list[str]]:
         """Set a breakpoint before a node of all executions of a workflow, or clear all for None.
 
-        Return the breakpoints. Raises `WorkflowNotFound`.
+        Return the breakpoints, and the ids of the open executions. Raises `WorkflowNotFound`.
         """
         with self._database.transaction() as transaction:
             if (row := transaction.first(BREAKPOINTS, id=workflow_id)) is None:
@@ -319,8 +322,8 @@ class Deployments:
             transaction.rows(SET_BREAKPOINTS, id=workflow_id, breakpoints=breakpoints or None)
             type = "BREAKPOINT_SET" if node_id is not None else "BREAKPOINTS_CLEARED"
             record(transaction, workflow_id, node_id, type, actor, reason)
-        self._database.rows(SET_BREAKPOINTS_OF_EXECUTIONS, id=workflow_id, node=node_id)
-        return tuple(breakpoints)
+        rows = self._database.rows(SET_BREAKPOINTS_OF_EXECUTIONS, id=workflow_id, node=node_id)
+        return tuple(breakpoints), [execution_id for (execution_id,) in rows]
 
     def events(self, workflow_id: str) -> list[WorkflowEvent]:
         """Return what was done to a workflow and its triggers. Raises `WorkflowNotFound`."""
