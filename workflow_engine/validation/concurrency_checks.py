@@ -38,14 +38,11 @@ def concurrency_problems(workflow: Workflow, registry: NodeRegistry) -> Iterator
 
 def settings_problems(settings: WorkflowSettings, path: str) -> Iterator[Problem]:
     """Yield a problem if nodes may run at the same time although one worker is to run several of them."""
-    if settings.concurrency == 1:
-        return
-    for name in ("hops", "pure"):
-        if getattr(settings, name) == "inline":
-            yield Problem(
-                at(path, "concurrency"),
-                f"with {name}: inline one worker runs one node after the other; leave out one of the two",
-            )
+    inline = {"hops": "one worker walks all branches", "pure": "one worker runs what it has made due"}
+    for name, how in inline.items():
+        if settings.concurrency > 1 and getattr(settings, name) == "inline":
+            message = f"with {name}: inline {how}, a node at a time; leave out one of the two"
+            yield Problem(at(path, "concurrency"), message)
 
 
 def widest_fan_out(workflow: Workflow) -> tuple[str, tuple[str, ...]]:
