@@ -21,7 +21,7 @@ from workflow_engine.execution.messages import Route
 from workflow_engine.expressions import LOOP_NAMES, Scope, Template, compile_template
 from workflow_engine.expressions.compiler import RESPONSE
 from workflow_engine.nodes.action.celery_task import task_of
-from workflow_engine.nodes.contract import NodeType, TimeLimits
+from workflow_engine.nodes.contract import NodeType, TimeLimits, in_one_piece
 from workflow_engine.nodes.registry import NodeRegistry, RegisteredFunction
 from workflow_engine.runner.limits import CompiledLimit, compiled_limits
 
@@ -63,8 +63,9 @@ class CompiledNode:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it runs without a look at Postgres before: at slots, a mark of its own or the journal."""
-        return not self.slot_limits and self.required is None and self.node.on_crash != "fail"
+        """Whether it needs nothing of Postgres as it runs: no slot, mark, row of the journal or part."""
+        is_whole = self.node_type.divide is in_one_piece and self.required is None
+        return is_whole and not self.slot_limits and self.node.on_crash != "fail"
 
     @functools.cached_property
     def limits(self) -> TimeLimits:

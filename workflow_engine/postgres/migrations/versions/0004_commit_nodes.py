@@ -6,8 +6,8 @@ from alembic import context, op
 
 from workflow_engine.postgres import functions
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 NAMES = ("commit_nodes_v1", "load_snapshot_v2")
 
