@@ -85,6 +85,10 @@ class NoLimits:
     """Stands in for `Limits`: no workflow of the simulation has any."""
 
 
+class NoParts:
+    """Stands in for `Parts`: no node of the simulation has work with parts."""
+
+
 class UnwatchedNodes:
     """Stands in for `RunningNodes`: no node reports its progress or is interrupted."""
 
@@ -155,7 +159,8 @@ class Worker:
             self.locks = Locks(client, servers, SETTINGS)
         cache = ExecutionContextCache(client, servers, self.locks, state, SETTINGS)
         self._children = ChildrenInMemory(world.database)
-        stores = Stores(state, self._waits, cache, self.locks, self._children, NoDeployments(), NoLimits())
+        without = (NoDeployments(), NoLimits(), NoParts())
+        stores = Stores(state, self._waits, cache, self.locks, self._children, *without)
         self._publisher = Publisher(stores, world.workflows, world.queue, SETTINGS)
         self._resumption = Resumption(stores, world.workflows, self._publisher, SETTINGS)
         nodes = UnwatchedNodes()

@@ -18,6 +18,7 @@ import redis
 from support.broker import Broker, Workers
 from support.wire import Traffic, Wire, read_postgres_messages, read_redis_commands
 from workflow_engine import Settings, Workflow, WorkflowBuilder, WorkflowClient, node
+from workflow_engine.engine import inline
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.messages import HopMessage
 
@@ -209,6 +210,41 @@ def test_a_node_that_must_not_be_repeated_costs_one_more_statement(
     assert cost.redis.names == ["EVALSHA", "EVALSHA"]
     assert cost.postgres.round_trips == 2
     assert b"mark" in cost.postgres.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("every", "commits"), [(2, 5), (1, 1)], ids=["every other node is pure", "all nodes are pure"]
+)
+def test_on_an_inline_walk_pure_nodes_cost_no_call(
+    worker: WiredWorker,
+    client: WorkflowClient,
+    one_redis: bool,
+    every: int,
+    commits: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inline, "LONGEST_UNCOMMITTED", 60.0)  # a busy machine commits earlier
+    monkeypatch.setattr(inline, "TIME_SLICE", 60.0)
+    node("test.acts")(lambda: 1)
+    flow = WorkflowBuilder("walked", settings={"hops": "inline"})
+    last = flow.trigger("start")
+    for number in range(1, 11):
+        is_pure = number % every == every - 1
+        name = f"node{number}"
+        last = last >> (flow.function(name, number) if is_pure else flow.python(name, "test.acts"))
+    client.deploy(flow.build())
+    starting = WorkflowClient(engine=worker.engine)
+    for _ in range(2):
+        starting.start("walked")
+    worker.measured_hop()
+
+    cost = worker.measured_hop()
+
+    read, *committed = cost.postgres.requests
+    assert b"load_snapshot" in read, "the first hop of an execution"
+    assert [b"commit_node" in request for request in committed] == [True] * commits
+    assert cost.redis.round_trips == 3, "enter, store what was read, end"
+    assert cost.broker.names == []
 
 
 def test_a_hop_fetches_the_outputs_that_its_node_reads_and_no_others(
