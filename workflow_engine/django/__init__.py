@@ -10,12 +10,14 @@ In reading order:
 
 - `project_client`: a client on Django's connection, which takes part in `transaction.atomic()`
 - `database`: the engine's statements on that connection
+- `connections`: which connections of Django are closed around a node
 - `values`: what may be given as data, and what is advised in place of a model instance
 - `configuration`: the settings `WORKFLOW_ENGINE`, the database among `DATABASES`, the project's Celery app
 - `apps`: what happens when Django starts; `checks`: what `manage.py check` says
 - `revisions`: `manage.py migrate`, by the engine's own migrations
 - `discovery`: the definitions in the installed apps
-- `models`: executions and their journal, for queries
+- `models`: executions and their journal, for queries; `admin`: the same in Django's admin
+- `testing`: runs what a test has started; `without_redis`: the services that it takes in place of Redis's
 - `tasks`: the engine's task, where Celery looks for the tasks of an app
 """
 

@@ -14,6 +14,8 @@ from workflow_engine.canvas.clients import use_client_of_project
 from workflow_engine.django import client
 from workflow_engine.django.checks import check_settings
 from workflow_engine.django.configuration import SETTING, database_alias, engine_settings, given
+from workflow_engine.django.connections import close_unusable_connections
+from workflow_engine.runner.surroundings import CALLED_AROUND_NODES
 from workflow_engine.settings import get_settings, read_project_settings
 
 
@@ -28,6 +30,8 @@ class WorkflowEngineConfig(AppConfig):
         """Have the engine use the project's settings; nothing is connected, and no Celery app is loaded."""
         read_project_settings(engine_settings)
         use_client_of_project(client)
+        if close_unusable_connections not in CALLED_AROUND_NODES:
+            CALLED_AROUND_NODES.append(close_unusable_connections)
         register(check_settings)
         post_migrate.connect(_deploy, sender=self, dispatch_uid="workflow_engine.deploy")
         setting_changed.connect(_forget_settings, dispatch_uid="workflow_engine.settings")

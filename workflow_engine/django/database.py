@@ -16,6 +16,7 @@ from django.db import connections, transaction, utils
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
+from workflow_engine.django.connections import close_if_ended
 from workflow_engine.errors import DatabaseUnavailable
 from workflow_engine.json_values import decode_jsonb
 from workflow_engine.outages import outages
@@ -43,6 +44,7 @@ class DjangoDatabase(Database):
 
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         connection: BaseDatabaseWrapper = connections[self._alias]
+        close_if_ended(connection)
         with _errors(connection), connection.cursor() as cursor:
             cursor.execute(statement, parameters or None)
             return [] if cursor.description is None else _rows(cursor, connection)

@@ -8,7 +8,7 @@ which never commits.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,13 +20,16 @@ from django.db import connections, transaction
 
 from workflow_engine.broker.dispatcher import Backlog, CeleryDispatcher, Dispatcher, producer_app
 from workflow_engine.client import NO_DATA, WorkflowClient
+from workflow_engine.definition.graph import Graph
 from workflow_engine.django.configuration import celery_app, database_alias, encoder
 from workflow_engine.django.database import DjangoDatabase
 from workflow_engine.django.values import encoded, refuse_models
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.errors import InvalidValue, SessionRefused
+from workflow_engine.errors import CacheUnavailable, InvalidValue, SessionRefused
 from workflow_engine.execution.messages import Dispatch, QueuedMessage
 from workflow_engine.postgres.caller_transaction import Publish, publish_committed, publish_within_bounds
+from workflow_engine.presentation.execution_view import Run, view_execution
+from workflow_engine.presentation.graph_drawing import GraphDrawing, draw_graph
 from workflow_engine.settings import get_settings
 
 if TYPE_CHECKING:
@@ -70,10 +73,16 @@ class AfterCommit(Dispatcher):
             dispatches[0].message.execution_id,
             partial(self._dispatcher.publish, dispatches),
         )
-        if connections[self._alias].in_atomic_block:
-            transaction.on_commit(call, using=self._alias, robust=True)
-        else:
+        connection = connections[self._alias]
+        if not connection.in_atomic_block:
             call()
+            return
+
+        def unless_in_a_test() -> None:
+            if not connection.in_atomic_block:
+                call()
+
+        transaction.on_commit(unless_in_a_test, using=self._alias, robust=True)
 
     def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
         return self._dispatcher.queued(dispatch)
@@ -128,6 +137,31 @@ class DjangoClient(WorkflowClient):
             forget()
             self._once_committed(partial(forget, provisional=False))
         return deployment
+
+    @property
+    def assembled(self) -> Engine:
+        """The engine's parts on Django's connection, for this package."""
+        return self._engine
+
+    def draw(self, execution_id: str) -> GraphDrawing:
+        """Return the drawing of an execution's graph, with the state of each node.
+
+        Raises `ExecutionNotFound`.
+        """
+        engine, execution = self._engine, self.get(execution_id)
+        workflow = engine.workflows.get(execution.workflow_id, execution.version).workflow
+        runs: list[Run] = []
+        with suppress(CacheUnavailable):  # then nodes that run look as if they were in line
+            runs = [Run(holder) for holder in engine.locks.holders(execution_id)]
+        view = view_execution(
+            execution,
+            workflow,
+            engine.state.load_snapshot(execution_id, with_outputs=False),
+            engine.queries.journal(execution_id, with_values=False),
+            runs,
+            engine.queries.child_counts(execution_id),
+        )
+        return draw_graph(Graph.of(workflow), view.nodes, view.places)
 
     def _remember(self, content: str, deployment: Deployment) -> None:
         self._once_committed(partial(super()._remember, content, deployment))

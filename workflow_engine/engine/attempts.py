@@ -28,6 +28,7 @@ from workflow_engine.postgres.executions.parts import Parts
 from workflow_engine.redis.running_nodes import RunningNode, RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.runner.node_run import Outcome, run_node
+from workflow_engine.runner.surroundings import CALLED_AROUND_NODES
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
@@ -82,16 +83,22 @@ class Attempts:
                     return limited
                 begin = partial(self._begin, hop) if is_marked else None
                 limit = self._settings.output_limit
-                outcome = run_node(
-                    compiled,
-                    graph,
-                    context,
-                    limit,
-                    hop.claim.token,
-                    begin,
-                    self._settings.node_log_limit,
-                    _PartsOfVisit(hop, self._parts, self._settings.commit_retry_timeout),
-                )
+                for call in CALLED_AROUND_NODES:
+                    call()
+                try:
+                    outcome = run_node(
+                        compiled,
+                        graph,
+                        context,
+                        limit,
+                        hop.claim.token,
+                        begin,
+                        self._settings.node_log_limit,
+                        _PartsOfVisit(hop, self._parts, self._settings.commit_retry_timeout),
+                    )
+                finally:
+                    for call in CALLED_AROUND_NODES:
+                        call()
             return self._children.prepared(hop, context, outcome)
         except UnknownNodeType as error:
             if is_marked:

@@ -3,6 +3,7 @@
 - `compiled`: a workflow version ready to run, built once per process
 - `limits`: which slots of limits an execution or attempt needs
 - `node_run`: evaluate the config, call the executor, make its result storable
+- `surroundings`: what is called around each node
 - `retry_policy`: whether and when a failed node is retried
 - `time_limit`: how long an attempt may run
 - `interruption`: how a node is ended from outside

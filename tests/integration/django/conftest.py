@@ -22,6 +22,8 @@ from workflow_engine import Settings
 from workflow_engine.canvas.clients import use_client_of_project
 from workflow_engine.django import client, project_client
 from workflow_engine.django.configuration import engine_settings
+from workflow_engine.django.connections import close_unusable_connections
+from workflow_engine.runner.surroundings import CALLED_AROUND_NODES
 from workflow_engine.settings import read_project_settings
 
 
@@ -54,6 +56,7 @@ def _project(django_is_connected: None, settings: Settings) -> Iterator[None]:
     django_settings.WORKFLOW_ENGINE = {"REDIS_URL": settings.redis_url}
     read_project_settings(engine_settings)
     use_client_of_project(client)
+    CALLED_AROUND_NODES.append(close_unusable_connections)
     yield
     for connection in connections.all():
         assert not connection.in_atomic_block

@@ -15,12 +15,14 @@ from django import conf
 
 from support.django_shop import settings as project
 from workflow_engine.canvas.clients import use_client_of_project
+from workflow_engine.runner.surroundings import CALLED_AROUND_NODES
 from workflow_engine.settings import get_settings, read_project_settings
 
 
 def leave_the_project() -> None:
     """Let the tests that follow in this process read the environment alone."""
     use_client_of_project(None)
+    CALLED_AROUND_NODES.clear()
     read_project_settings(dict)
     get_settings.cache_clear()
 

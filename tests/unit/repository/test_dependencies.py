@@ -29,8 +29,8 @@ OF_AN_EXTRA = {
 OF_THE_PAGES = {"flower", "tornado"}
 """Packages that come with the extra `flower`, and that only the room of the pages imports."""
 
-OF_DJANGO = {"django"}
-"""The package that comes with the extra of this name, and that only the room for its projects imports."""
+OF_DJANGO = {"django", "asgiref"}
+"""Packages that come with the extra `django`, and that only the room for its projects imports."""
 
 
 def test_every_package_that_the_engine_imports_comes_without_an_extra() -> None:

@@ -18,7 +18,6 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.flower.actions import ACTIONS, actions_on, actions_on_node
 from workflow_engine.flower.desk import Answers
-from workflow_engine.flower.drawing.graph import GraphDrawing, draw_graph
 from workflow_engine.flower.drawing.timeline import Timeline, draw_timeline
 from workflow_engine.flower.page import Page
 from workflow_engine.nodes.results import TRACEBACK
@@ -33,6 +32,7 @@ from workflow_engine.presentation.execution_view import (
     view_as_of,
     view_execution,
 )
+from workflow_engine.presentation.graph_drawing import GraphDrawing, draw_graph
 from workflow_engine.presentation.phrases import sanitise
 
 MOST_ROWS = 300

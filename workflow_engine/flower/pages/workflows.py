@@ -15,11 +15,11 @@ from workflow_engine.definition.workflow import Node, Workflow
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.flower.desk import Answers
-from workflow_engine.flower.drawing.graph import draw_graph
 from workflow_engine.flower.forms import data_of, fields_of
 from workflow_engine.flower.page import Page
 from workflow_engine.postgres.lookups.statistics import counted
 from workflow_engine.presentation.execution_view import NodeView
+from workflow_engine.presentation.graph_drawing import draw_graph
 from workflow_engine.presentation.graph_layout import place
 
 COUNTED_ON_THE_LIST = 30
