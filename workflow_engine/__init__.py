@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workflow_engine.control.moving import Move
     from workflow_engine.definition.builder import WorkflowBuilder
     from workflow_engine.definition.workflow import Edge, Node, Workflow
+    from workflow_engine.engine.starts.given import Start
     from workflow_engine.errors import (
         BackingServiceUnavailable,
         ChildNotAwaited,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         SessionRefused,
         SettingsInvalid,
         StartRefused,
+        StartsRefused,
         TriggerDataInvalid,
         TriggerNotFound,
         TriggerPaused,
@@ -72,6 +74,7 @@ __all__ = [
     "WorkflowClient",
     "durable",
     "Deployment",
+    "Start",
     "StartedExecution",
     "Execution",
     "NodeExecution",
@@ -121,6 +124,7 @@ __all__ = [
     "VersionDiffers",
     "IllegalNodeMove",
     "StartRefused",
+    "StartsRefused",
     "TriggerPaused",
     "WorkflowInactive",
     "TriggerNotFound",
@@ -137,6 +141,7 @@ _HOMES = {
     "definition.builder": "WorkflowBuilder",
     "client": "WorkflowClient",
     "canvas.durable": "durable",
+    "engine.starts.given": "Start",
     "execution.context": "ExecutionContext",
     "definition.workflow": "Edge Node Workflow",
     "postgres.workflows.deployments": "Deployment",
@@ -144,7 +149,8 @@ _HOMES = {
         "BackingServiceUnavailable DefinitionError DefinitionInvalid DefinitionUnreadable ExecutionNotFound "
         "ChildNotAwaited IdempotencyConflict IllegalMove InvalidValue ModuleFailed NodeNotFound Problem "
         "SessionRefused SettingsInvalid TriggerDataInvalid VersionDiffers WaitTimeout WorkflowEngineError "
-        "WorkflowNotFound IllegalNodeMove StartRefused TriggerPaused WorkflowInactive TriggerNotFound"
+        "WorkflowNotFound IllegalNodeMove StartRefused StartsRefused TriggerPaused WorkflowInactive "
+        "TriggerNotFound"
     ),
     "postgres.events": "SentEvent",
     "postgres.executions.queries": "Execution NodeExecution",

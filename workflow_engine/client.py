@@ -5,65 +5,49 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from workflow_engine.control.executions import ExecutionControl
 from workflow_engine.control.explain.explainer import EXAMINED, Explainer
 from workflow_engine.control.explain.explanation import Explanation, Overview
-from workflow_engine.control.limits import LimitControl
-from workflow_engine.control.moving import Mover
-from workflow_engine.control.workflows import WorkflowControl
 from workflow_engine.definition.builder import WorkflowBuilder
-from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.starts.given import NO_DATA, Start
 from workflow_engine.errors import (
-    IdempotencyConflict,
-    InvalidValue,
-    StartRefused,
-    TriggerDataInvalid,
     WaitTimeout,
     WorkflowNotFound,
 )
-from workflow_engine.execution.annotations import checked_metadata, checked_tags
 from workflow_engine.execution.context import ExecutionContext
-from workflow_engine.execution.ids import checked_id, new_execution_id
-from workflow_engine.execution.records import NewExecution, StartedExecution
+from workflow_engine.execution.ids import checked_id
+from workflow_engine.execution.records import StartedExecution
 from workflow_engine.execution.states import ExecutionStatus
-from workflow_engine.execution.walk import Walk
 from workflow_engine.health.state_metrics import StateMetrics
-from workflow_engine.json_values import canonical, check_size, encode, normalise
 from workflow_engine.nodes.action.tasks.values import with_kombus_types
-from workflow_engine.nodes.trigger.direct import check_trigger_data
-from workflow_engine.postgres.caller_transaction import (
-    CallersTransaction,
-    CallersTransactions,
-    beside,
-    within,
-)
 from workflow_engine.postgres.database import PooledDatabase
 from workflow_engine.postgres.events import SentEvent
-from workflow_engine.postgres.executions.creation import Key
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.moves import ExecutionEvent
 from workflow_engine.postgres.executions.queries import Execution, NodeExecution, NodeLog
 from workflow_engine.postgres.retention import Purged
 from workflow_engine.postgres.workflows.deployments import DeployedVersion, DeployedWorkflow, Deployment
 from workflow_engine.postgres.workflows.triggers import DeployedTrigger, ScheduledTrigger
-from workflow_engine.runner.limits import slots_of_execution
 from workflow_engine.settings import Settings
 from workflow_engine.validation import validate
 
 if TYPE_CHECKING:
-    from workflow_engine.postgres.caller_transaction import AsyncCallersSession, CallersSession
+    from workflow_engine.postgres.caller_transaction import (
+        AsyncCallersSession,
+        CallersSession,
+        CallersTransaction,
+        CallersTransactions,
+    )
 
 EXPLAINED = 500
 """Executions that are explained for the metrics."""
@@ -72,16 +56,7 @@ LONGEST_SIGNAL_WAIT = 5.0
 """Seconds `wait` trusts Redis to wake it before it asks Postgres again."""
 
 
-class NoData(Enum):
-    """The argument of `start` without data, which is not the same as null."""
-
-    NO_DATA = "{}"
-
-
-NO_DATA = NoData.NO_DATA
-
-LONGEST_KEY = 500
-"""Characters of an idempotency key; Postgres must be able to index it."""
+Started = TypeVar("Started")
 
 
 class WorkflowClient:
@@ -118,6 +93,9 @@ class WorkflowClient:
 
     @functools.cached_property
     def _callers_transactions(self) -> CallersTransactions:
+        # A caller with a session has loaded SQLAlchemy; other callers should not have to.
+        from workflow_engine.postgres.caller_transaction import CallersTransactions
+
         database = self._engine.database
         assert isinstance(database, PooledDatabase), "a client of another database joins in its own way"
         return CallersTransactions(database)
@@ -131,27 +109,7 @@ class WorkflowClient:
 
         `client.control.limits` shows and sets limits.
         """
-        engine = self._engine
-        mover = Mover(
-            engine.moves,
-            engine.state,
-            engine.cache,
-            locks=engine.locks,
-            workflows=engine.workflows,
-            executor=engine.executor,
-            running_nodes=engine.running_nodes,
-            publisher=engine.publisher,
-            children=engine.children,
-            output_limit=engine.settings.output_limit,
-        )
-        return ExecutionControl(
-            mover,
-            engine.moves,
-            engine.state,
-            engine.children,
-            workflows=WorkflowControl(engine.deployments, engine.triggers, engine.cache),
-            limits=LimitControl(engine.limits, engine.publisher),
-        )
+        return ExecutionControl.of(self._engine)
 
     @functools.cached_property
     def _explainer(self) -> Explainer:
@@ -212,42 +170,45 @@ class WorkflowClient:
         `SessionRefused`, and `StartRefused` for a workflow or trigger that an operator has closed. Nothing is
         stored then, and your transaction is unharmed.
         """
-        if priority is not None and not 0 <= priority <= 9:
-            raise InvalidValue("priority", f"{priority} is not between 0 (served first) and 9")
-        if idempotency_key is not None:
-            _check_key(idempotency_key)
         transaction = self._join(session)
-        given = normalise({} if data is NO_DATA else data, "data")
-        given_variables = normalise(dict(variables or {}), "variables")
-        user_metadata, given_tags = checked_metadata(metadata), checked_tags(tags)
-        key = None
-        if idempotency_key is not None:
-            key = Key(workflow_id, idempotency_key, _fingerprint(given, given_variables), trigger)
-        prepare = functools.partial(
-            self._new_execution, workflow_id, version, trigger, given, given_variables
-        )
-        try:
-            new = beside(transaction, prepare)
-        except (WorkflowNotFound, TriggerDataInvalid, InvalidValue, StartRefused):
-            # An execution of the same key may not fit the version that is deployed by now.
-            if key is not None and (started := self._started_before(key, transaction)) is not None:
-                return started
-            raise
-        if key is not None:
-            new = dataclasses.replace(
-                new,
-                idempotency_key=key.key,
-                fingerprint=key.fingerprint,
-                names_trigger=trigger is not None,
-            )
-        new = dataclasses.replace(
-            new,
+        given = Start(
+            data,
+            trigger=trigger,
+            variables=variables,
+            idempotency_key=idempotency_key,
             priority=priority,
-            queue=queue or new.queue,
-            user_metadata=user_metadata,
-            tags=given_tags,
+            queue=queue,
+            metadata=metadata,
+            tags=tags,
         )
-        return self._engine.executor.execute_workflow(new, transaction)
+        return self._engine.starts.start(workflow_id, given, version=version, transaction=transaction)
+
+    def start_many(
+        self,
+        workflow_id: str,
+        starts: Iterable[Start],
+        *,
+        version: int | None = None,
+        session: CallersSession | None = None,
+    ) -> Sequence[StartedExecution]:
+        """Start many executions of a workflow, and return them in the order of `starts`.
+
+        Each is what `start` would make of it: the same checks, keys, limits and messages. All are checked
+        first. If one is refused, `StartsRefused` names each refused one by its index, and nothing is started.
+
+        Then every 500 are a statement and a transaction of its own, and their messages one round trip. So a
+        process that dies, or loses Postgres, in the middle leaves whole batches, whose executions run. With
+        an `idempotency_key` for each start the whole call can be repeated: those that exist are returned,
+        with `is_new` false.
+
+        With your `session` all of them are part of its transaction, as with `start`.
+
+        Raises `StartsRefused`, `WorkflowNotFound` and `SessionRefused`.
+        """
+        transaction = self._join(session)
+        return self._engine.starts.start_many(
+            workflow_id, list(starts), version=version, transaction=transaction
+        )
 
     def start_task(
         self,
@@ -290,7 +251,12 @@ class WorkflowClient:
         if version is not None:
             with suppress(WorkflowNotFound):  # the tables have been emptied since
                 return self.start(workflow.id, data, version=version, session=session, **options)
-        deployment = beside(self._join(session), lambda: self.deploy(workflow))
+        transaction = self._join(session)
+        deployment = (
+            self.deploy(workflow)
+            if transaction is None
+            else transaction.beside(lambda: self.deploy(workflow))
+        )
         self._remember(content, deployment)
         return self.start(workflow.id, data, version=deployment.version, session=session, **options)
 
@@ -340,55 +306,28 @@ class WorkflowClient:
         start = functools.partial(self.deploy_and_start, workflow, data, **options)
         return await self._in_asyncio(start, session)
 
+    async def start_many_async(
+        self,
+        workflow_id: str,
+        starts: Iterable[Start],
+        *,
+        session: AsyncCallersSession | None = None,
+        **options: Any,
+    ) -> Sequence[StartedExecution]:
+        """Do what `start_many` does, from asyncio; `session` is that of `start_async`."""
+        start = functools.partial(self.start_many, workflow_id, starts, **options)
+        return await self._in_asyncio(start, session)
+
     async def _in_asyncio(
-        self, start: Callable[..., StartedExecution], session: AsyncCallersSession | None
-    ) -> StartedExecution:
+        self, start: Callable[..., Started], session: AsyncCallersSession | None
+    ) -> Started:
         if session is None:
             return await asyncio.to_thread(start)
+        from workflow_engine.postgres.caller_transaction import within
+
         # Connects and imports modules at the first call.
         await asyncio.to_thread(lambda: self._callers_transactions)
         return await within(session, lambda joined: start(session=joined))
-
-    def _started_before(self, key: Key, transaction: CallersTransaction | None) -> StartedExecution | None:
-        connection = transaction.connection if transaction is not None else None
-        with suppress(IdempotencyConflict):  # the caller's error says more
-            return self._engine.state.started_before(key, connection)
-        return None
-
-    def _new_execution(
-        self,
-        workflow_id: str,
-        version: int | None,
-        trigger: str | None,
-        data: Any,
-        variables: Mapping[str, Any],
-    ) -> NewExecution:
-        """Check a start against the deployed workflow. Raises as `start` does."""
-        way_in = self._engine.deployments.way_in(workflow_id, version)
-        compiled = self._engine.workflows.get(workflow_id, way_in.version)
-        trigger_node = compiled.graph.nodes[compiled.trigger(trigger)]
-        way_in.check_open(workflow_id, trigger_node.id)
-        due = Walk.start(compiled.graph, trigger_node.id).due
-        first = compiled.route(due[0]) if due else None
-        return NewExecution(
-            execution_id=new_execution_id(),
-            workflow_id=workflow_id,
-            version=way_in.version,
-            trigger_id=way_in.trigger_ids[trigger_node.id],
-            trigger_node_id=trigger_node.id,
-            trigger_sub_type=trigger_node.sub_type,
-            trigger_label=trigger_node.label,
-            data=self._checked_data(workflow_id, trigger_node.id, trigger_node.config, data),
-            variables=self._checked_variables(compiled.workflow, compiled.graph, variables),
-            timeout=compiled.workflow.settings.timeout,
-            limits=slots_of_execution(
-                compiled.limits, trigger_node.id, data, {**compiled.workflow.variables, **variables}
-            ),
-            queue=self._engine.settings.queue,
-            due_queue=first.queue if first else None,
-            due_priority=first.priority if first else None,
-            due=tuple(due),
-        )
 
     def send_event(
         self,
@@ -558,24 +497,6 @@ class WorkflowClient:
         """Return the scheduled triggers of all deployed workflows, with the time when each is next due."""
         return self._engine.triggers.list()
 
-    def _checked_data(self, workflow_id: str, trigger: str, config: Mapping[str, Any], data: Any) -> bytes:
-        encoded = encode(data)
-        check_size(encoded, self._engine.settings.output_limit, "data")
-        if problems := check_trigger_data(config, data):
-            raise TriggerDataInvalid(workflow_id, trigger, problems)
-        return encoded
-
-    def _checked_variables(self, workflow: Workflow, graph: Graph, given: Mapping[str, Any]) -> bytes:
-        for name in given:
-            if name.startswith("_") or name in graph.nodes:
-                raise InvalidValue(
-                    f"variables.{name}",
-                    "a variable may not start with _ nor have the name of a node; rename it",
-                )
-        encoded = encode({**normalise(workflow.variables, "variables"), **given})
-        check_size(encoded, self._engine.settings.output_limit, "variables")
-        return encoded
-
     def _with_result(self, execution: Execution) -> Execution:
         if execution.status is not ExecutionStatus.COMPLETED:
             return execution
@@ -606,14 +527,3 @@ def happened_at(entry: NodeExecution | ExecutionEvent) -> datetime:
         return entry.created_at
     took = timedelta(milliseconds=entry.duration_ms or 0)
     return entry.completed_at or entry.started_at + took  # a node that waits has not completed
-
-
-def _check_key(key: str) -> None:
-    normalise(key, "idempotency_key")
-    if not 0 < len(key) <= LONGEST_KEY:
-        raise InvalidValue("idempotency_key", f"it has {len(key)} characters, not 1 to {LONGEST_KEY}")
-
-
-def _fingerprint(data: Any, variables: Mapping[str, Any]) -> str:
-    """Return a hash of the caller's input alone, which no deployment can change."""
-    return hashlib.sha256(canonical([data, variables])).hexdigest()

@@ -13,6 +13,7 @@
     │   ├── NodeNotFound              an execution has no such node, or has not reached it
     │   └── UnknownNodeType           no code is registered for this type in this process
     ├── IdempotencyConflict           the same key was used before with other data
+    ├── StartsRefused                 some of many starts are refused; carries the error of each
     ├── SessionRefused                a session cannot hold its caller's rows and an execution together
     ├── IllegalMove                   an execution cannot go from its status to the requested one
     ├── ExecutionMoved                an execution moves too fast for the requested operation
@@ -40,9 +41,12 @@ Ids and paths are attributes, so that callers never parse a message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+NAMED_REFUSALS = 5
+"""Refused starts that the message of `StartsRefused` names; its attribute has all of them."""
 
 
 class WorkflowEngineError(Exception):
@@ -230,6 +234,33 @@ class IdempotencyConflict(WorkflowEngineError):
         super().__init__(
             f"idempotency key {key!r} already started execution {execution_id} of {workflow_id!r} with other "
             "data; use a new key for a new start, or the same data to get that execution"
+        )
+
+
+class StartsRefused(WorkflowEngineError):
+    """Some of many starts are refused; `refusals` holds each one's error by its index, counted from 0.
+
+    Nothing was started, unless another process used a key in the same moment: then `started` holds what the
+    batches before had started, by index.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        total: int,
+        refusals: Mapping[int, WorkflowEngineError],
+        started: Mapping[int, Any] | None = None,
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.refusals = dict(sorted(refusals.items()))
+        self.started = dict(started or {})
+        named = list(self.refusals.items())[:NAMED_REFUSALS]
+        lines = "".join(f"\n  [{index}] {error}" for index, error in named)
+        if (more := len(self.refusals) - len(named)) > 0:
+            lines += f"\n  and {more:,} more"
+        what = f"{len(self.started):,} were started before" if self.started else "nothing was started"
+        super().__init__(
+            f"{len(self.refusals):,} of {total:,} starts of {workflow_id!r} are refused, {what}:{lines}"
         )
 
 

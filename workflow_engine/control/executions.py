@@ -16,6 +16,7 @@ from workflow_engine.control.moving import Move, Mover
 from workflow_engine.control.rehearsal import Group, Rehearsal
 from workflow_engine.control.reopening import Preview
 from workflow_engine.control.workflows import WorkflowControl
+from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import ExecutionMoved, ExecutionNotFound, IllegalMove
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import EVENT_TYPES, LEGAL_FROM, ExecutionStatus, Operation
@@ -32,6 +33,18 @@ class ExecutionControl:
     that cannot be stored. Redis and the broker may be away: the move is in effect all the same, and recovery
     publishes what could not be sent.
     """
+
+    @classmethod
+    def of(cls, engine: Engine) -> ExecutionControl:
+        """Return what moves the executions of this engine."""
+        return cls(
+            Mover.of(engine),
+            engine.moves,
+            engine.state,
+            engine.children,
+            workflows=WorkflowControl(engine.deployments, engine.triggers, engine.cache),
+            limits=LimitControl(engine.limits, engine.publisher),
+        )
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 from workflow_engine.control.descendants import Descendants
 from workflow_engine.control.reopening import Reopening
+from workflow_engine.engine.assembly import Engine
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.publisher import Publisher
@@ -80,6 +81,22 @@ class Mover:
     Methods raise `ExecutionNotFound`, `IllegalMove`, `ExecutionMoved` for an execution that moves faster
     than it can be read, and `DatabaseUnavailable`. Redis and the broker may be away.
     """
+
+    @classmethod
+    def of(cls, engine: Engine) -> Mover:
+        """Return what moves the executions of this engine."""
+        return cls(
+            engine.moves,
+            engine.state,
+            engine.cache,
+            locks=engine.locks,
+            workflows=engine.workflows,
+            executor=engine.executor,
+            running_nodes=engine.running_nodes,
+            publisher=engine.publisher,
+            children=engine.children,
+            output_limit=engine.settings.output_limit,
+        )
 
     def __init__(
         self,

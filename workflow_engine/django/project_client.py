@@ -7,9 +7,9 @@ which never commits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from json import JSONEncoder
@@ -19,13 +19,20 @@ from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
 from workflow_engine.broker.dispatcher import Backlog, CeleryDispatcher, Dispatcher, producer_app
-from workflow_engine.client import NO_DATA, WorkflowClient
+from workflow_engine.client import Started, WorkflowClient
 from workflow_engine.definition.graph import Graph
 from workflow_engine.django.configuration import celery_app, database_alias, encoder
 from workflow_engine.django.database import DjangoDatabase
 from workflow_engine.django.values import encoded, refuse_models
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.errors import CacheUnavailable, InvalidValue, SessionRefused
+from workflow_engine.engine.starts.given import NO_DATA, Start
+from workflow_engine.errors import (
+    CacheUnavailable,
+    InvalidValue,
+    SessionRefused,
+    StartsRefused,
+    WorkflowEngineError,
+)
 from workflow_engine.execution.messages import Dispatch, QueuedMessage
 from workflow_engine.postgres.caller_transaction import Publish, publish_committed, publish_within_bounds
 from workflow_engine.presentation.execution_view import Run, view_execution
@@ -46,7 +53,10 @@ class AtomicBlock:
     """The transaction that `transaction.atomic()` has opened in the database of the engine's tables."""
 
     alias: str
-    connection: None = None
+    statements: None = None
+
+    def beside(self, call: Callable[[], Started]) -> Started:
+        return call()
 
     def after_commit(self, execution_id: str, publish: Publish) -> None:
         """Call `publish` after the outermost commit; never, if a savepoint around the start rolls back."""
@@ -115,6 +125,25 @@ class DjangoClient(WorkflowClient):
             options["variables"] = self._as_json(options["variables"], "variables")
         with _models_refused(data=data, variables=options.get("variables")):
             return super().start(workflow_id, data, **options)
+
+    def start_many(
+        self, workflow_id: str, starts: Iterable[Start], **options: Any
+    ) -> Sequence[StartedExecution]:
+        """Start many executions, as part of the open `transaction.atomic()`.
+
+        As `WorkflowClient.start_many`, except `session`.
+        """
+        given = [self._start_as_json(each) for each in starts]
+        try:
+            return super().start_many(workflow_id, given, **options)
+        except StartsRefused as refused:
+            advised = {index: _advice(given[index], error) for index, error in refused.refusals.items()}
+            raise StartsRefused(workflow_id, len(given), advised, refused.started) from refused
+
+    def _start_as_json(self, start: Start) -> Start:
+        data = start.data if start.data is NO_DATA else self._as_json(start.data, "data")
+        variables = start.variables and self._as_json(start.variables, "variables")
+        return replace(start, data=data, variables=variables)
 
     def start_task(
         self, task: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -194,7 +223,7 @@ class DjangoClient(WorkflowClient):
             )
         return open_block(self._alias)
 
-    async def _in_asyncio(self, start: Callable[..., StartedExecution], session: Any) -> StartedExecution:
+    async def _in_asyncio(self, start: Callable[..., Started], session: Any) -> Started:
         # In the one thread that has Django's connection.
         return await sync_to_async(start)(session=session)
 
@@ -236,3 +265,12 @@ def _models_refused(**given: Any) -> Iterator[None]:
             except InvalidValue as advice:
                 raise advice from refusal
         raise
+
+
+def _advice(start: Start, refusal: WorkflowEngineError) -> WorkflowEngineError:
+    """Return what to give in place of a model instance, if a start was refused because of one."""
+    try:
+        with _models_refused(data=start.data, variables=start.variables):
+            raise refusal
+    except WorkflowEngineError as advice:
+        return advice

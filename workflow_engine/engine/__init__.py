@@ -1,5 +1,6 @@
 """What moves executions: one hop, from message to message.
 
+- `starts/`: an execution begins, or many at once
 - `executor`: the five steps: enter, run, commit, leave, enqueue
 - `admission`: entering a node: its lock and its input, or the reason why the message is dropped
 - `attempts`: running the node, or waiting for a worker that has its code

@@ -15,6 +15,7 @@ from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.observation.spans import Spans
 from workflow_engine.engine.publisher import Publisher
+from workflow_engine.engine.starts.starting import Starts
 from workflow_engine.engine.stores import Stores
 from workflow_engine.nodes.loading import load_node_types
 from workflow_engine.nodes.registry import NodeRegistry
@@ -80,6 +81,7 @@ class Engine:
     presence: Presence
     failure_workflows: FailureWorkflows
     executor: WorkflowExecutor
+    starts: Starts
 
     @property
     def code(self) -> frozenset[str]:
@@ -121,6 +123,15 @@ class Engine:
         queue_looks = QueueLooks(app)
         publisher = Publisher(stores, workflows, dispatcher, settings)
         running_nodes = RunningNodes(redis, settings)
+        executor = WorkflowExecutor(
+            stores,
+            workflows,
+            Attempts(stores, workflows, running_nodes, settings),
+            running_nodes,
+            publisher,
+            settings,
+            Spans(Tracing()) if settings.tracing else None,
+        )
         return cls(
             settings=settings,
             registry=registry,
@@ -153,15 +164,8 @@ class Engine:
             data_age=DataAge(redis, settings),
             presence=Presence(redis, settings),
             failure_workflows=FailureWorkflows(stores, workflows, settings),
-            executor=WorkflowExecutor(
-                stores,
-                workflows,
-                Attempts(stores, workflows, running_nodes, settings),
-                running_nodes,
-                publisher,
-                settings,
-                Spans(Tracing()) if settings.tracing else None,
-            ),
+            executor=executor,
+            starts=Starts(stores, workflows, executor, settings),
         )
 
 

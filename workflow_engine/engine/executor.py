@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
 from workflow_engine.engine.attempts import Attempts
@@ -50,7 +51,6 @@ from workflow_engine.execution.states import ExecutionStatus, HistoryLine
 from workflow_engine.execution.walk import Walk
 from workflow_engine.nodes.results import NodeError, failure_of
 from workflow_engine.outages import retry_unavailable
-from workflow_engine.postgres.caller_transaction import CallersTransaction
 from workflow_engine.redis.contexts import SentAhead
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.redis.running_nodes import RunningNodes
@@ -60,6 +60,9 @@ from workflow_engine.runner.node_run import Outcome
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
+
+if TYPE_CHECKING:
+    from workflow_engine.postgres.caller_transaction import CallersTransaction  # brings SQLAlchemy
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +120,22 @@ class WorkflowExecutor:
             self._begin_if_pending(new, started)
         return started
 
+    def execute_workflows(
+        self, new: Sequence[NewExecution], transaction: CallersTransaction | None = None
+    ) -> list[StartedExecution]:
+        """Create executions with one statement, and send their first nodes in one round trip."""
+        if self._spans is not None:
+            new = [self._spans.begin(each) for each in new]
+        started = self._state.create_executions(new, transaction.statements if transaction else None)
+        begun = [pair for pair in zip(new, started, strict=True) if pair[1].is_new]
+        if transaction is None:
+            self._publisher.begin_all(begun)
+            return started
+        if begun:
+            transaction.after_commit(begun[0][1].id, partial(self._publisher.begin_all, begun))
+        pairs = zip(new, started, strict=True)
+        return [replace(one, _publish=partial(self._begin_if_pending, each, one)) for each, one in pairs]
+
     def continue_execution(
         self,
         message: HopMessage,
@@ -172,7 +191,7 @@ class WorkflowExecutor:
     # -- an execution begins -----------------------------------------------------------------------------
 
     def _execute_in(self, transaction: CallersTransaction, new: NewExecution) -> StartedExecution:
-        started = self._state.create_execution(new, transaction.connection)
+        started = self._state.create_execution(new, transaction.statements)
         if started.is_new:
             transaction.after_commit(started.id, partial(self._publisher.begin, new, started))
         return replace(started, _publish=partial(self._begin_if_pending, new, started))

@@ -100,6 +100,41 @@ class Publisher:
         )
         self.follow_up(self._begin(first))
 
+    def begin_all(self, begun: Sequence[tuple[NewExecution, StartedExecution]]) -> None:
+        """Publish the first nodes of executions that were created together, once each has its slots."""
+        dispatches: list[Dispatch] = []
+        freed: dict[str, None] = {}
+        for new, started in begun:
+            if new.limits:
+                freed |= dict.fromkeys(slot.key for slot in new.limits)
+            elif not new.due:
+                self.begin(new, started)  # it ends at once
+            else:
+                dispatches += self._first_dispatches(new, started)
+        if dispatches:
+            with suppress(BrokerUnavailable):  # logged as an outage; recovery sends what is due
+                retry_unavailable(
+                    lambda: self._dispatcher.publish(dispatches),
+                    0.0,
+                    f"enqueue the first nodes of {len(begun)} executions",
+                )
+        if freed:
+            self.follow_up(FollowUps(freed=tuple(freed)))
+
+    def _first_dispatches(self, new: NewExecution, started: StartedExecution) -> list[Dispatch]:
+        workflow = self._workflows.get(new.workflow_id, new.version)
+        envelope = Envelope(
+            started.id,
+            workflow,
+            FIRST_SEQ,
+            new.queue,
+            new.priority,
+            started.created_at,
+            new.metadata.get(TRACEPARENT),
+        )
+        in_hand = new.due[: workflow.graph.concurrency]
+        return [self._dispatch(envelope, node_id) for node_id in in_hand]
+
     def follow_up(self, follow_ups: FollowUps | None) -> None:
         """Publish the first nodes of children that have started, and the nodes of parents that were woken.
 

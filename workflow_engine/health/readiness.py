@@ -13,11 +13,12 @@ from contextlib import closing
 from functools import partial
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg2
 import psycopg2.errors
 
+from workflow_engine.addresses.postgres import libpq_url
 from workflow_engine.addresses.redis import RedisAddress
 from workflow_engine.errors import DatabaseOutdated, DatabaseUnavailable
 from workflow_engine.health.probe import Probe
@@ -119,18 +120,6 @@ def _write(address: RedisAddress, key_prefix: str, timeout: float) -> str:
         for key in key_on_each(client, f"{key_prefix}health").values():
             client.set(key, 1, px=1000)
     return "writable"
-
-
-def libpq_url(url: str) -> str:
-    """Return SQLAlchemy's URL as libpq reads it: several hosts, `?host=a:5432&host=b:5432`, become lists."""
-    parts = urlsplit(url.replace("+psycopg2", "", 1))
-    query = parse_qsl(parts.query)
-    hosts = [value for name, value in query if name == "host"]
-    if len(hosts) > 1:
-        query = [(name, value) for name, value in query if name not in ("host", "port")]
-        query.append(("host", ",".join(host.partition(":")[0] for host in hosts)))
-        query.append(("port", ",".join(host.partition(":")[2] or "5432" for host in hosts)))
-    return parts._replace(query=urlencode(query)).geturl()
 
 
 def revisions() -> list[str]:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_engine.client import WorkflowClient
+from workflow_engine.control.moving import Mover
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.starts.given import Start
 from workflow_engine.errors import (
     BackingServiceUnavailable,
     BrokerUnavailable,
@@ -59,7 +60,7 @@ class Timekeeping:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._client = WorkflowClient(engine=engine)
+        self._descendants = Mover.of(engine).descendants
         self._recovery = Recovery(engine)
         self._slots = SlotRounds(engine)
         self._keeping = Keeping(engine)
@@ -124,7 +125,7 @@ class Timekeeping:
         if due.timeout <= 0:
             self._end_timed_out()
         if due.children <= 0:
-            self._client.control.descendants.see_to_due()
+            self._descendants.see_to_due()
         next_slot = self._slots.serve(due)
         self._recovery.rescue_stalled()
         if woken == BATCH or self._recovery.is_looking:
@@ -150,9 +151,8 @@ class Timekeeping:
     def _start(
         self, workflow_id: str, trigger: str, data: Any, idempotency_key: str, queue: str, **notes: Any
     ) -> None:
-        self._client.start(
-            workflow_id, data, trigger=trigger, idempotency_key=idempotency_key, queue=queue, **notes
-        )
+        start = Start(data, trigger=trigger, idempotency_key=idempotency_key, queue=queue, **notes)
+        self._engine.starts.start(workflow_id, start)
 
     def _end_timed_out(self) -> None:
         for ended in self._engine.timeouts.end(self._started_by_timeouts()):

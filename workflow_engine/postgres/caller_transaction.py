@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Engine, RootTransaction, event, text
+from sqlalchemy import Connection, Dialect, Engine, RootTransaction, event, make_url, text
 from sqlalchemy.exc import UnboundExecutionError
 
 from workflow_engine.errors import BackingServiceUnavailable, SessionRefused
 from workflow_engine.outages import outages
 from workflow_engine.postgres.background import Background
-from workflow_engine.postgres.database import PooledDatabase
+from workflow_engine.postgres.database import PooledDatabase, Row, Statements
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ IDENTITY = """
 SELECT current_database() || to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', ' YYYYMMDDHH24MISSUS')
 """
 
+PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+"""A parameter as psycopg2 writes it; SQLAlchemy writes it for every driver."""
+
 _publishing = Background("publish executions started in a transaction")
 
 
@@ -55,8 +59,11 @@ class CallersTransaction(Protocol):
     """A transaction that the caller began, and will commit or roll back."""
 
     @property
-    def connection(self) -> Connection | None:
-        """The caller's connection; None if the engine's own statements are part of the transaction."""
+    def statements(self) -> Statements | None:
+        """Executes statements as part of it; None if the engine's own statements are part of it anyway."""
+
+    def beside(self, call: Callable[[], T]) -> T:
+        """Make a call that uses connections of the engine's own, without blocking the caller's event loop."""
 
     def after_commit(self, execution_id: str, publish: Publish) -> None:
         """Call `publish` once everything written so far has committed for good, and never otherwise."""
@@ -67,7 +74,11 @@ class SqlalchemyTransaction:
     """The transaction of a session or connection of SQLAlchemy."""
 
     connection: Connection
+    statements: Statements
     _session: Session | None = None
+
+    def beside(self, call: Callable[[], T]) -> T:
+        return _off_the_event_loop(self.connection.dialect, call)
 
     def after_commit(self, execution_id: str, publish: Publish) -> None:
         """Call `publish` in another thread, which the commit waits for, `LONGEST_DELAY` at most.
@@ -102,14 +113,17 @@ class CallersTransactions:
         if isinstance(session, scoped_session):
             session = session()
         if isinstance(session, Session):
-            joined = SqlalchemyTransaction(_connection_of(session), session)
+            joined = self._joined(_connection_of(session), session)
         elif isinstance(session, Connection):
-            joined = SqlalchemyTransaction(session)
+            joined = self._joined(session)
         else:
             raise SessionRefused(_advice_for(session))
         _check_transactional(joined.connection)
         self._check_database(joined.connection)
         return joined
+
+    def _joined(self, connection: Connection, session: Session | None = None) -> SqlalchemyTransaction:
+        return SqlalchemyTransaction(connection, _OnConnection(connection, self._database.schema), session)
 
     def _check_database(self, connection: Connection) -> None:
         if connection.engine in self._in_same_database:
@@ -120,16 +134,9 @@ class CallersTransactions:
         if theirs != ours:
             raise SessionRefused(
                 f"session is connected to {connection.engine.url!r}, which is another database than the "
-                f"engine's, {self._database.engine.url!r}: they cannot commit together"
+                f"engine's, {make_url(self._database.url)!r}: they cannot commit together"
             )
         self._in_same_database.add(connection.engine)
-
-
-def beside(transaction: CallersTransaction | None, call: Callable[[], T]) -> T:
-    """Make a call that uses connections of the engine's own, without blocking the caller's event loop."""
-    if transaction is None or transaction.connection is None:
-        return call()
-    return _off_the_event_loop(transaction.connection.dialect, call)
 
 
 async def within(session: AsyncCallersSession, call: Callable[[CallersSession], T]) -> T:
@@ -155,6 +162,18 @@ def _off_the_event_loop(dialect: Dialect, call: Callable[[], T]) -> T:
     from sqlalchemy.util import await_only
 
     return await_only(asyncio.to_thread(call))
+
+
+class _OnConnection(Statements):
+    """Statements on a connection of any driver, whose errors are raised as they are."""
+
+    def __init__(self, connection: Connection, schema: str) -> None:
+        super().__init__(schema)
+        self._connection = connection
+
+    def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
+        result = self._connection.execute(text(PLACEHOLDER.sub(r":\1", statement)), dict(parameters))
+        return [tuple(row) for row in result] if result.returns_rows else []
 
 
 @dataclass

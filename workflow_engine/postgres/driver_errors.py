@@ -1,4 +1,4 @@
-"""Translates the errors of the driver and of SQLAlchemy's pool into the engine's."""
+"""Translates the errors of the driver into the engine's, also where SQLAlchemy has wrapped them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from types import TracebackType
 from typing import Protocol
 
 import psycopg2
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from workflow_engine.errors import (
     ChildrenRefused,
@@ -75,18 +73,13 @@ def engine_errors() -> AbstractContextManager[None]:
 
 def _in_terms_of_the_engine(error: BaseException) -> Exception | None:
     """Return the error to raise in place of this one; None to leave it as it is."""
-    if isinstance(error, PoolTimeoutError):
-        return DatabaseUnavailable(f"no connection to Postgres became free: {error}")
     if isinstance(error, ValueError):
         if isinstance(error, UnicodeEncodeError) or "NUL (0x00)" in str(error):
             # psycopg2 raises this before it sends anything.
             return InvalidValue("text", f"Postgres cannot store it: {error}")
         return None
-    if isinstance(error, DBAPIError):
-        return translate(error.orig, psycopg2) if isinstance(error.orig, psycopg2.Error) else None
-    if isinstance(error, psycopg2.Error):
-        return translate(error, psycopg2) or DBAPIError.instance(None, None, error, psycopg2.Error)
-    return None
+    original = getattr(error, "orig", error)  # SQLAlchemy's errors hold the driver's; migrations use it
+    return translate(original, psycopg2) if isinstance(original, psycopg2.Error) else None
 
 
 def sqlstate(error: BaseException | None) -> str | None:

@@ -20,13 +20,14 @@ from workflow_engine import ExecutionStatus
 longest = pytest.mark.longest
 
 
-def rows(fleet: Fleet, statement: str, *parameters: object) -> list[Any]:
-    with fleet.engine.database.engine.connect() as connection:
-        return [tuple(row) for row in connection.exec_driver_sql(statement, parameters or None)]
+def rows(fleet: Fleet, statement: str, parent: str | None = None) -> list[Any]:
+    return fleet.engine.database.rows(statement, parent=parent)
 
 
 def unfinished_children(fleet: Fleet, parent: str) -> int:
-    statement = "SELECT count(*) FROM executions WHERE parent_execution_id = %s AND completed_at IS NULL"
+    statement = (
+        "SELECT count(*) FROM executions WHERE parent_execution_id = %(parent)s AND completed_at IS NULL"
+    )
     count: int = rows(fleet, statement, parent)[0][0]
     return count
 
@@ -57,7 +58,9 @@ def test_each_item_has_its_result_though_workers_are_killed_and_redis_is_wiped(
 
 
 def ended(fleet: Fleet, parent: str) -> int:
-    statement = "SELECT count(*) FROM executions WHERE parent_execution_id = %s AND completed_at IS NOT NULL"
+    statement = (
+        "SELECT count(*) FROM executions WHERE parent_execution_id = %(parent)s AND completed_at IS NOT NULL"
+    )
     count: int = rows(fleet, statement, parent)[0][0]
     return count
 
@@ -73,7 +76,7 @@ def test_a_cancel_reaches_all_children_in_time(own_fleet: Fleet, children: int, 
         )
     )
     parent = own_fleet.start("wide")
-    waiting = "SELECT count(*) FROM executions WHERE status = 'WAITING' AND parent_execution_id = %s"
+    waiting = "SELECT count(*) FROM executions WHERE status = 'WAITING' AND parent_execution_id = %(parent)s"
     poll(lambda: rows(own_fleet, waiting, parent)[0][0] == children, "all children wait", timeout=120)
 
     began = time.monotonic()

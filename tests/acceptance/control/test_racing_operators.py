@@ -102,9 +102,8 @@ def messages_in_broker(fleet: Fleet) -> int:
     return sum(fleet.redis.llen(key) for key in keys if fleet.redis.type(key) == b"list")
 
 
-def rows(fleet: Fleet, statement: str, *parameters: object) -> list[Any]:
-    with fleet.engine.database.engine.connect() as connection:
-        return list(connection.exec_driver_sql(statement, parameters or None))
+def rows(fleet: Fleet, statement: str, execution_id: str | None = None) -> list[Any]:
+    return fleet.engine.database.rows(statement, execution_id=execution_id)
 
 
 # -- what holds for every execution, after any moves ------------------------------------------------------
@@ -154,7 +153,7 @@ def check_waits(fleet: Fleet, execution_id: str, events: Sequence[ExecutionEvent
     """Check that every wait of a completed execution ended well, and that its event wait got its event."""
     statement = """
         SELECT node_id, wait_type, status, seq, received_events FROM execution_wait_states
-        WHERE execution_id = %s ORDER BY node_id, seq
+        WHERE execution_id = %(execution_id)s ORDER BY node_id, seq
     """
     waits = rows(fleet, statement, execution_id)
     assert [tuple(wait[:3]) for wait in waits] == [

@@ -88,5 +88,4 @@ def race(fleet: Fleet, roots: list[str], seconds: float) -> Counter[str]:
 
 
 def rows(fleet: Fleet, statement: str) -> list[Any]:
-    with fleet.engine.database.engine.connect() as connection:
-        return [tuple(row) for row in connection.exec_driver_sql(statement)]
+    return fleet.engine.database.rows(statement)

@@ -15,7 +15,7 @@ KEPT_PACE = 0.9
 
 THROUGHPUT = """
 SELECT extract(epoch FROM max(completed_at) - min(created_at))::float
-FROM executions WHERE id = ANY(%s::uuid[])
+FROM executions WHERE id = ANY(%(load)s::uuid[])
 """
 
 
@@ -37,8 +37,8 @@ def seconds_for(fleet: Fleet, load: list[str]) -> float:
     """Return the seconds from the first start to the last end of these executions (database clock)."""
     for execution in load:
         fleet.completed(execution, 60)
-    with fleet.engine.database.engine.connect() as connection:
-        return float(connection.exec_driver_sql(THROUGHPUT, (load,)).scalar_one())
+    ((seconds,),) = fleet.engine.database.rows(THROUGHPUT, load=load)
+    return float(seconds)
 
 
 @pytest.mark.timeout(240)

@@ -50,10 +50,10 @@ def by_rows(database: PooledDatabase) -> int:
     return int(database.rows(BACKEND)[0][0])
 
 
-def by_the_pool(database: PooledDatabase) -> int:
-    """Run a statement on a connection of SQLAlchemy's pool, which is not the one that is kept."""
-    with engine_errors(), database.engine.connect() as connection:
-        return int(connection.exec_driver_sql(BACKEND).scalar_one())
+def beside_another(database: PooledDatabase) -> int:
+    """Run a statement on the second connection, while the first is in use."""
+    with database.transaction():
+        return by_rows(database)
 
 
 def in_a_transaction(database: PooledDatabase) -> int:
@@ -61,7 +61,7 @@ def in_a_transaction(database: PooledDatabase) -> int:
         return int(transaction.rows(BACKEND)[0][0])
 
 
-WAYS = [by_rows, by_the_pool, in_a_transaction]
+WAYS = [by_rows, beside_another, in_a_transaction]
 
 Ask = Callable[[PooledDatabase], int]
 
@@ -174,13 +174,12 @@ def test_a_transaction_that_fails_leaves_its_connection_in_order(database: Poole
     assert database.rows("SELECT to_regclass('left_behind'), pg_backend_pid()") == [(None, before)]
 
 
-def test_a_bare_error_of_the_driver_is_reported_as_an_outage(database: PooledDatabase) -> None:
+def test_a_connection_that_is_closed_under_a_statement_is_an_outage(database: PooledDatabase) -> None:
     def use() -> None:
-        with engine_errors(), database.engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            driver.close()
-            driver.set_session(readonly=True)
+        with engine_errors():
+            connection = database.pool.lend()
+            connection.close()
+            connection.set_session(readonly=True)
 
     with pytest.raises(DatabaseUnavailable, match="closed"):
         use()

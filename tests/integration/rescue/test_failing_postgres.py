@@ -14,7 +14,6 @@ import psutil
 import psycopg2
 import psycopg2.extensions
 import pytest
-import sqlalchemy.exc
 
 from workflow_engine import Settings
 from workflow_engine.embedded import EmbeddedPostgres
@@ -119,7 +118,7 @@ def test_tables_of_another_release_are_reported(code: str, engine: Engine, execu
 
 @pytest.mark.parametrize("code", ["23505", "42601", "25P02", "P0001"])
 def test_a_mistake_of_a_statement_is_no_outage(code: str, engine: Engine, execute: Execute) -> None:
-    with pytest.raises(sqlalchemy.exc.DBAPIError, match="raised by the test"):
+    with pytest.raises(psycopg2.Error, match="raised by the test"):
         fail_with(engine, code, execute)
 
 

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy
 
 from workflow_engine import IdempotencyConflict, TriggerDataInvalid, Workflow, WorkflowBuilder, WorkflowClient
-from workflow_engine.client import NO_DATA
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.starts.given import NO_DATA
 from workflow_engine.errors import InvalidValue, WorkflowNotFound
 
 

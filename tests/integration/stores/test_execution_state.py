@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 import pytest
-import sqlalchemy.exc
 
 from workflow_engine import ExecutionStatus, NodeStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
@@ -348,11 +348,13 @@ def test_the_tables_refuse_rows_that_cannot_be(engine: Engine) -> None:
 
 
 def refusing_constraint(engine: Engine, statement: str, *parameters: Any) -> str | None:
+    connection = engine.database.pool.lend()
     try:
-        with engine.database.engine.connect() as connection:
-            connection.exec_driver_sql(statement, parameters or None)
-    except sqlalchemy.exc.IntegrityError as refusal:
-        return str(refusal.orig.diag.constraint_name)  # type: ignore[union-attr]  # it is psycopg2's
+        connection.cursor().execute(statement, parameters or None)
+    except psycopg2.IntegrityError as refusal:
+        return str(refusal.diag.constraint_name)
+    finally:
+        engine.database.pool.take_back(connection)
     return None
 
 

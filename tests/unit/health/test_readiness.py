@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from workflow_engine.health.readiness import libpq_url, revisions
+from workflow_engine.addresses.postgres import libpq_url
+from workflow_engine.health.readiness import revisions
 from workflow_engine.postgres import migrations
 
 

@@ -19,8 +19,9 @@ from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.json_options import JsonValue, Variable
 from workflow_engine.cli.missing_code import MissingCode
 from workflow_engine.cli.styles import STATUS_STYLES
-from workflow_engine.client import NO_DATA, WorkflowClient
+from workflow_engine.client import WorkflowClient
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.starts.given import NO_DATA
 from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.states import ACTIVE, ExecutionStatus, NodeStatus
 from workflow_engine.postgres.executions.filters import ExecutionFilter

@@ -40,6 +40,12 @@ class Spans:
         with self._tracing.producer(f"start {new.workflow_id}", _named(about)) as carrier:
             return create(replace(new, metadata={**new.metadata, **carrier}))
 
+    def begin(self, new: NewExecution) -> NewExecution:
+        """Make the span that is the root of an execution which is created together with others."""
+        about = {"execution_id": new.execution_id, "workflow": new.workflow_id, "version": new.version}
+        with self._tracing.producer(f"start {new.workflow_id}", _named(about)) as carrier:
+            return replace(new, metadata={**new.metadata, **carrier})
+
     def attempt(self, hop: Hop, run_and_commit: Callable[[Hop], Committed]) -> Committed:
         """Run a node, and commit it, inside of its span if its execution is traced."""
         metadata: Mapping[str, Any] = hop.cached.identity["metadata"]

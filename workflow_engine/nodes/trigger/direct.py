@@ -14,7 +14,6 @@ from workflow_engine.errors import Problem
 from workflow_engine.execution.context import ExecutionContext
 from workflow_engine.nodes.contract import Config, NodeType
 from workflow_engine.nodes.results import NodeExecutionResult, success
-from workflow_engine.nodes.trigger.json_schemas import check_data, check_schema
 
 VERBATIM = frozenset({"schema", "description"})
 """A schema describes data, and in a pattern or an example `{{` is text like any other."""
@@ -25,14 +24,20 @@ def check_trigger_data(config: Mapping[str, Any], data: Any) -> list[Problem]:
 
     `config` is the trigger node's, as it was deployed. Empty if the trigger has no schema.
     """
-    schema = config.get("schema")
-    return [] if schema is None else check_data(schema, data, "data")
+    if (schema := config.get("schema")) is None:
+        return []
+    from workflow_engine.nodes.trigger.json_schemas import check_data  # see `_is_schema`
+
+    return check_data(schema, data, "data")
 
 
 # -- configs -------------------------------------------------------------------------------------------
 
 
 def _is_schema(schema: dict[str, Any] | bool) -> dict[str, Any] | bool:
+    # With `jsonschema`, which weighs 3 MB, and which the workers of most teams never need.
+    from workflow_engine.nodes.trigger.json_schemas import check_schema
+
     if problems := check_schema(schema):
         raise ValueError("; ".join(map(str, problems)))
     return schema

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection
 
 from workflow_engine.errors import IdempotencyConflict
 from workflow_engine.execution.records import (
@@ -29,11 +28,17 @@ from workflow_engine.postgres.values import instant
 
 START = "SELECT {s}.start_execution_v1(CAST(%(execution)s AS jsonb))"
 
-FIND_KEY = """
-SELECT CAST(k.execution_id AS text), k.fingerprint, e.trigger_node_id,
+START_MANY = """
+SELECT each.place, {s}.start_execution_v1(each.document)
+FROM jsonb_array_elements(CAST(%(executions)s AS jsonb)) WITH ORDINALITY AS each (document, place)
+"""
+
+FIND_KEYS = """
+SELECT k.key, CAST(k.execution_id AS text), k.fingerprint, e.trigger_node_id,
     CAST(extract(epoch FROM k.created_at) * 1000000 AS bigint)
 FROM {s}.idempotency_keys k LEFT JOIN {s}.executions e ON e.id = k.execution_id
-WHERE k.workflow_id = CAST(%(workflow_id)s AS text) AND k.key = CAST(%(key)s AS text)
+WHERE k.workflow_id = CAST(%(workflow_id)s AS text)
+    AND k.key IN (SELECT jsonb_array_elements_text(CAST(%(keys)s AS jsonb)))
 """
 
 
@@ -48,22 +53,39 @@ class Key:
     """The trigger node that the caller named, if it named one."""
 
 
+@dataclass(frozen=True)
+class UsedKey:
+    """An idempotency key that has started an execution."""
+
+    execution_id: str
+    fingerprint: str
+    trigger_node_id: str | None
+    created_at: int
+    """Microseconds since 1970."""
+
+    def execution_of(self, key: Key) -> StartedExecution:
+        """Return the execution, for an equal start. Raises `IdempotencyConflict` for one with other data."""
+        if self.fingerprint != key.fingerprint or key.trigger not in (None, self.trigger_node_id):
+            raise IdempotencyConflict(key.workflow_id, key.key, self.execution_id)
+        return StartedExecution(self.execution_id, False, instant(self.created_at))
+
+
 class ExecutionCreation:
     """Writes new executions to Postgres."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, new: NewExecution, connection: Connection | None = None) -> StartedExecution:
+    def create(self, new: NewExecution, within: Statements | None = None) -> StartedExecution:
         """Write an execution and its trigger's journal row; return the earlier execution for a used key.
 
-        Without a `connection` of the caller's it is committed on return; with one it is part of the caller's
-        transaction, whose errors are raised as they are. Raises `IdempotencyConflict` if the start that used
+        It is committed on return, unless it is written `within` a transaction of the caller's, whose errors
+        are raised as they are. Raises `IdempotencyConflict` if the start that used
         the key had other data. That comes from no error of Postgres, so the caller's transaction goes on.
         """
         document = orjson.dumps(start_document(new)).decode()
         while True:
-            ((created_at,),) = self._statements(connection).rows(START, execution=document)
+            ((created_at,),) = (within or self._database).rows(START, execution=document)
             if created_at is not None:
                 return StartedExecution(new.execution_id, True, instant(created_at))
             key = Key(
@@ -72,25 +94,51 @@ class ExecutionCreation:
                 new.fingerprint,
                 new.trigger_node_id if new.names_trigger else None,
             )
-            if (before := self.started_before(key, connection)) is not None:
+            if (before := self.started_before(key, within)) is not None:
                 return before
             # The key was removed in between, with the execution it had started; the next try uses it.
 
-    def started_before(self, key: Key, connection: Connection | None = None) -> StartedExecution | None:
+    def create_many(
+        self, new: Sequence[NewExecution], within: Statements | None = None
+    ) -> list[StartedExecution]:
+        """Write executions as `create` does, with one statement: all of them, or none if it raises."""
+        if within is not None:
+            return self._create_many(new, within)
+        if all(each.idempotency_key is None for each in new):
+            return self._create_many(new, self._database)  # a statement is a transaction
+        with self._database.transaction() as transaction:
+            return self._create_many(new, transaction)
+
+    def _create_many(self, new: Sequence[NewExecution], statements: Statements) -> list[StartedExecution]:
+        # By key, since two processes that use the same ones wait for each other.
+        order = sorted(range(len(new)), key=lambda index: new[index].idempotency_key or "")
+        documents = orjson.dumps([start_document(new[index]) for index in order]).decode()
+        created: dict[int, int | None] = dict(statements.rows(START_MANY, executions=documents))
+        started: dict[int, StartedExecution] = {}
+        for place, index in enumerate(order, 1):
+            each, created_at = new[index], created[place]
+            started[index] = (
+                self.create(each, statements)  # its key was used since it was looked up
+                if created_at is None
+                else StartedExecution(each.execution_id, True, instant(created_at))
+            )
+        return [started[index] for index in range(len(new))]
+
+    def started_before(self, key: Key, within: Statements | None = None) -> StartedExecution | None:
         """Return the execution that an equal start with this key began; None if the key was not used.
 
         Raises `IdempotencyConflict` if the start that used the key had other data.
         """
-        used = self._statements(connection).first(FIND_KEY, workflow_id=key.workflow_id, key=key.key)
-        if used is None:
-            return None
-        execution_id, fingerprint, trigger_node_id, created_at = used
-        if fingerprint != key.fingerprint or key.trigger not in (None, trigger_node_id):
-            raise IdempotencyConflict(key.workflow_id, key.key, execution_id)
-        return StartedExecution(execution_id, False, instant(created_at))
+        used = self.used_keys([key], within).get(key.key)
+        return None if used is None else used.execution_of(key)
 
-    def _statements(self, connection: Connection | None) -> Statements:
-        return self._database if connection is None else self._database.on(connection)
+    def used_keys(self, keys: Sequence[Key], within: Statements | None = None) -> dict[str, UsedKey]:
+        """Return those of these keys, all of one workflow, that have started an execution."""
+        if not keys:
+            return {}
+        names = orjson.dumps([key.key for key in keys]).decode()
+        rows = (within or self._database).rows(FIND_KEYS, workflow_id=keys[0].workflow_id, keys=names)
+        return {key: UsedKey(*used) for key, *used in rows}
 
 
 def start_document(new: NewExecution) -> dict[str, Any]:

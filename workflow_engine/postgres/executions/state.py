@@ -7,12 +7,11 @@ discards its result. So the fence, not the lock in Redis, is why a node's result
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection
 
 from workflow_engine.errors import ExecutionNotFound, IllegalMove
 from workflow_engine.execution.bounded_texts import shorten
@@ -43,7 +42,7 @@ from workflow_engine.postgres.executions.commits import (
     commits_document,
     journal_row,
 )
-from workflow_engine.postgres.executions.creation import ExecutionCreation, Key
+from workflow_engine.postgres.executions.creation import ExecutionCreation, Key, UsedKey
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant, to_jsonb
 
@@ -146,20 +145,30 @@ class ExecutionStateService:
         self._event_retention = event_retention
         self._creation = ExecutionCreation(database)
 
-    def create_execution(self, new: NewExecution, connection: Connection | None = None) -> StartedExecution:
-        """Write an execution and its trigger's journal row, in the caller's transaction if one is given.
+    def create_execution(self, new: NewExecution, within: Statements | None = None) -> StartedExecution:
+        """Write an execution and its trigger's journal row, `within` the caller's transaction if it is given.
 
         For an idempotency key that was used before, return the execution it started then. Raises
         `IdempotencyConflict` if that start had other data.
         """
-        return self._creation.create(new, connection)
+        return self._creation.create(new, within)
 
-    def started_before(self, key: Key, connection: Connection | None = None) -> StartedExecution | None:
+    def create_executions(
+        self, new: Sequence[NewExecution], within: Statements | None = None
+    ) -> list[StartedExecution]:
+        """Write executions with one statement: all of them, or none if it raises as `create_execution`."""
+        return self._creation.create_many(new, within)
+
+    def used_keys(self, keys: Sequence[Key], within: Statements | None = None) -> dict[str, UsedKey]:
+        """Return those of these idempotency keys, all of one workflow, that have started an execution."""
+        return self._creation.used_keys(keys, within)
+
+    def started_before(self, key: Key, within: Statements | None = None) -> StartedExecution | None:
         """Return the execution that an equal start with this idempotency key began, if one did.
 
         Raises `IdempotencyConflict` if the start that used the key had other data.
         """
-        return self._creation.started_before(key, connection)
+        return self._creation.started_before(key, within)
 
     def update_execution(self, commit: NodeCommit) -> CommitResult:
         """Append a node's journal row and move its execution on, if the fence still holds.
