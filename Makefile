@@ -2,7 +2,7 @@
 # environment .venv, the caches of the tools, and temporary folders that are removed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install dev test lint format unit integration acceptance browser screenshots lowest long longest chaos promises bench clean
+.PHONY: help demo shop install dev test lint format unit integration acceptance browser screenshots lowest long longest chaos promises bench clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -22,6 +22,7 @@ UNIT := tests/unit tests/simulation
 
 help:  ## show this list
 	@echo "make demo         200 orders through a workflow on real workers (ARGS=--once: end by itself)"
+	@echo "make shop         a Django shop whose worker is killed (ARGS=--durable: with the engine): docs/from-celery.md"
 	@echo "make dev          servers, a worker and Flower for your own nodes (ARGS=MODULE): docs/first-node.md"
 	@echo "make install      the engine, Postgres, Redis and Flower into .venv, and nothing else"
 	@echo "make test         the tests: unit, integration (servers), acceptance (worker processes)"
@@ -44,6 +45,9 @@ demo: .venv/.demo
 
 dev: .venv/.demo
 	@.venv/bin/workflow-engine dev $(ARGS)
+
+shop: .venv/.dev
+	@.venv/bin/python examples/django_shop/run.py $(ARGS)
 
 install: .venv/.demo
 

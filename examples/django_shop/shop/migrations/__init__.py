@@ -1,0 +1,1 @@
+"""How the tables came about, as `manage.py makemigrations` writes it."""
