@@ -218,16 +218,22 @@ class WorkflowClient:
         *,
         retry: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        queue_timeout: float | None = None,
         on_crash: Literal["retry", "fail"] | None = None,
         **options: Any,
     ) -> StartedExecution:
         """Start a Celery task, by its name or itself, as an execution of one node, without a definition.
 
-        It has the guarantees of any node, and its value is the result. `retry`, `timeout` and `on_crash` are
-        those of the node. `options` and the errors are those of `start`. All starts of a task with the same
-        options of its node are executions of one workflow, named after the task.
+        It has the guarantees of any node, and its value is the result. `retry`, `timeout`, `queue_timeout`
+        and `on_crash` are those of the node. `options` and the errors are those of `start`. All starts of a task
+        with the same options of its node are executions of one workflow, named after the task.
         """
-        node = {"retry": retry, "timeout": timeout, "on_crash": on_crash}
+        node = {
+            "retry": retry,
+            "timeout": timeout,
+            "queue_timeout": queue_timeout,
+            "on_crash": on_crash,
+        }
         workflow = _workflow_of_task(task, {key: each for key, each in node.items() if each is not None})
         given = {"args": with_kombus_types(list(args), "args")}
         given["kwargs"] = with_kombus_types(dict(kwargs or {}), "kwargs")

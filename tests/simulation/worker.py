@@ -89,6 +89,10 @@ class NoParts:
     """Stands in for `Parts`: no node of the simulation has work with parts."""
 
 
+class NoQueueDeadlines:
+    """Stands in for `QueueDeadlines`: no node of the simulation has any."""
+
+
 class UnwatchedNodes:
     """Stands in for `RunningNodes`: no node reports its progress or is interrupted."""
 
@@ -159,7 +163,7 @@ class Worker:
             self.locks = Locks(client, servers, SETTINGS)
         cache = ExecutionContextCache(client, servers, self.locks, state, SETTINGS)
         self._children = ChildrenInMemory(world.database)
-        without = (NoDeployments(), NoLimits(), NoParts())
+        without = (NoDeployments(), NoLimits(), NoParts(), NoQueueDeadlines())
         stores = Stores(state, self._waits, cache, self.locks, self._children, *without)
         self._publisher = Publisher(stores, world.workflows, world.queue, SETTINGS)
         self._resumption = Resumption(stores, world.workflows, self._publisher, SETTINGS)

@@ -23,7 +23,6 @@ WITHOUT_MEANING = frozenset((
 """Options that name a task, or say how its message is sent or its result stored."""
 
 REFUSED = {
-    "expires": "a node does not expire; give `durable(…)` up, or remove it",
     "exchange": "nodes are sent to queues by name; give `queue`",
     "routing_key": "nodes are sent to queues by name; give `queue`",
 }
@@ -34,7 +33,7 @@ class Options:
     """What the options of a signature mean for its node."""
 
     node: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the node: `queue`, `priority`, `timeout`, `label`."""
+    """Keys of the node: `queue`, `priority`, `timeout`, `queue_timeout`, `label`."""
     soft_time_limit: float | None = None
     countdown: float | None = None
     eta: str | None = None
@@ -50,7 +49,9 @@ def read_options(given: Mapping[str, Any], refuse: Refuse) -> Options:
     for name, value in given.items():
         if value is None or name in WITHOUT_MEANING or name in stamps or name in ("link", "link_error"):
             continue
-        if name in REFUSED:
+        if name == "expires":
+            known[name] = value
+        elif name in REFUSED:
             refuse(name, REFUSED[name])
         elif name in ("countdown", "soft_time_limit", "eta", "headers"):
             known[name] = value
@@ -59,6 +60,8 @@ def read_options(given: Mapping[str, Any], refuse: Refuse) -> Options:
             node[key] = read(value)
         elif name != "stamped_headers":
             refuse(name, "is no option that a node can have; remove it")
+    if "expires" in known:
+        node |= _queue_timeout(known["expires"], known.get("countdown") or 0, refuse)
     headers = dict(known.get("headers") or {})
     if stamps:
         headers |= {"stamped_headers": stamps, "stamps": {name: _stamp(given.get(name)) for name in stamps}}
@@ -70,6 +73,20 @@ def read_options(given: Mapping[str, Any], refuse: Refuse) -> Options:
         eta.isoformat() if isinstance(eta, datetime) else eta,
         headers,
     )
+
+
+def _queue_timeout(expires: Any, countdown: float, refuse: Refuse) -> dict[str, float]:
+    """Return `expires` as the node's `queueTimeout`, whose time begins after the countdown."""
+    if isinstance(expires, bool) or not isinstance(expires, int | float):
+        refuse(
+            "expires",
+            "a shape has no point in time; give the seconds that it may stand in its queue",
+        )
+    elif expires <= countdown:
+        refuse("expires", f"it is over before the countdown of {countdown:g} s is; give more seconds")
+    else:
+        return {"queue_timeout": expires - countdown}
+    return {}
 
 
 def _stamp(value: Any) -> list[Any]:

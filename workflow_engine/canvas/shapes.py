@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from pydantic.alias_generators import to_camel
 
 from workflow_engine.canvas.signatures import Call, Canvas, Gathered, Line, Mapped, Together
 from workflow_engine.definition.builder import BuiltNode, WorkflowBuilder
@@ -214,7 +215,7 @@ class _Drawing:
             "type": "action",
             "subType": "celery-task",
             "config": {**config, "calls": "{{ item }}"},
-            **call.options.node,
+            **{to_camel(key): each for key, each in call.options.node.items()},
         }
         loop = self._flow.loop(
             self._id(call.task),

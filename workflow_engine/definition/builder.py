@@ -49,6 +49,7 @@ class CommonOptions(TypedDict, total=False):
     retry: Retry | Mapping[str, Any] | Sequence[RetryRule | Mapping[str, Any]]
     timeout: float
     queue: str
+    queue_timeout: float
     priority: int
     on_error: Literal["fail", "continue"]
     on_crash: Literal["retry", "fail"]

@@ -304,6 +304,9 @@ class Node(DefinitionPart):
         description="how often a failed node is retried, or a list of rules, tried in order; left out: never",
     )
     timeout: Seconds | None = Field(None, description="seconds one attempt may run")
+    queue_timeout: Seconds | None = Field(
+        None, description="seconds it may stand in its queue before it fails with QUEUE_TIMEOUT"
+    )
     queue: str | None = Field(
         None,
         pattern=QUEUE_PATTERN,

@@ -31,6 +31,7 @@ from workflow_engine.postgres.executions.stalled import Stalled
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.postgres.executions.timeouts import ExecutionTimeouts
 from workflow_engine.postgres.limits import Limits
+from workflow_engine.postgres.queue_deadlines import QueueDeadlines
 from workflow_engine.postgres.retention import Retention
 from workflow_engine.postgres.waits import Waits
 from workflow_engine.postgres.workflows.deployments import Deployments
@@ -70,6 +71,7 @@ class Engine:
     waits: Waits
     children: Children
     limits: Limits
+    queue_deadlines: QueueDeadlines
     timeouts: ExecutionTimeouts
     triggers: Triggers
     due_times: DueTimes
@@ -115,7 +117,10 @@ class Engine:
         children = Children(database, claim_lease=lease)
         deployments = Deployments(database, queue=settings.queue)
         limits = Limits(database, claim_lease=lease)
-        stores = Stores(state, waits, cache, locks, children, deployments, limits, Parts(database))
+        queue_deadlines = QueueDeadlines(database)
+        stores = Stores(
+            state, waits, cache, locks, children, deployments, limits, Parts(database), queue_deadlines
+        )
         tasks = Tasks(app)
         workflows = CompiledWorkflows(state.load_definition, registry, tasks.route)
         app = app or producer_app(settings)
@@ -154,6 +159,7 @@ class Engine:
             waits=waits,
             children=children,
             limits=limits,
+            queue_deadlines=queue_deadlines,
             timeouts=ExecutionTimeouts(database),
             triggers=Triggers(database),
             due_times=DueTimes(database),

@@ -34,6 +34,9 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
 log = logging.getLogger(__name__)
 
+QUEUE_TIMEOUT = "QUEUE_TIMEOUT"
+"""The type of the error of a node that has stood in its queue for longer than its `queueTimeout`."""
+
 CRASHED = "CRASHED"
 """The type of the error of a node with `onCrash: fail` whose run ended without a commit."""
 
@@ -51,6 +54,7 @@ class Attempts:
         self._children = ChildExecutions(stores, workflows, settings)
         self._slots = Slots(stores)
         self._parts = stores.parts
+        self._queue_deadlines = stores.queue_deadlines
         self._state = stores.state
         self._waits = stores.waits
         self._cache = stores.cache
@@ -70,6 +74,8 @@ class Attempts:
                 f"{hop.crashes.last}"
             )
             return hop.failure_outcome(NodeError("WORKER_LOST", message))
+        if hop.node.queue_timeout is not None and not self._begins_in_time(hop):
+            return _stood_too_long(hop)
         try:
             compiled, graph = hop.workflow.node(hop.node.id), hop.workflow.graph
             hop = self._with_data_of_body(hop)
@@ -105,9 +111,24 @@ class Attempts:
                 self._state.unmark_begun(hop.execution_id, hop.node.id, hop.claim.token)
             return self._leave_to_others(hop, error)
 
+    def expired(self, hop: Hop) -> Outcome:
+        """Return the outcome of a node that has stood in its queue for too long.
+
+        Raises `NotAdmitted` for one that has begun, or may still begin.
+        """
+        if self._begins_in_time(hop):
+            raise NotAdmitted("the node has begun in time")
+        return _stood_too_long(hop)
+
     def finished(self, hop: Hop) -> None:
         """Let go of what the attempt held beside its lock, whether it was committed or not."""
         self._slots.stop_renewing(hop)
+
+    def _begins_in_time(self, hop: Hop) -> bool:
+        """Return whether the node may begin; one that has begun before, and was woken or retried, may."""
+        if hop.woken is not None or hop.attempt > 1:
+            return True
+        return self._queue_deadlines.begin(hop.execution_id, hop.node.id)
 
     def _with_data_of_body(self, hop: Hop) -> Hop:
         """Return the hop with what a body gets from around it, which every node of it may read.
@@ -192,6 +213,14 @@ class Attempts:
             iteration=iteration,
             run=running,
         )
+
+
+def _stood_too_long(hop: Hop) -> Outcome:
+    message = (
+        f"no worker began the node within its queueTimeout of {hop.node.queue_timeout:g} s; add workers for "
+        "its queue, or give it longer"
+    )
+    return hop.failure_outcome(NodeError(QUEUE_TIMEOUT, message))
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ class ChildExecutions:
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,
             due=tuple(due),
+            queue_timeouts=compiled.queue_timeouts_of(due[: compiled.concurrency]),
             body=body or None,
             metadata=_inherited(hop),
             timeout=min((limit for limit in limits if limit is not None), default=None),

@@ -10,7 +10,7 @@ time. Each has its own journal row and its own check of the fence; the slice sav
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -86,6 +86,7 @@ class WorkflowExecutor:
         self._state = stores.state
         self._cache = stores.cache
         self._locks = stores.locks
+        self._queue_deadlines = stores.queue_deadlines
         self._workflows = workflows
         self._resumption = Resumption(stores, workflows, publisher, settings)
         self._admission = Admission(stores, workflows, self._resumption)
@@ -168,6 +169,14 @@ class WorkflowExecutor:
         """
         with message.log_context():
             self._hop(message, "", lambda hop: hop.attempt_failure_outcome(error))
+
+    def expire_node(self, message: HopMessage) -> None:
+        """Fail a node that has stood in its queue for too long, unless it begins now or has begun.
+
+        Takes the same steps as running the node, and raises the same errors.
+        """
+        with message.log_context():
+            self._hop(message, "", self._attempts.expired)
 
     def count_crash(self, message: HopMessage, seq: int, what: str) -> Crashes:
         """Count the crash of the process that ran the node of a message on top of `seq`; `what` says how.
@@ -341,9 +350,16 @@ class WorkflowExecutor:
             hop = hop.caught_up(result) if result.missed else hop
             if result.accepted:
                 walk, step = hop.walk_after(outcome)
+                if late := hop.queue_timeouts_after(walk).items() - commit.queue_timeouts.items():
+                    self._begin_queue_time(hop, dict(late))
                 return Committed(hop, outcome, walk, self._settle(hop, walk, result), step.cancelled)
             if not result.is_behind or not hop.is_due:
                 return Committed(hop, outcome, walk, result)
+
+    def _begin_queue_time(self, hop: Hop, timeouts: Mapping[str, float]) -> None:
+        """Note nodes of which only the rows of siblings have shown that this commit sends them."""
+        with suppress(BackingServiceUnavailable):  # without it they may stand there for longer
+            self._queue_deadlines.add(hop.execution_id, timeouts)
 
     def _started_by_failure(self, hop: Hop, outcome: Outcome) -> FailureStart | None:
         return retry_unavailable(

@@ -139,6 +139,7 @@ class FailureWorkflows:
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,
             due=tuple(due),
+            queue_timeouts=compiled.queue_timeouts_of(due[: compiled.concurrency]),
             timeout=compiled.workflow.settings.timeout,
             limits=slots_of_execution(compiled.limits, trigger.id, data, variables),
             metadata=metadata,

@@ -275,6 +275,8 @@ class Hop:
             before=self.uncommitted,
             passes_crash_to=self._passes_crash_to(outcome, walk),
             joins=self.workflow.graph.joins_after(node.id) if self.is_shared else (),
+            queue_timeouts=self.queue_timeouts_after(walk),
+            has_queue_timeout=node.queue_timeout is not None,
             removes_parts=outcome.is_divided and outcome.status is NodeStatus.COMPLETED,
         )
 
@@ -282,6 +284,16 @@ class Hop:
         """Return the nodes that the commit makes due, those of its earlier rows included."""
         earlier = self.uncommitted[-1].newly_due if self.uncommitted else ()
         return (*(node_id for node_id in earlier if node_id in walk.due), *step.due)
+
+    def queue_timeouts_after(self, walk: Walk) -> Mapping[str, float]:
+        """Return the seconds that nodes may stand in their queues which a commit sends there."""
+        if not self.workflow.queue_timeouts:
+            return {}
+        graph = self.workflow.graph
+        sent_before = {self.node.id, *self.walk.in_hand(graph)}
+        return self.workflow.queue_timeouts_of(
+            node_id for node_id in walk.in_hand(graph) if node_id not in sent_before
+        )
 
     @property
     def _wait_details(self) -> dict[str, Any]:

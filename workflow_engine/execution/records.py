@@ -70,6 +70,8 @@ class NewExecution:
     """The slots that it needs before its first node runs; a child's first worker finds out its own."""
     due: tuple[str, ...] = ()
     """The nodes that are due first, where a breakpoint may be."""
+    queue_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """The seconds that those of them may stand in their queues that say so."""
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,10 @@ class NodeCommit:
     """The nodes that have become due by it, where a breakpoint may be."""
     joins: tuple[str, ...] = ()
     """The joins behind its node, which may be due as well if siblings have committed meanwhile."""
+    queue_timeouts: Mapping[str, float] = field(default_factory=dict)
+    """The seconds that nodes may stand in their queues, of those that it sends there and that say so."""
+    has_queue_timeout: bool = False
+    """Its own node is one of those."""
     removes_parts: bool = False
     """The output has the values of all parts of the node's work, which were stored one by one."""
     on_failure: FailureStart | None = None

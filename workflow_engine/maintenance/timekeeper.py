@@ -26,6 +26,7 @@ from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.records import FailureStart
 from workflow_engine.execution.states import ExecutionStatus, HistoryLine
 from workflow_engine.maintenance.keeping import Keeping
+from workflow_engine.maintenance.queues import QueueRounds
 from workflow_engine.maintenance.recovery import LostNode, Recovery
 from workflow_engine.maintenance.schedules import Schedules
 from workflow_engine.maintenance.slots import SlotRounds
@@ -63,6 +64,7 @@ class Timekeeping:
         self._descendants = Mover.of(engine).descendants
         self._recovery = Recovery(engine)
         self._slots = SlotRounds(engine)
+        self._queues = QueueRounds(engine)
         self._keeping = Keeping(engine)
         self._schedules = Schedules(engine.triggers, grace=engine.settings.schedule_grace)
 
@@ -126,6 +128,8 @@ class Timekeeping:
             self._end_timed_out()
         if due.children <= 0:
             self._descendants.see_to_due()
+        if due.queue <= 0:
+            self._queues.fail_late()
         next_slot = self._slots.serve(due)
         self._recovery.rescue_stalled()
         if woken == BATCH or self._recovery.is_looking:

@@ -1,7 +1,7 @@
 """The next due time of a timekeeper, until which it can sleep.
 
-One statement reads those of waits, schedules, timeouts, children and slots together. So a worker with nothing
-due costs one round trip a second, however many executions wait: each time is the first entry of an index.
+One statement reads those of waits, schedules, timeouts, children, slots and queues together. So a worker with
+nothing due costs one round trip a second, however many executions wait: each is the first entry of an index.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from workflow_engine.postgres import limits, waits
+from workflow_engine.postgres import limits, queue_deadlines, waits
 from workflow_engine.postgres.database import Database
 from workflow_engine.postgres.executions import children, timeouts
 from workflow_engine.postgres.workflows import triggers
@@ -22,12 +22,14 @@ SELECT
     coalesce(extract(epoch FROM ({timeout}) - now()), 'infinity')::float,
     coalesce(extract(epoch FROM ({children}) - now()), 'infinity')::float,
     coalesce(extract(epoch FROM ({slot}) - now()), 'infinity')::float,
+    coalesce(extract(epoch FROM ({queue}) - now()), 'infinity')::float,
     ({has_lines})
 """.replace("{wait}", waits.NEXT_DUE)
     .replace("{schedule}", triggers.NEXT_DUE)
     .replace("{timeout}", timeouts.NEXT_DUE)
     .replace("{children}", children.NEXT_DUE)
     .replace("{slot}", limits.NEXT_DUE)
+    .replace("{queue}", queue_deadlines.NEXT_DUE)
     .replace("{has_lines}", limits.HAS_LINES)
 )
 
@@ -46,12 +48,14 @@ class NextDue:
     """Until children are to be started, restarted or cancelled; infinity if none are."""
     slot: float
     """Until the lease of a slot ends that no process renews; infinity if no attempt holds one."""
+    queue: float
+    """Until a node has stood in its queue for too long; infinity if no such time is noted."""
     has_lines: bool = False
     """Whether anyone waits for a slot of a limit."""
 
     @property
     def soonest(self) -> float:
-        return min(self.wait, self.schedule, self.timeout, self.children, self.slot)
+        return min(self.wait, self.schedule, self.timeout, self.children, self.slot, self.queue)
 
 
 class DueTimes:

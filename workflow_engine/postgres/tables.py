@@ -328,6 +328,20 @@ def tables(schema: str) -> MetaData:
             postgresql_where=text(f"{one_of('status', FINAL).text} AND superseded_by IS NULL"),
         ),
     )
+    # Until when nodes have to begin that may not stand in their queue for longer; null while it is paused.
+    Table(
+        "queue_deadlines",
+        metadata,
+        Column(
+            "execution_id", Uuid, ForeignKey(f"{schema}.executions.id", ondelete="CASCADE"), primary_key=True
+        ),
+        Column("node_id", Text, primary_key=True),
+        Column("seconds", Double, nullable=False),
+        Column("expires_at", timestamp),
+        # When a timekeeper is to look at it; later than `expires_at` while one does.
+        Column("look_at", timestamp),
+        Index("queue_deadlines_due", "look_at", postgresql_where=text("look_at IS NOT NULL")),
+    )
     # What the parts of a node's work have returned, until the node commits all of it.
     Table(
         "node_parts",

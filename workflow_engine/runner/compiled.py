@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,9 +63,10 @@ class CompiledNode:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it needs nothing of Postgres as it runs: no slot, mark, row of the journal or part."""
+        """Whether it needs nothing of Postgres as it runs: no slot, mark, deadline, journal row or part."""
         is_whole = self.node_type.divide is in_one_piece and self.required is None
-        return is_whole and not self.slot_limits and self.node.on_crash != "fail"
+        is_unmarked = self.node.on_crash != "fail" and self.node.queue_timeout is None
+        return is_whole and not self.slot_limits and is_unmarked
 
     @functools.cached_property
     def limits(self) -> TimeLimits:
@@ -129,6 +130,17 @@ class CompiledWorkflow:
     def is_limited(self) -> bool:
         """Whether the workflow or any of its nodes has limits."""
         return bool(self.workflow.limits) or any(node.limits for node in self.graph.nodes.values())
+
+    @functools.cached_property
+    def queue_timeouts(self) -> Mapping[str, float]:
+        """The seconds that nodes may stand in their queues, by node id, of those that say so."""
+        nodes = self.graph.nodes.values()
+        return {node.id: node.queue_timeout for node in nodes if node.queue_timeout is not None}
+
+    def queue_timeouts_of(self, due: Iterable[str]) -> dict[str, float]:
+        """Return the same of these nodes only."""
+        timeouts = self.queue_timeouts
+        return {node_id: timeouts[node_id] for node_id in due if node_id in timeouts} if timeouts else {}
 
     @property
     def concurrency(self) -> int:

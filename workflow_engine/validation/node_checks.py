@@ -227,6 +227,9 @@ def _problems_of_a_trigger(content: Mapping[Any, Any], path: str) -> Iterator[Pr
     if content.get("onCrash") == "fail":
         message = "a trigger does not run in a worker; put this on the node that must not be repeated"
         yield Problem(at(path, "onCrash"), message)
+    if content.get("queueTimeout") is not None:
+        message = "a trigger stands in no queue; put this on a node that does"
+        yield Problem(at(path, "queueTimeout"), message)
     if content.get("limits") is not None:
         message = "a trigger does not run in a worker; put this on the workflow, or on a node"
         yield Problem(at(path, "limits"), message)

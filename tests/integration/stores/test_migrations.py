@@ -105,6 +105,7 @@ def test_upgrading_twice_changes_nothing(empty_database_url: str, database: Engi
         "executions",
         "node_executions",
         "node_parts",
+        "queue_deadlines",
         "execution_wait_states",
         "execution_events",
         "limit_slots",

@@ -213,6 +213,24 @@ def test_options_are_those_of_the_node(client: WorkflowClient, workers: Workers,
     assert [(each.queue, each.priority) for each in broker.queue] == [("fast", 1)]
 
 
+def test_seconds_after_which_a_task_expires_are_those_it_may_stand_in_its_queue(
+    client: WorkflowClient, workers: Workers, sql: Callable[..., Any]
+) -> None:
+    canvas = add.s(1, 1) | add.s(1).set(expires=60)
+    execution = durable(canvas, client=client).start()
+    workers.hop()
+    assert sql("SELECT node_id, seconds FROM queue_deadlines") == [("add_2", 60.0)]
+
+    sql("UPDATE queue_deadlines SET expires_at = now() - interval '1 second'")
+    workers.drain()
+
+    assert client.get(execution.id).error_details["type"] == "QUEUE_TIMEOUT"
+    delayed = durable(add.s(1).set(expires=60, countdown=20)).workflow
+    large = durable(group(add.s(i).set(expires=60) for i in range(201))).workflow
+    assert [node.queue_timeout for node in delayed.nodes if node.type == "action"] == [40]
+    assert large.nodes[1].config["body"]["nodes"][0]["queueTimeout"] == 60
+
+
 def test_options_of_a_group_are_those_of_its_members() -> None:
     workflow = durable(group(add.s(1), add.s(2).set(queue="own")).set(queue="all")).workflow
 
@@ -235,7 +253,14 @@ def test_stamps_and_headers_reach_the_task(client: WorkflowClient, workers: Work
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (lambda: add.s(1) | add.s(2).set(expires=60), "chain[1].options.expires: a node does not expire"),
+        (
+            lambda: add.s(1) | add.s(2).set(expires=datetime(2026, 1, 1, tzinfo=UTC)),
+            "chain[1].options.expires: a shape has no point in time",
+        ),
+        (
+            lambda: add.s(1).set(expires=5, countdown=9),
+            "shop.add.options.expires: it is over before the countdown",
+        ),
         (lambda: group(add.s(1), add.s(object())), "group[1].args: kombu cannot write it as JSON"),
         (lambda: chord([add.s(1)], total.s(x=object())), "chord.body.kwargs: kombu cannot write it as JSON"),
         (

@@ -60,3 +60,14 @@ def test_a_node_that_reads_the_failure_of_its_execution_is_refused() -> None:
 
     assert problem.path == "nodes[sum].config.expression"
     assert "only the `data` of `onFailure`" in problem.message
+
+
+def test_a_trigger_stands_in_no_queue() -> None:
+    given = definition({"workflow": "alert"})
+    given["nodes"][0]["queueTimeout"] = 5
+
+    (problem,) = problems_of(given, load_node_types())
+
+    assert (
+        str(problem) == "nodes[paid].queueTimeout: a trigger stands in no queue; put this on a node that does"
+    )

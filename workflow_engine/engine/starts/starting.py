@@ -186,6 +186,7 @@ class Starts:
             due_queue=first.queue if first else None,
             due_priority=first.priority if first else None,
             due=entry.due,
+            queue_timeouts=compiled.queue_timeouts_of(entry.due[: compiled.concurrency]),
             idempotency_key=start.idempotency_key,
             fingerprint=given.key.fingerprint if given.key is not None else "",
             names_trigger=given.key is not None and start.trigger is not None,

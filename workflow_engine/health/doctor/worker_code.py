@@ -95,8 +95,8 @@ def _options_of_tasks(reports: Sequence[WorkerReport], code: Sequence[CodeInUse]
         yield warning(
             NOT_APPLIED,
             f"not those of {first_few(without_effect)}",
-            "a node is neither rate-limited nor expired by its task; remove these options if nothing else "
-            "sends the task, and bound the workers of its queue instead",
+            "a node is neither rate-limited nor expired by its task; give the node `limits` or a "
+            "`queueTimeout`, and remove these options if nothing else sends the task",
         )
         return
     early = [name for name, has in options.items() if has.get("acks_late") != "True"]

@@ -64,6 +64,8 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "ordered": commit.ordered or None,
         "newly_due": commit.newly_due or None,
         "joins": commit.joins or None,
+        "queue_timeouts": dict(commit.queue_timeouts) or None,
+        "has_queue_timeout": commit.has_queue_timeout or None,
         "removes_parts": commit.removes_parts or None,
         "on_failure": None if commit.on_failure is None else failure_document(commit.on_failure),
     }

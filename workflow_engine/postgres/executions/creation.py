@@ -157,6 +157,7 @@ def start_document(new: NewExecution) -> dict[str, Any]:
         "user_metadata": None if new.user_metadata is None else orjson.Fragment(new.user_metadata),
         "tags": new.tags or None,
         "due": new.due or None,
+        "queue_timeouts": dict(new.queue_timeouts) or None,
         "queue": new.queue,
         "priority": new.priority,
         "due_queue": new.due_queue,

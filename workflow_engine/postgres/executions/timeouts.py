@@ -97,12 +97,14 @@ class ExecutionTimeouts:
         rows = self._database.rows(WITH_ON_FAILURE, limit=limit, sources=SOURCES)
         return [Overdue(*row) for row in rows]
 
-    def end(self, starts: Mapping[str, FailureStart], limit: int = 200) -> list[TimedOut]:
+    def end(
+        self, starts: Mapping[str, FailureStart] | None = None, limit: int = 200
+    ) -> list[TimedOut]:
         """Fail executions past their timeout; return those that this call has ended.
 
         `starts` says what is started by the end of those that start another, which stay without it.
         """
-        documents = {execution_id: failure_document(start) for execution_id, start in starts.items()}
+        documents = {execution_id: failure_document(start) for execution_id, start in (starts or {}).items()}
         encoded = orjson.dumps(documents).decode()
         rows = [
             row

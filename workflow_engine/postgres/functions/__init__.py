@@ -18,6 +18,7 @@ release go on calling the body that they were written for. A later release drops
 - `children/`: those of a wait. `open_children`, `go_on_with_children`, `child_reopened` are part of the
   transaction of the commit that opens it, or of a child's end. `outstanding_follow_ups` reads what a commit
   had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any hop
+- in `queues/`, until when nodes with a `queueTimeout` have to begin: `begin_queue_time`, `restart_queue_time`
 - `context_at_rest`: read the context from the journal, where a commit did not bring it along
 - `request_wake`, `take_wake`: the only writers of `wake_requested`
 - in `limits/`, the slots of limits: an owner takes them or stands in line (`take_slots`, `stand_in_line`),

@@ -131,6 +131,17 @@ BEGIN
             END IF;
         END IF;
 
+        IF given ? 'has_queue_timeout' THEN
+            DELETE FROM {s}.queue_deadlines d
+            WHERE d.execution_id = given_execution AND d.node_id = given->>'node_id';
+        END IF;
+        IF given ? 'queue_timeouts' AND NOT given ? 'ends' THEN
+            PERFORM {s}.begin_queue_time_v1(given_execution, given->'queue_timeouts');
+            IF moved_status = 'PAUSED' THEN
+                PERFORM {s}.restart_queue_time_v1(given_execution, false);
+            END IF;
+        END IF;
+
         IF given ? 'removes_parts' THEN
             DELETE FROM {s}.node_parts p
             WHERE p.execution_id = given_execution AND p.node_id = given->>'node_id';

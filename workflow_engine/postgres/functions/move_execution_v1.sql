@@ -165,6 +165,9 @@ BEGIN
         updated_at = now()
     WHERE e.id = given_execution;
 
+    -- A pause stops the time that nodes may stand in their queues, and it begins again with the next move.
+    PERFORM {s}.restart_queue_time_v1(given_execution, given_status <> 'PAUSED' AND NOT is_limited);
+
     IF given_event IS NOT NULL THEN
         -- By the clock, since this transaction may have waited: the history then has the order of the moves.
         INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, payload, created_at)

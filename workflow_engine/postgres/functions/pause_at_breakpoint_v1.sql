@@ -2,6 +2,7 @@
 -- timeout. The caller has just set the status; nothing is done if it is paused for another reason.
 CREATE FUNCTION {s}.pause_at_breakpoint_v1(given_execution uuid, given_due jsonb, given_at timestamptz)
 RETURNS void LANGUAGE sql AS $$
+    SELECT {s}.restart_queue_time_v1(given_execution, false);
     WITH paused AS (
         UPDATE {s}.executions e SET
             timeout_left = coalesce(extract(epoch FROM e.expires_at - given_at), e.timeout_left),

@@ -60,9 +60,15 @@ BEGIN
         given->>'trigger_sub_type', 'COMPLETED', ARRAY[''], given->'variables', given_token, given->'data',
         created, created, 0);
 
+    IF given ? 'queue_timeouts' THEN
+        PERFORM {s}.begin_queue_time_v1(given_execution, given->'queue_timeouts');
+    END IF;
     IF given ? 'limits' THEN
         -- Without a lock, which an open transaction of a caller's would keep: it is granted after the commit.
         PERFORM {s}.stand_in_line_v1(given_execution, '', given->'limits');
+        IF given ? 'queue_timeouts' THEN
+            PERFORM {s}.restart_queue_time_v1(given_execution, false);
+        END IF;
     END IF;
     IF is_paused THEN
         PERFORM {s}.pause_at_breakpoint_v1(given_execution, given->'due', created);

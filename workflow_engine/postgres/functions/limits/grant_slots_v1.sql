@@ -102,6 +102,7 @@ BEGIN
                 expires_at = coalesce(now() + e.timeout_left * interval '1 second', e.expires_at)
             WHERE e.id = head.execution_id
             RETURNING e.* INTO other;
+            PERFORM {s}.restart_queue_time_v1(head.execution_id, true);
             IF head.status = 'PENDING' THEN
                 started := started || jsonb_build_object(
                     'id', other.id, 'created_at', (extract(epoch FROM now()) * 1000000)::bigint,

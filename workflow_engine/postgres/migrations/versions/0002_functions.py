@@ -13,6 +13,8 @@ NAMES = (
     "context_at_rest_v1",
     "request_wake_v1",
     "take_wake_v1",
+    "queues/begin_queue_time_v1",
+    "queues/restart_queue_time_v1",
     "limits/slot_room_v1",
     "limits/limits_left_v1",
     "limits/lock_limits_v1",
