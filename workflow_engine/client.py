@@ -225,8 +225,8 @@ class WorkflowClient:
         """Start a Celery task, by its name or itself, as an execution of one node, without a definition.
 
         It has the guarantees of any node, and its value is the result. `retry`, `timeout`, `queue_timeout`
-        and `on_crash` are those of the node. `options` and the errors are those of `start`. All starts of a task
-        with the same options of its node are executions of one workflow, named after the task.
+        and `on_crash` are those of the node. `options` and the errors are those of `start`. All starts of a
+        task with the same options of its node are executions of one workflow, named after the task.
         """
         node = {
             "retry": retry,

@@ -61,7 +61,7 @@ class QueueDeadlines:
         return not is_late
 
     def claim(self, limit: int) -> list[tuple[str, str]]:
-        """Return nodes that have stood too long: execution and node. After `LEASE` another caller gets them."""
+        """Return nodes that have stood too long: execution and node. After `LEASE` another call may."""
         rows = self._database.rows(CLAIM, limit=limit, lease=LEASE)
         return [(execution_id, node_id) for execution_id, node_id in rows]
 
