@@ -108,6 +108,7 @@ class _Bench:
             engine.deployments,
             engine.limits,
             Parts(engine.database),
+            engine.queue_deadlines,
         )
         self._engine = engine
         self._line = _Line()
