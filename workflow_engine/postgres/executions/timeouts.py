@@ -97,9 +97,7 @@ class ExecutionTimeouts:
         rows = self._database.rows(WITH_ON_FAILURE, limit=limit, sources=SOURCES)
         return [Overdue(*row) for row in rows]
 
-    def end(
-        self, starts: Mapping[str, FailureStart] | None = None, limit: int = 200
-    ) -> list[TimedOut]:
+    def end(self, starts: Mapping[str, FailureStart] | None = None, limit: int = 200) -> list[TimedOut]:
         """Fail executions past their timeout; return those that this call has ended.
 
         `starts` says what is started by the end of those that start another, which stay without it.
