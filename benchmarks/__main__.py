@@ -15,6 +15,7 @@ import click
 from benchmarks import (
     calls,
     children,
+    desk,
     footprint,
     growth,
     hops,
@@ -54,6 +55,7 @@ BENCHMARKS = {
     "setup": setup.measure,
     "footprint": footprint.measure,
     "million": million.measure,
+    "desk": desk.measure,
 }
 WITHIN_A_MINUTE = tuple(name for name in BENCHMARKS if name != "waiting")
 """The benchmarks of a quick run without names; waits cannot be hurried."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -140,6 +141,18 @@ class Testbed:
         self._wait_for_workers(app, [name])
         return self._workers[name].pid(name)
 
+    def start_flower(self, user: tuple[str, str]) -> tuple[str, int]:
+        """Start Flower with the pages for one user. Return its address and the id of its process."""
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            port = listening.getsockname()[1]
+        options = ["--address=127.0.0.1", f"--port={port}", f"--basic-auth={':'.join(user)}"]
+        command = [sys.executable, "-m", "celery", "-A", "workflow_engine.worker", "flower", *options]
+        self._start("flower", [*command, "--enable-events=False"], {})
+        address = f"http://127.0.0.1:{port}"
+        self.wait_until(lambda: _listens(port), START_TIMEOUT, "Flower listens")
+        return address, self._workers["flower"].pid("flower")
+
     def stop_workers(self, *names: str) -> None:
         """Stop these workers, unless the testbed keeps them."""
         if not self._keeps_workers:
@@ -178,6 +191,11 @@ class Testbed:
     def log_ends(self) -> str:
         """Return the last log lines of all workers."""
         return "\n".join(worker.log_ends() for worker in self._workers.values())
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connecting:
+        return connecting.connect_ex(("127.0.0.1", port)) == 0
 
 
 def full_name(worker: str) -> str:

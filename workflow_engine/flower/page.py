@@ -93,7 +93,8 @@ class Page(BaseHandler):
         if isinstance(self.current_user, str):
             return self.current_user
         scheme, _, credentials = self.request.headers.get("Authorization", "").partition(" ")
-        if scheme == "Basic":  # which Flower has checked
+        # Without its option Flower has not checked them.
+        if scheme == "Basic" and self.application.options.basic_auth:
             return base64.b64decode(credentials).decode().partition(":")[0]
         return "flower"
 

@@ -57,6 +57,16 @@ class Database(Statements):
     def transaction(self) -> AbstractContextManager[Statements]:
         """Execute statements that commit together, or not at all if something is raised."""
 
+    def rows_uncompiled(self, statement: str, /, **parameters: Any) -> list[Row]:
+        """Return all rows of a statement that is quick although the planner expects much of it.
+
+        To compile it, as Postgres does by such an estimate, would take far longer than to run it. Raises as
+        `rows` does.
+        """
+        with self.transaction() as transaction:
+            transaction.rows("SET LOCAL jit = off")
+            return transaction.rows(statement, **parameters)
+
     @abstractmethod
     def dispose(self) -> None:
         """Close all connections that no thread is using."""

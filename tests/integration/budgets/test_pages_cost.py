@@ -10,12 +10,11 @@ import pytest
 
 from support.broker import Workers
 from support.flower_site import Site, flower_site
+from support.statements import Sent, recorded_statements
 from support.workflows import line
 from workflow_engine import WorkflowClient
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.execution.ids import id_of
-from workflow_engine.postgres.database import Database
-from workflow_engine.postgres.lookups.statistics import NODES
+from workflow_engine.postgres.lookups.statistics import Statistics
 from workflow_engine.postgres.lookups.steps import LARGEST_VALUE, ExecutionSteps
 
 
@@ -34,24 +33,16 @@ def site(engine: Engine) -> Iterator[Site]:
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[Sent]:
     """Return a list to which every statement is added from now on."""
-    sent: list[str] = []
-    execute = Database._execute
-
-    def recording(self: Database, statement: str, parameters: Any) -> Any:
-        sent.append(statement)
-        return execute(self, statement, parameters)
-
-    monkeypatch.setattr(Database, "_execute", recording)
-    return sent
+    return recorded_statements(monkeypatch)
 
 
 @pytest.mark.parametrize(
     "path", ["/executions", "/executions?workflow=line&status=FAILED", "/executions/{id}"]
 )
 def test_a_look_that_finds_nothing_new_is_one_statement(
-    client: WorkflowClient, workers: Workers, site: Site, statements: list[str], path: str
+    client: WorkflowClient, workers: Workers, site: Site, statements: list[Sent], path: str
 ) -> None:
     client.deploy(line(done))
     started = client.start("line").id
@@ -83,7 +74,11 @@ def test_values_too_large_for_a_page_are_not_read(
 
 
 def test_statistics_read_the_journal_of_their_time_by_its_primary_key(
-    client: WorkflowClient, engine: Engine, workers: Workers, sql: Callable[..., Any]
+    client: WorkflowClient,
+    engine: Engine,
+    workers: Workers,
+    sql: Callable[..., Any],
+    statements: list[Sent],
 ) -> None:
     client.deploy(line(done))
     original = client.start("line").id
@@ -102,9 +97,9 @@ def test_statistics_read_the_journal_of_their_time_by_its_primary_key(
         original,
     )
     sql("ANALYZE")
-    since = datetime.now(UTC) - timedelta(days=1)
-    plan = engine.database.rows(f"EXPLAIN {NODES}", since=id_of(since), most=1000, workflow_id=None)
-    text = "\n".join(row[0] for row in plan)
+    statements.clear()
+    Statistics(engine.database).nodes(datetime.now(UTC) - timedelta(days=1))
 
-    assert "node_executions_pkey" in text
-    assert "Seq Scan on node_executions" not in text
+    (plan,) = [each.plan(engine) for each in statements if "SET LOCAL" not in each.statement]
+    assert "node_executions_pkey" in plan
+    assert "Seq Scan on node_executions" not in plan

@@ -356,6 +356,18 @@ def test_actions_need_a_sign_on_or_the_setting_that_does_without(
     assert client.get(waiting).status is expected
 
 
+def test_a_name_that_flower_has_not_checked_is_not_recorded(
+    engine: Engine, client: WorkflowClient, waiting: str
+) -> None:
+    settings = engine.settings.model_copy(update={"pages_read_only": False})
+    with flower_site(engine, settings=settings, basic_auth=None) as site:
+        answer = site.post(f"/executions/{waiting}/actions/cancel", {"reason": "a test"})
+        malformed = site.get("/executions", user=None, headers={"Authorization": "Basic %"})
+
+    assert (answer.status_code, malformed.status_code) == (303, 200)
+    assert client.control.audit(waiting)[-1].actor == "flower"
+
+
 def test_a_workflow_is_started_with_the_form_of_its_schema(
     site: Site, client: WorkflowClient, waiting: str
 ) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import tornado.web
 
 from workflow_engine.flower.page import Page
-from workflow_engine.postgres.lookups.statistics import MOST_ROWS, NodeStatistics
+from workflow_engine.postgres.lookups.statistics import NodeStatistics
 
 PERIODS = {"1h": ("hour", 1), "24h": ("day", 24), "7d": ("week", 168)}
 
@@ -32,7 +32,6 @@ class StatisticsPage(Page):
             "engine_statistics.html",
             figures=figures,
             by_workflow=_by_workflow(figures),
-            most_rows=MOST_ROWS,
             period=period,
             periods=PERIODS,
             workflow=workflow,

@@ -272,24 +272,21 @@ class ExecutionQueries:
             "to_id": min(upper, default=HIGHEST_ID),
             "limit": limit,
         }
+        # Of children the planner expects, for each workflow, as many as are wanted in all.
+        read = self._database.rows_uncompiled if children else self._database.rows
         if (rare := wanted.rare_condition()) is None:
             newest = _newest(wanted, "*", wanted.plain_condition(children=True), children=children)
-            return self._list(LIST, {**given, "newest": limit}, newest=newest)
-        plain = wanted.plain_condition(children=children)
+            return _executions(read(LIST.replace("{newest}", newest), **given, newest=limit))
         # An inverted index knows no order: of what many executions have, it would return far too much.
-        statement = RECENT_FROM.replace("{newest}", _newest(wanted, "e.id", "true", children=children))
-        recent = self._database.first(statement, **given, newest=max(RECENT, limit))
-        if recent is not None:
-            one_by_one = wanted.rare_condition(one_by_one=True) or rare
-            found = self._list(LIST_RARE, {**given, "from_id": recent[0]}, rare=one_by_one, plain=plain)
+        newest = _newest(wanted, "e.id", "true", children=children)
+        recent = read(RECENT_FROM.replace("{newest}", newest), **given, newest=max(RECENT, limit))
+        statement = LIST_RARE.replace("{plain}", wanted.plain_condition(children=children))
+        if recent:
+            one_by_one = statement.replace("{rare}", wanted.rare_condition(one_by_one=True) or rare)
+            found = _executions(read(one_by_one, **{**given, "from_id": recent[0][0]}))
             if len(found) >= limit:
                 return found
-        return self._list(LIST_RARE, given, rare=rare, plain=plain)
-
-    def _list(self, statement: str, given: Mapping[str, Any], **parts: str) -> Sequence[Execution]:
-        for name, part in parts.items():
-            statement = statement.replace(f"{{{name}}}", part)
-        return [_execution(row) for row in self._database.rows(statement, **given)]
+        return _executions(read(statement.replace("{rare}", rare), **given))
 
     def children(
         self,
@@ -369,6 +366,10 @@ def _newest(wanted: ExecutionFilter, selected: str, plain: str, *, children: boo
     roots = roots.replace("{descending}", ", ".join(f"{column} DESC" for column in order))
     statement = f"({roots}) UNION ALL {NEWEST_CHILDREN}" if children else roots
     return statement.replace("{selected}", selected).replace("{plain}", plain)
+
+
+def _executions(rows: Sequence[Row]) -> Sequence[Execution]:
+    return [_execution(row) for row in rows]
 
 
 def _execution(row: Row) -> Execution:
