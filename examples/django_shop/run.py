@@ -33,7 +33,7 @@ from workflow_engine.demo.processes import DemoFailed, Interrupted, Interruption
 from workflow_engine.embedded import EmbeddedServers
 
 HERE = Path(__file__).parent
-BANK_SECONDS = 2
+BANK_SECONDS = 3
 """Enough to kill the worker while it charges an order."""
 PATIENCE = 90
 """Seconds in which everything that is waited for has to happen."""
@@ -48,8 +48,10 @@ class Shop:
         self._folder = folder
         self._redis = redis.Redis.from_url(servers.redis_url)
         self._interruption = interruption
+        # What is set for other projects of Celery or of the engine is not meant for this one.
+        others = ("CELERY_", "DJANGO_", "WORKFLOW_ENGINE_")
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith(others)},
             "DATABASE_URL": servers.database_url,
             "REDIS_URL": servers.redis_url,
             "BANK_SECONDS": str(BANK_SECONDS),
@@ -204,6 +206,9 @@ def main() -> int:
                     interruption.pause(1)
         except Interrupted:
             return 0
+        except DemoFailed as error:
+            say(str(error))
+            return 1
         finally:
             shop.stop()
     return 0
