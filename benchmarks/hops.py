@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from benchmarks.chart import Bar, Bars, Stacks, drawn
 from benchmarks.commits import CommitsAlone
@@ -25,14 +26,15 @@ from benchmarks.contenders import (
     ratios,
 )
 from benchmarks.neighbour import busy_neighbour
-from benchmarks.nodes import Hops, no_ops
+from benchmarks.nodes import Hops, half_pure, no_ops
 from benchmarks.report import Figure, Section, Spread, at_most, ratio_at_least
 from benchmarks.testbed import PROCESSES, WORKER, Testbed, print_step
 from benchmarks.usage import Usage
+from workflow_engine import Workflow
 
-SPREAD_LIMIT, INLINE_LIMIT = 1.4, 3.0
-"""Throughput of hops that are tasks of their own, and of those that stay on their worker, relative to raw
-ones."""
+SPREAD_LIMIT, INLINE_LIMIT, HALF_PURE_LIMIT = 1.4, 3.0, 6.0
+"""Throughput of hops that are tasks of their own, of those that stay on their worker, and of those if every
+other node is pure, relative to raw ones."""
 NEIGHBOUR_LIMIT = 1.0
 """Throughput of hops that are tasks of their own, beside a neighbour that keeps every core busy."""
 LATENCY_LIMIT = 2.0
@@ -48,8 +50,16 @@ COMMITS = "commits-alone"
 THROUGHPUT = "- throughput, relative to the chain"
 
 
-WAYS: Mapping[Hops, float] = {"spread": SPREAD_LIMIT, "inline": INLINE_LIMIT}
-"""The values of a workflow's setting `hops`, and the least throughput of such hops, relative to raw ones."""
+HALF_PURE = "inline, every other node pure"
+
+WAYS: Mapping[str, float] = {"spread": SPREAD_LIMIT, "inline": INLINE_LIMIT, HALF_PURE: HALF_PURE_LIMIT}
+"""The ways in which nodes are run, and the least throughput of such hops, relative to raw ones."""
+
+
+def _workflows(nodes: int) -> dict[str, Workflow]:
+    """Return a workflow for each way."""
+    hops: tuple[Hops, ...] = get_args(Hops)
+    return {way: no_ops(way, nodes, hops=way) for way in hops} | {HALF_PURE: half_pure("half-pure", nodes)}
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,9 @@ QUICK = Size(at_once=20, repetitions=2, latencies=10)
 def measure(testbed: Testbed, quick: bool = False) -> Section:
     """Measure a hop, on one worker of two processes for the engine and one for raw Celery."""
     size = QUICK if quick else FULL
-    for hops in WAYS:
-        testbed.client.deploy(no_ops(hops, NODES, hops=hops))
+    workflows = _workflows(NODES)
+    for workflow in workflows.values():
+        testbed.client.deploy(workflow)
     testbed.client.deploy(no_ops(ONE_NODE, 1))
     # Started like any other, but no worker serves its queue: its nodes are only committed.
     testbed.client.deploy(no_ops(COMMITS, 1, queue=COMMITS))
@@ -77,7 +88,7 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
     with RawWorker(testbed, PROCESSES) as raw, CommitsAlone(testbed, COMMITS) as alone:
         print_step(f"{size.at_once} executions of {NODES} nodes at once, and chains, alternating")
         contenders: list[Contender] = [RawChains(raw), alone]
-        contenders += (DurableExecutions(testbed, pids, hops) for hops in WAYS)
+        contenders += (DurableExecutions(testbed, pids, workflows[way].id) for way in WAYS)
         theirs, commits, *batches = in_turns(contenders, size.at_once, NODES, size.repetitions)
         with busy_neighbour() as neighbours:
             print_step(f"and beside a neighbour of {neighbours} processes that never wait")
@@ -104,7 +115,7 @@ def _durability(testbed: Testbed) -> Figure:
 
 
 def _of_saturation(
-    theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]], commits: Sequence[Batch]
+    theirs: Sequence[Batch], ours: Mapping[str, Sequence[Batch]], commits: Sequence[Batch]
 ) -> Iterator[Figure]:
     yield hop_figure(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
     for hops, batches in ours.items():
@@ -119,7 +130,7 @@ def _of_saturation(
         yield Figure("- ratio, without the rest of the machine", ratio.text())
 
 
-def _of_neighbour(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> Iterator[Figure]:
+def _of_neighbour(theirs: Sequence[Batch], ours: Mapping[str, Sequence[Batch]]) -> Iterator[Figure]:
     yield hop_figure("time per hop beside a busy neighbour: Celery's own chain", theirs)
     for hops, batches in ours.items():
         yield hop_figure(f"- {hops}", batches)
@@ -167,7 +178,7 @@ def _median(batches: Sequence[Batch], share: Callable[[Usage], float]) -> float:
     return statistics.median(1000 * share(batch.used) / batch.hops for batch in batches)
 
 
-def _chart(theirs: Sequence[Batch], ours: Mapping[Hops, Sequence[Batch]]) -> str:
+def _chart(theirs: Sequence[Batch], ours: Mapping[str, Sequence[Batch]]) -> str:
     def bar(label: str, batches: Sequence[Batch], is_ours: bool = True) -> Bar:
         return Bar(label, Spread.of([1000 * batch.seconds_per_hop for batch in batches]), is_ours)
 
@@ -232,8 +243,9 @@ def _method(size: Size) -> str:
         f"One worker of {PROCESSES} processes with Celery's defaults, and another for the raw chains: "
         "prefork, default settings, no result backend, on another database of the same Redis. Both run "
         f"{size.at_once} chains of {NODES} tasks that do nothing, alternating, {size.repetitions} times "
-        "after a warm-up. The engine runs them twice: with each node as a task of its own (spread), and "
-        "with a worker that keeps walking (inline). Each worker is stopped until all its chains are queued. "
+        "after a warm-up. The engine runs them three times: with each node as a task of its own (spread), "
+        "with a worker that keeps walking (inline), and so that every other node is pure. Each worker is "
+        "stopped until all its chains are queued. "
         "The time per hop is that of the whole batch, from there to the end of the last chain, divided by "
         "its hops. Alternating with these, as many processes commit as many nodes and do nothing else. "
         "Then the same batches alternate beside a busy neighbour: one process per core that never waits. "

@@ -23,6 +23,11 @@ def no_op(context: ExecutionContext) -> None:
     """Do nothing, like the raw task that it is compared with."""
 
 
+@node("benchmarks.pure_no_op", pure=True)
+def pure_no_op(context: ExecutionContext) -> None:
+    """Do nothing, which may be repeated."""
+
+
 @node("benchmarks.kilobyte")
 def kilobyte(context: ExecutionContext, previous: int) -> dict[str, object]:
     """Read a number of the previous node and return 1 KB of JSON."""
@@ -64,6 +69,15 @@ def request(url: str) -> dict[str, Any]:
 def no_ops(workflow_id: str, nodes: int, hops: Hops = "spread", **options: Any) -> Workflow:
     """Return a workflow of `nodes` nodes one after another that do nothing."""
     return in_line(workflow_id, nodes, "benchmarks.no_op", hops=hops, **options)
+
+
+def half_pure(workflow_id: str, nodes: int) -> Workflow:
+    """Return a workflow of nodes that do nothing, walked inline, of which every other one is pure."""
+    flow = WorkflowBuilder(workflow_id, settings={"hops": "inline"})
+    last = flow.trigger("begin")
+    for number in range(1, nodes + 1):
+        last = last >> flow.python(f"step{number}", ("benchmarks.no_op", "benchmarks.pure_no_op")[number % 2])
+    return flow.build()
 
 
 def in_line(

@@ -6,8 +6,9 @@ of one execution take turns at one row of Postgres.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.contenders import (
     Batch,
@@ -137,12 +138,14 @@ def _idle(testbed: Testbed, size: Size) -> list[Figure]:
     print_step(name)
     pids = testbed.start_workers(WORKER)
     contenders = []
-    for settings in ({}, {"hops": "inline"}, {"concurrency": PLACES}):
+    ways: list[Mapping[str, Any]] = [{}, {"hops": "inline"}, {"pure": "inline"}, {"concurrency": PLACES}]
+    for settings in ways:
         workflow_id = "-".join(["idle", *settings])
-        testbed.client.deploy(branches(workflow_id, size.idle, settings=settings))
+        function = "benchmarks.pure_no_op" if "pure" in settings else "benchmarks.no_op"
+        testbed.client.deploy(branches(workflow_id, size.idle, function, settings=settings))
         contenders.append(DurableExecutions(testbed, pids, workflow_id))
     with RawWorker.with_results(testbed, PROCESSES) as raw:
-        alone, inline, at_once, chords = in_turns(
+        alone, inline, pure, at_once, chords = in_turns(
             [*contenders, RawChords(raw)], 1, size.idle + 1, size.repetitions
         )
     testbed.stop_workers(WORKER)
@@ -156,6 +159,8 @@ def _idle(testbed: Testbed, size: Size) -> list[Figure]:
         Figure("- ratio to the chord", beside(alone).text()),
         seconds_figure("- one after the other, with `hops: inline`", inline),
         ratio_at_most("- ratio to the chord", beside(inline), CHORD_LIMIT),
+        seconds_figure("- of pure nodes, with `pure: inline`", pure),
+        ratio_at_most("- ratio to the chord", beside(pure), CHORD_LIMIT),
         seconds_figure(f"- {PLACES} at a time", at_once),
         Figure("- ratio to the chord", beside(at_once).text()),
     ]

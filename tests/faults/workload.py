@@ -88,6 +88,7 @@ def _mixed(name: str, inputs: Sequence[int]) -> int:
 WALKS: Mapping[str, Mapping[str, Any]] = {
     "spread": {"hops": "spread"},
     "inline": {"hops": "inline"},
+    "pure": {"pure": "inline"},
     "parallel": {"concurrency": 4},
 }
 """The settings of the workflows, by the way in which workers walk through them."""
@@ -103,8 +104,11 @@ def _order(settings: Mapping[str, Any]) -> Workflow:
     step = {
         name: flow.python(name, "faults.step", arguments={"inputs": [f"{{{{ {sources[0]} }}}}"]})
         for name, sources in SOURCES.items()
-        if name not in ("receive", "charge", "pack")
+        if name not in ("receive", "charge", "pack", "ship")
     }
+    # Pure nodes before and behind those with side effects, one of which rests on what they have computed.
+    declare = flow.python("declare", "faults.declare", arguments={"weight": "{{ weigh }}"})
+    step["ship"] = flow.python("ship", "faults.step", arguments={"inputs": ["{{ declare.weight }}"]})
     receive = flow.python("receive", "faults.step", arguments={"inputs": ["{{ begin.number }}"]})
     is_domestic = flow.condition("isDomestic", expression="{{ begin.number % 2 == 0 }}")
     charge = flow.python(
@@ -124,7 +128,7 @@ def _order(settings: Mapping[str, Any]) -> Workflow:
     is_domestic["true"] >> step["domestic"]
     is_domestic["false"] >> step["abroad"]
     [step["domestic"], step["abroad"], step["receipt"], step["remind"]] >> together
-    last = together >> pack >> step["weigh"]
+    last = together >> pack >> step["weigh"] >> declare
     if "concurrency" in settings:
         # Each is an execution of its own, with side effects and a result that are checked like any other's.
         items = [{"number": f"{{{{ begin.number * 3 + {place} }}}}"} for place in range(3)]
@@ -144,7 +148,8 @@ def _brief(settings: Mapping[str, Any]) -> Workflow:
 def _poisoned(settings: Mapping[str, Any]) -> Workflow:
     flow = WorkflowBuilder(POISONED, settings=settings)
     receive = flow.python("receive", "faults.step", arguments={"inputs": ["{{ begin.number }}"]})
-    flow.trigger("begin") >> receive >> flow.python("poison", "faults.poison")
+    declare = flow.python("declare", "faults.declare", arguments={"weight": "{{ receive }}"})
+    flow.trigger("begin") >> receive >> declare >> flow.python("poison", "faults.poison")
     return flow.build()
 
 
@@ -188,6 +193,12 @@ def step(
         raise ConnectionError(f"attempt {context.attempt} fails as intended")
     write_down(FOLDER, EffectKind.DONE, context)
     return _mixed(context.current_node_id, list(inputs.values() if isinstance(inputs, dict) else inputs))
+
+
+@node("faults.declare", pure=True)
+def declare(weight: int) -> dict[str, int]:
+    """Compute, and touch nothing."""
+    return {"weight": weight}
 
 
 @node("faults.poison")

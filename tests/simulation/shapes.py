@@ -337,10 +337,17 @@ DEPEND_ON_ORDER = {("join_any", "parallel"), ("join_two", "parallel"), *(("raced
 
 SHAPES = {shape.__name__: shape for shape in ALL}
 
-WITH_PURE_NODES = ("skip", "join_any", "waiting", "pure", "effects", "raced")
-"""Shapes to run where the worker that makes a pure node due runs it."""
+ONE_WORKER = ("inline", "pure_inline")
+"""Modes in which the worker that makes a pure node due runs it."""
+
+OF_PURE_NODES = ("pure", "effects", "raced")
+WITH_PURE_NODES = ("skip", "join_any", "waiting", *OF_PURE_NODES)
 
 RUNS = [
-    (shape, mode) for shape in SHAPES for mode in MODES if mode != "pure_inline" or shape in WITH_PURE_NODES
+    (shape, mode)
+    for shape in SHAPES
+    for mode in MODES
+    if (mode in ONE_WORKER or shape not in OF_PURE_NODES)
+    and (mode != "pure_inline" or shape in WITH_PURE_NODES)
 ]
 """The shapes, each in the modes that make a difference to it."""

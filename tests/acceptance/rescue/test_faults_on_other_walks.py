@@ -1,4 +1,4 @@
-"""Faults that meet a worker on its walk cost nothing where it walks inline, or branches run at the same time.
+"""Faults that meet a worker on its walk cost nothing where it runs several nodes, or branches run at once.
 
 The others only differ before and after a slice or a hop, and are in `test_faults`.
 """
@@ -18,10 +18,12 @@ from faults.verdict import judge
 pytestmark = pytest.mark.long
 
 ON_A_WALK = {"process-killed", "redis-flushed", "postgres-away", "worker-frozen", "node-poisoned"}
+AT_PURE_NODES = {"process-killed", "node-poisoned"}
 AMONG_SIBLINGS = ON_A_WALK | {"worker-killed", "messages-doubled", "messages-dropped"}
 
 CASES = [
     *(("inline", fault) for fault in FAULTS if fault.name in ON_A_WALK),
+    *(("pure", fault) for fault in FAULTS if fault.name in AT_PURE_NODES),
     *(("parallel", fault) for fault in FAULTS if fault.name in AMONG_SIBLINGS),
 ]
 
