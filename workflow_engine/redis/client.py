@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import redis
 from hiredis import pack_command
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.cluster import REDIS_ALLOWED_KEYS
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
@@ -33,7 +34,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from workflow_engine.addresses.redis import SENTINEL, RedisAddress
-from workflow_engine.errors import CacheUnavailable
+from workflow_engine.errors import CacheUnavailable, SettingsInvalid
 from workflow_engine.outages import outages
 from workflow_engine.redis.cluster.client import ClusterClient
 from workflow_engine.settings import Settings
@@ -219,6 +220,12 @@ def _cluster(
     register: Callable[[Any], None] | None = None,
 ) -> redis.Redis:
     arguments = _connection_arguments(address, timeout)
+    if ignored := sorted(arguments.keys() - set(REDIS_ALLOWED_KEYS)):
+        # Among them may be one by which a server has to prove its name.
+        raise SettingsInvalid(
+            f"the client for clusters of redis-py {redis.__version__} ignores {', '.join(ignored)}; "
+            "install a newer one, or leave the option out of WORKFLOW_ENGINE_REDIS_URL"
+        )
     if address.tls:
         arguments["ssl"] = True
     if introduce is not None:
