@@ -2,7 +2,7 @@
 # environment .venv, the caches of the tools, and temporary folders that are removed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo shop install dev test lint format unit integration acceptance browser screenshots lowest long longest chaos promises bench clean
+.PHONY: help demo shop install dev test lint format unit integration acceptance browser screenshots lowest long longest services chaos promises bench clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -31,6 +31,7 @@ help:  ## show this list
 	@echo "make lowest       unit and integration with the lowest releases of all dependencies that are allowed"
 	@echo "make long         the rest: every fault and every benchmark in its short form, in ten minutes"
 	@echo "make longest      10,000 items, 10,000 polls and a race of five minutes, in half an hour"
+	@echo "make services     the faults on a Redis Cluster, behind Sentinel and over RabbitMQ (ARGS='-k failed-over')"
 	@echo "make chaos        break everything, in 25 minutes: docs/faults.md (ARGS=--inline, --parallel: other walks)"
 	@echo "make bench        the figures of docs/performance.md, docs/scaling.md (ARGS=waiting: some; ARGS=--quick)"
 	@echo "make promises     what the tests promise, file by file: docs/promises.md"
@@ -81,6 +82,10 @@ long: .venv/.dev
 # The largest forms of what the other targets test in small.
 longest: .venv/.dev
 	@$(PYTEST) --numprocesses=0 --timeout=3000 -m longest tests/acceptance $(ARGS)
+
+# One at a time, too. RabbitMQ is the one program that no wheel has: apt install rabbitmq-server
+services: .venv/.dev
+	@$(PYTEST) --numprocesses=0 --timeout=600 -m services tests/services $(ARGS)
 
 chaos: .venv/.dev
 	@PYTHONPATH=tests .venv/bin/python -m faults $(ARGS)

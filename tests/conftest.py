@@ -55,6 +55,17 @@ def _log_level_of_its_own() -> Iterator[None]:
     logging.root.setLevel(level)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures of reports: what tests have added to `user_properties` as `measured`."""
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    properties = [each for report in reports for each in getattr(report, "user_properties", ())]
+    # A report of each phase of a test has its properties.
+    if measured := list(dict.fromkeys(text for name, text in properties if name == "measured")):
+        terminalreporter.section("measured")
+        for text in measured:
+            terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """Yield the URL of a Postgres in which tests may create databases."""

@@ -29,9 +29,6 @@ from workflow_engine.errors import EmbeddedServerFailed
 
 SHARED = f"workflow_engine_shared_fleet_{os.getpid()}"
 
-MEASURED = "measured"
-"""The property of a test's report for its measured figures, which the summary prints."""
-
 
 @pytest.fixture(scope="module")
 def servers_to_break() -> Iterator[Servers]:
@@ -142,19 +139,9 @@ def figure(request: pytest.FixtureRequest) -> Any:
 
     def report(what: str, milliseconds: int, nodes: int) -> None:
         seconds, speed = milliseconds / 1000, nodes * 1000 / milliseconds
-        request.node.user_properties.append((MEASURED, f"{what}: {seconds:.2f} s, {speed:.0f} nodes/s"))
+        request.node.user_properties.append(("measured", f"{what}: {seconds:.2f} s, {speed:.0f} nodes/s"))
 
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for each in terminalreporter.stats.values() for report in each]
-    properties = [each for report in reports for each in getattr(report, "user_properties", ())]
-    # A report of each phase of a test has its properties.
-    if measured := list(dict.fromkeys(text for name, text in properties if name == MEASURED)):
-        terminalreporter.section("measured")
-        for text in measured:
-            terminalreporter.write_line(text)
 
 
 @pytest.hookimpl(wrapper=True)

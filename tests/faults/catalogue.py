@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faults import (
     endings,
+    failover,
     frozen_workers,
     messages,
     postgres_server,
@@ -126,3 +127,12 @@ FAULTS = (
         whole_workers.restart_workers,
     ),
 )
+
+FAILED_OVER = Fault(
+    "failed-over",
+    "Another server takes over",
+    "SIGKILL to a primary of Redis while orders come in, twice; without replicas, to the broker",
+    "",
+    failover.fail_over,
+)
+"""Only where there is another server, or a disk, to go on with."""

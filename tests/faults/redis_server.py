@@ -11,17 +11,12 @@ from faults.stage import Load, Stage
 
 def flush(stage: Stage) -> Findings:
     """Send FLUSHALL, again and again."""
-    return _forgetful(stage, stage.redis.flushall)
+    return _forgetful(stage, stage.servers.topology.flush)
 
 
 def restart_empty(stage: Stage) -> Findings:
     """Kill Redis and start it with empty memory, again and again."""
-
-    def restart() -> None:
-        stage.servers.kill_redis()
-        stage.servers.restart_redis()
-
-    return _forgetful(stage, restart)
+    return _forgetful(stage, stage.servers.topology.restart_empty)
 
 
 def _forgetful(stage: Stage, forget: Callable[[], object]) -> Findings:

@@ -1,4 +1,4 @@
-"""The servers of all stages: a Postgres that syncs to disk and a Redis that loses its data on a restart.
+"""The servers of all stages: a Postgres that syncs to disk, and others that may lose their data.
 
 They are restarted for each stage, which also gets a database of its own. So each fault begins with servers
 that run and hold nothing, regardless of what the previous one left behind.
@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from faults.record import query
-from workflow_engine.embedded import EmbeddedPostgres, EmbeddedRedis
+from faults.topologies.topology import OneRedis, Topology
+from workflow_engine.embedded import EmbeddedPostgres
 from workflow_engine.postgres import migrations
 
 TEMPLATE = "template_of_stages"
@@ -27,19 +28,19 @@ FREED_WITHIN = 1.0
 
 
 class Servers:
-    """Both servers, from `with Servers.started()` on until its end."""
+    """All servers, from `with Servers.started()` on until its end."""
 
-    def __init__(self, postgres: EmbeddedPostgres, redis: EmbeddedRedis) -> None:
+    def __init__(self, postgres: EmbeddedPostgres, topology: Topology) -> None:
         self._postgres = postgres
-        self._redis = redis
+        self.topology = topology
         self._numbers = itertools.count(1)
 
     @classmethod
     @contextmanager
-    def started(cls) -> Iterator[Self]:
-        """Start both. Raise `EmbeddedServerFailed`."""
-        with EmbeddedRedis() as redis, EmbeddedPostgres(durable=True) as postgres:
-            servers = cls(postgres, redis)
+    def started(cls, topology: Topology | None = None) -> Iterator[Self]:
+        """Start Postgres and, unless others are given, one Redis. Raise `EmbeddedServerFailed`."""
+        with topology or OneRedis() as others, EmbeddedPostgres(durable=True) as postgres:
+            servers = cls(postgres, others)
             query(postgres.url, f"CREATE DATABASE {TEMPLATE}")
             migrations.upgrade(servers._database_url(TEMPLATE))
             try:
@@ -47,15 +48,11 @@ class Servers:
             finally:
                 servers.thaw_postgres()  # a frozen one does not end
 
-    @property
-    def redis_url(self) -> str:
-        return self._redis.url
-
     def renew(self) -> str:
-        """Restart both servers, Redis empty. Return the URL of a new database with the engine's tables."""
+        """Restart Postgres and empty the others. Return the URL of a new database with all tables."""
         self.thaw_postgres()
         self.restart_postgres()
-        self.restart_redis()
+        self.topology.renew()
         name = f"stage{next(self._numbers)}"
         query(self._postgres.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return self._database_url(name)
@@ -64,13 +61,6 @@ class Servers:
         return urlsplit(self._postgres.url)._replace(path=f"/{name}").geturl()
 
     # -- what breaks -----------------------------------------------------------------------------------------
-
-    def kill_redis(self) -> None:
-        self._redis.kill()
-
-    def restart_redis(self) -> None:
-        """Restart Redis with empty memory."""
-        self._redis.restart()
 
     def stop_postgres(self) -> None:
         """Shut Postgres down fast, which ends its sessions."""

@@ -58,7 +58,7 @@ class Stage:
             undo.callback(scratch.leave)
             settings = Settings(
                 database_url=servers.renew(),
-                redis_url=servers.redis_url,
+                **servers.topology.settings,
                 imports=("faults.workload",),
                 **scale.settings,
             )
@@ -96,14 +96,14 @@ class Stage:
         count: int,
         processes: int | None = None,
         *,
-        app: str = "workflow_engine.worker",
+        app: str | None = None,
         pace: str | None = None,
     ) -> None:
         """Start prefork workers side by side, and wait until they take messages."""
         added = [
             self.fleet.add_worker(
                 f"worker{len(self.workers) + 1}",
-                app=app,
+                app=app or self.servers.topology.app,
                 concurrency=processes or self.scale.processes,
                 PYTHONPATH=PYTHON_PATH,
                 **{FOLDER_VARIABLE: str(self.folder), PACE_VARIABLE: pace or self.scale.pace},

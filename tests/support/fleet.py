@@ -23,8 +23,10 @@ from support.polling import TIMEOUT, poll
 from support.repository import TESTS
 from support.worker_processes import STOP_TIMEOUT, Worker, WorkerProcess
 from workflow_engine import Execution, ExecutionStatus, NodeExecution, Settings, WorkflowClient
+from workflow_engine.addresses.redis import SEVERAL
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.messages import Dispatch, HopMessage
+from workflow_engine.redis.client import connect_redis
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
 BOTH_WAYS = pytest.mark.parametrize("celery_internals", [True, False], ids=["private parts", "celery's own"])
@@ -48,7 +50,8 @@ class Fleet:
         self.settings = settings
         self.folder = folder
         self.workers: list[Worker] = []
-        self.redis = redis.Redis.from_url(settings.redis_url)
+        is_one_server = settings.redis_address.scheme not in SEVERAL
+        self.redis = redis.Redis.from_url(settings.redis_url) if is_one_server else connect_redis(settings)
 
     @functools.cached_property
     def engine(self) -> Engine:

@@ -20,8 +20,8 @@ import pytest
 from support.repository import ROOT, TESTS
 
 DOCUMENT = ROOT / "docs" / "promises.md"
-TIERS = ("unit", "simulation", "integration", "acceptance", "browser")
-"""From tests that need no server to those that start workers and a browser."""
+TIERS = ("unit", "simulation", "integration", "acceptance", "services", "browser")
+"""From tests that need no server to those that start workers, more servers and a browser."""
 
 HEAD = """\
 # What the tests promise

@@ -22,7 +22,7 @@ from support.polling import poll
 from workflow_engine.embedded import EmbeddedRedis
 
 PR_SET_PDEATHSIG = 1
-START_TIMEOUT, STOP_TIMEOUT = 20.0, 20.0
+START_TIMEOUT, STOP_TIMEOUT = 60.0, 20.0
 
 
 class WorkerProcess:
