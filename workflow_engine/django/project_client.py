@@ -83,16 +83,7 @@ class AfterCommit(Dispatcher):
             dispatches[0].message.execution_id,
             partial(self._dispatcher.publish, dispatches),
         )
-        connection = connections[self._alias]
-        if not connection.in_atomic_block:
-            call()
-            return
-
-        def unless_in_a_test() -> None:
-            if not connection.in_atomic_block:
-                call()
-
-        transaction.on_commit(unless_in_a_test, using=self._alias, robust=True)
+        once_committed(self._alias, call)
 
     def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
         return self._dispatcher.queued(dispatch)
@@ -164,7 +155,7 @@ class DjangoClient(WorkflowClient):
         forget = partial(self._engine.workflows.set_provisional, deployment.workflow_id, deployment.version)
         if deployment.is_new and connections[self._alias].in_atomic_block:
             forget()
-            self._once_committed(partial(forget, provisional=False))
+            once_committed(self._alias, partial(forget, provisional=False))
         return deployment
 
     @property
@@ -193,17 +184,7 @@ class DjangoClient(WorkflowClient):
         return draw_graph(Graph.of(workflow), view.nodes, view.places)
 
     def _remember(self, content: str, deployment: Deployment) -> None:
-        self._once_committed(partial(super()._remember, content, deployment))
-
-    def _once_committed(self, call: Any) -> None:
-        """Call after the commit, which the end of a test's transaction is not, whatever a test executes."""
-        connection = connections[self._alias]
-
-        def unless_in_a_test() -> None:
-            if not connection.in_atomic_block:
-                call()
-
-        transaction.on_commit(unless_in_a_test, using=self._alias)
+        once_committed(self._alias, partial(super()._remember, content, deployment))
 
     def _assemble(self) -> Engine:
         settings, app = get_settings(), celery_app()
@@ -229,6 +210,20 @@ class DjangoClient(WorkflowClient):
 
     def _as_json(self, value: Any, path: str) -> Any:
         return value if self._encoder is None else encoded(value, self._encoder, path)
+
+
+def once_committed(alias: str, call: Callable[[], object]) -> None:
+    """Call after the commit of the open transaction; without one, at once.
+
+    Inside a `TestCase` nothing commits, so it is not called, even if the test executes the callbacks.
+    """
+    connection = connections[alias]
+
+    def unless_in_a_test() -> None:
+        if not connection.in_atomic_block:
+            call()
+
+    transaction.on_commit(unless_in_a_test, using=alias, robust=True)
 
 
 def open_block(alias: str) -> AtomicBlock | None:

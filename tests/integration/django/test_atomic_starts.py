@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from celery import chain
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 from django.test import AsyncClient, Client, override_settings
 
 from support.broker import Workers
 from support.caller_database import Witness
+from support.django_shop.celery import app
 from support.django_shop.models import Order
 from workflow_engine import (
     ExecutionStatus,
@@ -20,8 +22,9 @@ from workflow_engine import (
     TriggerDataInvalid,
     Workflow,
     WorkflowBuilder,
+    durable,
 )
-from workflow_engine.django import client, start
+from workflow_engine.django import client, start, start_task
 
 Kept = Callable[[], tuple[list[str], list[str]]]
 
@@ -125,6 +128,27 @@ def test_the_transaction_stays_usable_after_a_refused_start(error: str, broker: 
 
     assert kept() == (["Ada", "Grace"], [execution.id])
     assert broker.published == [execution.id]
+
+
+@pytest.mark.parametrize("what", ["task", "canvas"])
+def test_tasks_and_canvases_are_part_of_the_transaction_as_well(
+    what: str, broker: Witness, kept: Kept
+) -> None:
+    def begin(order_id: int) -> str:
+        if what == "task":
+            return start_task("django_shop.charge", [order_id]).id
+        charge = app.signature("django_shop.charge", args=[order_id])
+        return durable(chain(charge, app.signature("django_shop.thank"))).start().id
+
+    with transaction.atomic():
+        begin(place("Ada"))
+        transaction.set_rollback(True)
+    assert kept() == ([], [])
+
+    with transaction.atomic():
+        execution_id = begin(place("Ada"))
+    assert kept() == (["Ada"], [execution_id])
+    assert broker.published == [execution_id]
 
 
 def test_a_key_that_was_used_before_returns_its_execution(broker: Witness, kept: Kept) -> None:

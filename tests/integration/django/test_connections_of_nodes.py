@@ -92,8 +92,8 @@ def test_a_node_works_after_postgres_has_restarted_while_the_worker_was_idle(
     workers.drain()
     assert connection.connection is not None, "it is kept open"
 
-    end_connections()
     execution = start(workflow)
+    end_connections()
     workers.drain()
 
     assert client().get(execution.id).result == 0

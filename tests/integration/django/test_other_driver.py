@@ -1,4 +1,4 @@
-"""With psycopg2 under Django in place of psycopg 3, every promise to a Django project holds as well."""
+"""With psycopg2 under Django in place of psycopg 3, what is promised about its connection holds as well."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from django.db import connection
 
 from support.repository import ROOT
 
+OF_THE_DRIVER = ("atomic_starts", "given_values", "models", "tests_of_a_project", "connections_of_nodes")
+"""The files whose promises the driver could break."""
+
 VARIABLE = "WORKFLOW_ENGINE_TEST_DJANGO_DRIVER"
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(VARIABLE in os.environ, reason="this is the run with the other driver")
-def test_all_of_this_folder_holds_with_psycopg2(
+def test_transactions_values_queries_tests_and_connections_are_the_same_with_psycopg2(
     tmp_path: Path, postgres_server: str, redis_server: str
 ) -> None:
     assert connection.Database.__name__ == "psycopg"
@@ -33,8 +36,11 @@ def test_all_of_this_folder_holds_with_psycopg2(
         f"--basetemp={tmp_path / 'inner'}",
     ]
 
+    here = Path(__file__)
+    files = [here, *(here.with_name(f"test_{name}.py") for name in OF_THE_DRIVER)]
+
     run = subprocess.run(
-        [*command, str(Path(__file__).parent.relative_to(ROOT))],
+        [*command, *files],
         env={**os.environ, **urls, VARIABLE: "psycopg2"},
         cwd=ROOT,
         capture_output=True,
