@@ -60,5 +60,7 @@ def upgrade(connection: BaseDatabaseWrapper, revision: str) -> None:
 
     # As `Settings` spells it, with the driver of the engine.
     url = Settings(database_url=database_url(connections[connection.alias].settings_dict)).database_url
-    if not migrations.includes(migrations.current_revision(url, schema()), revision):
+    if revision == migrations.newest_revision():
+        migrations.upgrade(url, schema())  # which also builds what is built while workers write
+    elif not migrations.includes(migrations.current_revision(url, schema()), revision):
         migrations.upgrade(url, schema(), revision)
