@@ -132,6 +132,6 @@ def _figures(
 def _method(size: Size) -> str:
     return (
         f"In each of {size.turns} turns one process starts {size.single:,} executions one by one, sends as "
-        f"many tasks with `apply_async`, and starts {size.many:,} executions with one `start_many`. No worker runs. "
-        "The tasks go to another database of the same Redis. Figures are medians of the turns."
+        f"many tasks with `apply_async`, and starts {size.many:,} executions with one `start_many`. "
+        "No worker runs. The tasks go to another database of the same Redis. Figures are medians."
     )

@@ -9,6 +9,7 @@ node types, is imported when that command runs, so `--help` prints at once.
 - `filters`, `json_options`: options that select executions, and those with JSON
 - `os_user`: who does it, for the history
 - `drawing/`, `styles`: executions as text, and its colours
+- `many_starts`: a file with a start in each line
 - `missing_code`: the warning that no worker has a workflow's code
 - `extras`: commands that need a package which may not be installed
 - `streams`: terminals of any character set

@@ -27,17 +27,28 @@ class JsonValue(click.ParamType):  # type: ignore[type-arg]  # generic since Cli
         except (OSError, UnicodeDecodeError) as error:
             self.fail(f"cannot read {value[1:]}: {error}", param, ctx)
         try:
-            return json.loads(text, object_pairs_hook=_object_of)
+            return read_json(text)
         except _RepeatedKeyError as repeated:
-            self.fail(f"the key {repeated.args[0]!r:.60} occurs twice; remove one of the two", param, ctx)
-        except (json.JSONDecodeError, RecursionError) as error:
+            self.fail(str(repeated), param, ctx)
+        except ValueError as error:
             self.fail(
                 f"{value:.200} is not JSON ({error}); text needs double quotes inside single ones", param, ctx
             )
 
 
-class _RepeatedKeyError(Exception):
+class _RepeatedKeyError(ValueError):
     """An object has a key twice, and it is unknown which of the values is meant."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r:.60} occurs twice; remove one of the two")
+
+
+def read_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises `ValueError`, also for an object that has a key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_object_of)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

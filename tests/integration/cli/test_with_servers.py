@@ -130,6 +130,48 @@ def test_the_same_key_gives_the_same_execution_and_other_data_is_refused() -> No
 
 
 @pytest.mark.usefixtures("deployed")
+def test_each_line_of_a_file_is_a_start_and_a_second_run_starts_what_is_missing() -> None:
+    lines = [f'{{"data": {IN_STOCK}, "key": "order-{number}"}}' for number in range(3)]
+    Path("orders.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    first = run_json("start", "shop", "--many", "orders.jsonl")
+
+    again = run("start", "shop", "--many", "-", stdin="\n".join(lines))
+
+    assert [each["isNew"] for each in first] == [True, True]
+    assert "Started 1 executions; 2 keys had already started theirs" in again.output
+
+
+@pytest.mark.usefixtures("deployed")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"data": {}}', "line 2: trigger"),
+        ('{"dta": 1}', "line 2 has an unknown key 'dta'; did you mean 'data'?"),
+        ("7", 'line 2 is no object; write {"data": 7}'),
+        ("", "line 2 is not JSON"),
+        ('{"tags": "vip"}', "line 2: tags is a list of texts, not 'vip'"),
+        ('{"data": 1, "data": 2}', "the key 'data' occurs twice"),
+    ],
+)
+def test_a_line_that_is_refused_starts_nothing_and_is_named(line: str, message: str) -> None:
+    good = f'{{"data": {IN_STOCK}}}'
+
+    refused = run("start", "shop", "--many", "-", stdin=f"{good}\n{line}\n{good}\n")
+
+    assert refused.exit_code != 0
+    assert message in " ".join(refused.output.split())
+    assert run_json("list")["executions"] == []
+
+
+@pytest.mark.usefixtures("deployed")
+def test_many_starts_take_no_options_of_a_single_one() -> None:
+    refused = run("start", "shop", "--many", "-", "--key", "order-7", stdin="{}")
+
+    assert refused.exit_code == 2
+    assert "--many takes all but --version from its lines" in " ".join(refused.output.split())
+
+
+@pytest.mark.usefixtures("deployed")
 def test_data_that_the_trigger_refuses_starts_nothing_and_every_problem_is_reported() -> None:
     refused = run_json("start", "shop", "--data", "{}", status=1)
 

@@ -17,12 +17,13 @@ from workflow_engine.cli.drawing.node_logs import draw_logs
 from workflow_engine.cli.filters import filter_of, with_filters
 from workflow_engine.cli.invocation import Invocation, as_object, command
 from workflow_engine.cli.json_options import JsonValue, Variable
+from workflow_engine.cli.many_starts import read_starts, refused_lines
 from workflow_engine.cli.missing_code import MissingCode
 from workflow_engine.cli.styles import STATUS_STYLES
 from workflow_engine.client import WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.engine.starts.given import NO_DATA
-from workflow_engine.errors import CacheUnavailable
+from workflow_engine.errors import CacheUnavailable, StartsRefused
 from workflow_engine.execution.states import ACTIVE, ExecutionStatus, NodeStatus
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.queries import Execution, NodeLog
@@ -66,6 +67,12 @@ WIDE_ENOUGH = 96
 )
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag for `list --tag`; may be repeated.")
 @click.option(
+    "--many",
+    metavar="FILE|-",
+    help="Start an execution for each line, a JSON object: data, key, variables, trigger, priority, queue, "
+    "metadata, tags. All or, if one is refused, none.",
+)
+@click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
@@ -82,15 +89,22 @@ def start(
     version: int | None,
     metadata: Sequence[tuple[str, Any]],
     tags: Sequence[str],
+    many: str | None,
     wait: float | None,
 ) -> ExitStatus:
-    """Start an execution of a deployed workflow.
+    """Start an execution of a deployed workflow, or many.
 
     \b
     workflow-engine start order-fulfilment --data '{"orderId": 42}' --wait 30
     workflow-engine start order-fulfilment --data @order.json --variable 'currency="CHF"'
     workflow-engine start order-fulfilment --metadata order=42 --tag vip
+    workflow-engine start order-fulfilment --many orders.jsonl
     """
+    if many is not None:
+        of_one = (trigger, variables, key, metadata, tags, wait)
+        if data is not NO_DATA or priority is not None or any(of_one):
+            raise click.UsageError("--many takes all but --version from its lines; leave other options out")
+        return _start_many(invocation, workflow, many, version)
     for what, given in (("variable", variables), ("key of the metadata", metadata)):
         names = [name for name, _ in given]
         if repeated := next((name for name in names if names.count(name) > 1), None):
@@ -122,6 +136,21 @@ def start(
     execution = client.wait(started.id, wait)
     invocation.output({**value, "execution": as_object(execution)}, header(execution))
     return ExitStatus.YES if execution.status is ExecutionStatus.COMPLETED else ExitStatus.NO
+
+
+def _start_many(invocation: Invocation, workflow: str, path: str, version: int | None) -> ExitStatus:
+    starts = read_starts(path)
+    client = WorkflowClient(engine=invocation.engine())
+    definition = client.workflow(workflow, version).workflow
+    try:
+        started = client.start_many(workflow, starts, version=version)
+    except StartsRefused as refused:
+        raise refused_lines(refused) from refused
+    new = sum(each.is_new for each in started)
+    before = f"; {len(started) - new:,} keys had already started theirs" if new < len(started) else ""
+    invocation.output([as_object(each) for each in started], f"Started {new:,} executions{before}")
+    MissingCode(definition, invocation.settings, invocation.app).warn()
+    return ExitStatus.YES
 
 
 @command("list")
