@@ -51,7 +51,7 @@ from workflow_engine.execution.states import ExecutionStatus, HistoryLine
 from workflow_engine.execution.walk import Walk
 from workflow_engine.nodes.results import NodeError, failure_of
 from workflow_engine.outages import retry_unavailable
-from workflow_engine.redis.contexts import SentAhead
+from workflow_engine.redis.contexts import Leaving, SentAhead
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.redis.running_nodes import RunningNodes
 from workflow_engine.runner.compiled import CompiledWorkflows
@@ -431,18 +431,24 @@ class WorkflowExecutor:
         """Leave a node and enter that of the next message, unless this takes more than one call."""
         if not done.is_left_by_one_call or (following := look_ahead()) is None:
             return False
-        entry, messages = self._admission.entry(*following), self._messages_sent_on_leaving(done)
-        if entry is None or len(messages) != 1:
+        entry, leaving = self._admission.entry(*following), self._leaving(done)
+        if entry is None or leaving is None:
             return False
-        hop, result = done.hop, done.result
-        changed = hop.changed_fields(done.outcome, done.walk, result)
         with suppress(CacheUnavailable):  # it is left again, by a call of its own
-            sent = self._cache.leave_and_enter(
-                hop.claim, hop.cached.stored_seq, result.seq, changed, messages[0], entry
-            )
-            if sent is not None:
+            if (sent := self._cache.leave_and_enter(leaving, entry)) is not None:
                 self._ahead = HopAhead(done, following, sent)
         return self._ahead is not None
+
+    def _leaving(self, done: Committed) -> Leaving | None:
+        """Return the call that leaves a node; None unless it sends all that is due."""
+        hop, result = done.hop, done.result
+        if result.status.is_finished:
+            return self._cache.finishing(hop.claim, result.status.value)
+        messages = self._messages_sent_on_leaving(done)
+        if len(messages) != 1:
+            return None
+        changed = hop.changed_fields(done.outcome, done.walk, result)
+        return self._cache.updating(hop.claim, hop.cached.stored_seq, result.seq, changed, messages[0])
 
     def _sent_for(self, message: HopMessage, task_id: str) -> SentAhead | None:
         """Return the call that has entered the node of a message, once the node before it is left."""

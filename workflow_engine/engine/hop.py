@@ -357,7 +357,7 @@ class Committed:
         result = self.result
         return (
             result.accepted
-            and result.status is ExecutionStatus.RUNNING
+            and (result.status is ExecutionStatus.RUNNING or result.status.is_finished)
             and not self.hop.is_shared
             and not result.wake_requested
             and result.follow_ups is None

@@ -48,6 +48,15 @@ class Entry(NamedTuple):
     needs: Sequence[str]
 
 
+class Leaving(NamedTuple):
+    """The call that leaves a node after its commit."""
+
+    claim: Claim
+    call: tuple[Any, ...]
+    has_message: bool
+    """It sends the message for the next node."""
+
+
 class SentAhead(NamedTuple):
     """A node left and another entered in one round trip, whose replies are still to come."""
 
@@ -234,44 +243,47 @@ class CachedContexts:
         )
         return _left(was_updated, unlocked.was_contended, sent is not None)
 
-    def leave_and_enter(
+    def updating(
         self,
         claim: Claim,
         entered: int,
         committed: int,
         changed: Mapping[bytes, Any],
-        message: QueuedMessage | None,
-        entry: Entry,
-    ) -> SentAhead | None:
-        """Send the calls of `update_context` and of `enter` for another message together, and do not wait.
+        message: QueuedMessage,
+    ) -> Leaving:
+        """Return what `update_context` does, for `leave_and_enter`."""
+        keys = [*self._locks.script_keys(claim), message.key]
+        args = [claim.value, *_leaving(entered, committed, changed, message)]
+        return Leaving(claim, call_of(self._leave, keys, args), has_message=True)
+
+    def finishing(self, claim: Claim, status: str) -> Leaving:
+        """Return what `finish` does, for `leave_and_enter`."""
+        args = [claim.value, self._keys.finished(claim.execution_id), status]
+        return Leaving(claim, call_of(self._drop, self._locks.script_keys(claim), args), has_message=False)
+
+    def leave_and_enter(self, leaving: Leaving, entry: Entry) -> SentAhead | None:
+        """Send the calls that leave a node and that enter another message's together, and do not wait.
 
         Return None, and send nothing, unless both locks are whole ones and beside the contexts. `left` and
         `entered` then read the replies, in this order. Without them, the new lock expires by itself.
         """
         client = self._client
-        if not isinstance(client, Client) or not self._servers.keeps_contexts or entry.claim.place:
+        if not isinstance(client, Client) or not self._servers.keeps_contexts:
             return None
-        self._locks.stop_renewing(claim)
-        keys = [*self._locks.script_keys(claim), *([message.key] if message is not None else [])]
-        args = [claim.value, *_leaving(entered, committed, changed, message)]
+        if leaving.claim.place or entry.claim.place:
+            return None
+        self._locks.stop_renewing(leaving.claim)
+        keys = self._locks.script_keys(entry.claim)
+        entering = call_of(self._enter, keys, self._entering(entry, entry.claim.value))
         with redis_errors():
-            left, begun = client.send_ahead(
-                [
-                    call_of(self._leave, keys, args),
-                    call_of(
-                        self._enter,
-                        self._locks.script_keys(entry.claim),
-                        self._entering(entry, entry.claim.value),
-                    ),
-                ]
-            )
-        return SentAhead(entry, message is not None, left, begun)
+            left, begun = client.send_ahead([leaving.call, entering])
+        return SentAhead(entry, leaving.has_message, left, begun)
 
     def left(self, sent: SentAhead) -> LeaveResult:
-        """Return the result of leaving. If it raises, the node may still be left by `update_context`."""
+        """Return the result of leaving. If it raises, the node has to be left again, by a call of its own."""
         with redis_errors():
-            _, was_contended, was_updated = sent.left.value()
-        return _left(was_updated, was_contended, sent.has_message)
+            _, was_contended, *was_updated = sent.left.value()
+        return _left(was_updated == [1], was_contended, sent.has_message)
 
     def entered(self, sent: SentAhead) -> Late | Held | Full | Missing | CachedContext:
         """Return what `enter` returns; if the call has to be repeated for that, repeat it."""

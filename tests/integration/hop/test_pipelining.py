@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -104,10 +106,16 @@ def test_executions_side_by_side_walk_to_their_ends(
     assert not any(process.engine.locks.is_locked(execution) for execution in begun)
 
 
+@pytest.mark.parametrize("node_id", ["second", "third"], ids=["in the middle", "at the end"])
 def test_leaving_a_node_and_entering_the_next_message_s_is_one_round_trip(
-    process: Process, begun: list[str]
+    client: WorkflowClient, process: Process, begun: list[str], node_id: str
 ) -> None:
+    for _ in begun:
+        client.start("line")
     now, then = process.take(), process.take()
+    while then.message.node_id != node_id:
+        process.serve(now, then)
+        now, then = then, process.take()
     process.serve(now, then)
 
     with process.wire.recorded() as traffic:
@@ -149,6 +157,25 @@ def test_a_message_that_is_not_served_after_all_leaves_its_node_to_others(
     assert process.engine.cache.abandoned_run(then.message.execution_id) is None
     other.serve(then)
     other.drain()
+    assert all(is_completed(client, execution) for execution in begun)
+
+
+def test_a_process_that_is_killed_with_the_next_node_entered_delays_that_node_and_no_more(
+    client: WorkflowClient, process: Process, other: Process, begun: list[str]
+) -> None:
+    now, then = process.take(), process.take()
+    entered = then.message.execution_id
+    if os.fork() == 0:
+        process.serve(now, then)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.wait()
+    locks = other.engine.locks
+    value = poll(lambda: locks.value_of(entered), "the lock is held by the process that is dead")
+
+    assert locks.free(entered, value), "as the takeover does"
+    assert other.engine.executor.resume_execution(entered)
+    other.drain()
+
     assert all(is_completed(client, execution) for execution in begun)
 
 
