@@ -34,10 +34,10 @@ class Process:
         return cast(NextMessage, poll(self._take, "a message waits"))
 
     def _take(self) -> NextMessage | None:
-        taken = [self._queues.rpop(key) for key in self._queues.scan_iter(_type="list", count=100)]
-        if not taken:
+        queues = sorted(self._queues.scan_iter(_type="list", count=100))  # one for each priority
+        if not queues:
             return None
-        (envelope,) = taken  # of the one queue
+        envelope = self._queues.rpop(queues[0])
         assert isinstance(envelope, bytes)
         message = json.loads(envelope)
         _, body, _ = json.loads(base64.b64decode(message["body"]))
