@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,9 @@ from workflow_engine.presentation.graph_layout import place
 COUNTED_ON_THE_LIST = 30
 """Workflows of the list whose executions are counted."""
 
+MOST_ON_THE_LIST = 1_000
+"""Executions of one status that are counted there."""
+
 
 class WorkflowsPage(Page):
     """The list of workflows."""
@@ -38,7 +42,12 @@ class WorkflowsPage(Page):
         def workflows(answers: Answers) -> list[tuple[Any, dict[ExecutionStatus, int]]]:
             found = answers.client.workflows(archived=archived)
             return [
-                (each, answers.statistics.executions(each.id) if number < COUNTED_ON_THE_LIST else {})
+                (
+                    each,
+                    answers.statistics.executions(each.id, most=MOST_ON_THE_LIST)
+                    if number < COUNTED_ON_THE_LIST
+                    else {},
+                )
                 for number, each in enumerate(found)
             ]
 
@@ -47,7 +56,7 @@ class WorkflowsPage(Page):
             "engine_workflows.html",
             workflows=found,
             archived=archived,
-            counted=counted,
+            counted=partial(counted, most=MOST_ON_THE_LIST),
             statuses=list(ExecutionStatus),
         )
 

@@ -24,16 +24,18 @@ EXECUTION_COLUMNS = """
 
 GET = "SELECT" + EXECUTION_COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
 
-# The newest of each status, from the index of that order: no row is read only to be dropped. Rows are
-# compared, because with `status = …` the planner would rather read all executions by id, and skip the others.
+# The newest of each status, from the index of that order: no row is read only to be dropped. `= ANY` of one
+# keeps that order; with `=` the planner would rather read all executions by id, and skip the others.
 NEWEST = """
     SELECT e.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
         SELECT {selected} FROM {s}.executions e
-        WHERE ({order}) >= ({wanted}, %(from_id)s::uuid) AND ({order}) < ({wanted}, %(to_id)s::uuid)
+        WHERE {chosen} AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
             AND e.parent_execution_id IS NULL AND {plain}
-        ORDER BY {descending} LIMIT %(newest)s
+        ORDER BY {first} DESC, e.id DESC LIMIT %(newest)s
     ) AS e ORDER BY e.id DESC LIMIT %(newest)s
 """
+OF_STATUS = "e.status = ANY(ARRAY[wanted.status])"
+OF_WORKFLOW = "e.workflow_id = ANY(ARRAY[%(workflow_id)s::text]) AND e.status = wanted.status"
 
 # Those at work, from the index of what is at work, and the newest of each status and workflow that rest.
 NEWEST_CHILDREN = """
@@ -47,10 +49,10 @@ NEWEST_CHILDREN = """
     (SELECT e.* FROM {s}.workflows w CROSS JOIN unnest(%(statuses)s::text[]) AS wanted (status)
     CROSS JOIN LATERAL (
         SELECT {selected} FROM {s}.executions e
-        WHERE (e.workflow_id, e.status, e.id) >= (w.id, wanted.status, %(from_id)s::uuid)
-            AND (e.workflow_id, e.status, e.id) < (w.id, wanted.status, %(to_id)s::uuid)
+        WHERE e.workflow_id = ANY(ARRAY[w.id]) AND e.status = wanted.status
+            AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
             AND e.parent_execution_id IS NOT NULL AND e.status NOT IN ('PENDING', 'RUNNING') AND {plain}
-        ORDER BY e.workflow_id DESC, e.status DESC, e.id DESC LIMIT %(newest)s
+        ORDER BY e.workflow_id DESC, e.id DESC LIMIT %(newest)s
     ) AS e
     WHERE %(workflow_id)s::text IS NULL OR w.id = %(workflow_id)s
     ORDER BY e.id DESC LIMIT %(newest)s)
@@ -275,7 +277,7 @@ class ExecutionQueries:
         # Of children the planner expects, for each workflow, as many as are wanted in all.
         read = self._database.rows_uncompiled if children else self._database.rows
         if (rare := wanted.rare_condition()) is None:
-            newest = _newest(wanted, "*", wanted.plain_condition(children=True), children=children)
+            newest = _newest(wanted, "*", wanted.condition_of_row(), children=children)
             return _executions(read(LIST.replace("{newest}", newest), **given, newest=limit))
         # An inverted index knows no order: of what many executions have, it would return far too much.
         newest = _newest(wanted, "e.id", "true", children=children)
@@ -359,11 +361,8 @@ class ExecutionQueries:
 
 def _newest(wanted: ExecutionFilter, selected: str, plain: str, *, children: bool) -> str:
     """Return the statement that selects columns of the newest executions."""
-    order, values = ["e.status", "e.id"], "wanted.status"
-    if wanted.workflow_id is not None:
-        order, values = ["e.workflow_id", *order], "%(workflow_id)s::text, wanted.status"
-    roots = NEWEST.replace("{order}", ", ".join(order)).replace("{wanted}", values)
-    roots = roots.replace("{descending}", ", ".join(f"{column} DESC" for column in order))
+    chosen, first = (OF_STATUS, "e.status") if wanted.workflow_id is None else (OF_WORKFLOW, "e.workflow_id")
+    roots = NEWEST.replace("{chosen}", chosen).replace("{first}", first)
     statement = f"({roots}) UNION ALL {NEWEST_CHILDREN}" if children else roots
     return statement.replace("{selected}", selected).replace("{plain}", plain)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID, id_of
+from workflow_engine.execution.ids import id_of
 from workflow_engine.execution.states import FINISHED, ExecutionStatus
 from workflow_engine.postgres.database import Database
 
@@ -48,10 +48,10 @@ SAMPLE = """
 
 NEWEST_OF_WORKFLOW = """
     (SELECT id FROM {s}.executions
-    WHERE (workflow_id, status, id) >= (%(workflow_id)s::text, wanted.status, %(since)s::uuid)
-        AND (workflow_id, status, id) <= (%(workflow_id)s::text, wanted.status, {highest}) AND {family}
-    ORDER BY workflow_id DESC, status DESC, id DESC LIMIT %(executions)s)
-""".replace("{highest}", f"'{HIGHEST_ID}'::uuid")
+    WHERE workflow_id = ANY(ARRAY[%(workflow_id)s::text]) AND status = wanted.status
+        AND id >= %(since)s::uuid AND {family}
+    ORDER BY workflow_id DESC, id DESC LIMIT %(executions)s)
+"""
 
 ROOTS = "parent_execution_id IS NULL"
 CHILDREN_AT_REST = "parent_execution_id IS NOT NULL AND status NOT IN ('PENDING', 'RUNNING')"
@@ -72,26 +72,25 @@ SAMPLE_OF_WORKFLOW = """
     "{children}", NEWEST_OF_WORKFLOW.replace("{family}", CHILDREN_AT_REST)
 )
 
-# Rows are compared, so that only the index of that order serves: whatever the planner expects of a status.
+# With an order, and `= ANY` of one that keeps it, so that only the index of that order serves.
 COUNTS = """
 SELECT wanted.status, (SELECT count(*) FROM (
-    SELECT FROM {s}.executions
-    WHERE ({order}) >= ({wanted}, {lowest}) AND ({order}) <= ({wanted}, {highest})
-        AND parent_execution_id IS NULL
-    ORDER BY {order} LIMIT %(limit)s) AS counted)
+    SELECT FROM {s}.executions WHERE {chosen} AND parent_execution_id IS NULL
+    ORDER BY {first}, id LIMIT %(limit)s) AS counted)
 FROM unnest(%(statuses)s::text[]) AS wanted (status)
-""".replace("{lowest}", f"'{LOWEST_ID}'::uuid").replace("{highest}", f"'{HIGHEST_ID}'::uuid")
+"""
+OF_STATUS = "status = ANY(ARRAY[wanted.status])"
+OF_WORKFLOW = "workflow_id = ANY(ARRAY[%(workflow_id)s::text]) AND status = wanted.status"
 
 # Those among them that lists do not show.
 HIDDEN = """
 SELECT wanted.status, (SELECT count(*) FROM {s}.workflows w CROSS JOIN LATERAL (
     SELECT FROM {s}.executions
-    WHERE (workflow_id, status, id) >= (w.id, wanted.status, {lowest})
-        AND (workflow_id, status, id) <= (w.id, wanted.status, {highest}) AND parent_execution_id IS NULL
-    ORDER BY workflow_id, status, id LIMIT %(limit)s) AS counted
+    WHERE workflow_id = ANY(ARRAY[w.id]) AND status = wanted.status AND parent_execution_id IS NULL
+    ORDER BY workflow_id, id LIMIT %(limit)s) AS counted
     WHERE w.state = 'ARCHIVED')
 FROM unnest(%(statuses)s::text[]) AS wanted (status)
-""".replace("{lowest}", f"'{LOWEST_ID}'::uuid").replace("{highest}", f"'{HIGHEST_ID}'::uuid")
+"""
 
 DUE = """
 SELECT coalesce(d.due_queue, d.queue), count(*), min(d.updated_at)
@@ -150,22 +149,20 @@ class Statistics:
         self._database = database
 
     def executions(
-        self, workflow_id: str | None = None, *, archived: bool = True
+        self, workflow_id: str | None = None, *, archived: bool = True, most: int = COUNTED
     ) -> dict[ExecutionStatus, int]:
-        """Count the executions by status, children left out, each up to one more than `COUNTED`.
+        """Count the executions by status, children left out, each up to one more than `most`.
 
         Unless `archived` is true, or a workflow is named, finished executions of archived workflows do not
-        count where there are no more than `COUNTED`.
+        count where there are no more than that.
         """
-        order, values = "status, id", "wanted.status"
-        if workflow_id is not None:
-            order, values = f"workflow_id, {order}", f"%(workflow_id)s::text, {values}"
-        statement = COUNTS.replace("{order}", order).replace("{wanted}", values)
-        given = {"workflow_id": workflow_id, "limit": COUNTED + 1}
+        chosen, first = (OF_STATUS, "status") if workflow_id is None else (OF_WORKFLOW, "workflow_id")
+        statement = COUNTS.replace("{chosen}", chosen).replace("{first}", first)
+        given = {"workflow_id": workflow_id, "limit": most + 1}
         rows = self._database.rows(statement, statuses=list(map(str, ExecutionStatus)), **given)
         counts = {ExecutionStatus(status): int(number) for status, number in rows}
         if workflow_id is None and not archived:
-            finished = [status.value for status in FINISHED if counts[status] <= COUNTED]
+            finished = [status.value for status in FINISHED if counts[status] <= most]
             for status, number in self._database.rows(HIDDEN, statuses=finished, **given):
                 counts[ExecutionStatus(status)] -= number
         return {status: number for status, number in counts.items() if number}
@@ -193,6 +190,6 @@ class Statistics:
         return [DueInQueue(*row) for row in self._database.rows(DUE, most=MOST_DUE)]
 
 
-def counted(number: int) -> str:
-    """Return a count of executions for a reader; it may have stopped at `COUNTED`."""
-    return f"{COUNTED:,}+" if number > COUNTED else f"{number:,}"
+def counted(number: int, most: int = COUNTED) -> str:
+    """Return a count of executions for a reader; it may have stopped at `most`."""
+    return f"{most:,}+" if number > most else f"{number:,}"
