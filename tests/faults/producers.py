@@ -64,6 +64,7 @@ def _killed(stage: Stage, *, with_order: bool) -> Findings:
         **os.environ,
         f"{ENVIRONMENT_PREFIX}DATABASE_URL": stage.settings.database_url,
         f"{ENVIRONMENT_PREFIX}REDIS_URL": stage.settings.redis_url,
+        f"{ENVIRONMENT_PREFIX}BROKER_URL": stage.settings.broker_url,
         f"{ENVIRONMENT_PREFIX}IMPORTS": ",".join(stage.settings.imports),
         "PYTHONPATH": PYTHON_PATH,
     }
