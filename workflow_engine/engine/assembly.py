@@ -27,11 +27,11 @@ from workflow_engine.postgres.executions.figures import ExecutionFigures
 from workflow_engine.postgres.executions.moves import OperatorMoves
 from workflow_engine.postgres.executions.parts import Parts
 from workflow_engine.postgres.executions.queries import ExecutionQueries
+from workflow_engine.postgres.executions.queue_deadlines import QueueDeadlines
 from workflow_engine.postgres.executions.stalled import Stalled
 from workflow_engine.postgres.executions.state import ExecutionStateService
 from workflow_engine.postgres.executions.timeouts import ExecutionTimeouts
 from workflow_engine.postgres.limits import Limits
-from workflow_engine.postgres.queue_deadlines import QueueDeadlines
 from workflow_engine.postgres.retention import Retention
 from workflow_engine.postgres.waits import Waits
 from workflow_engine.postgres.workflows.deployments import Deployments

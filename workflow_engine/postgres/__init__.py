@@ -9,7 +9,6 @@
 - `waits`: waits that are over, and the nodes they wake
 - `events`: events from outside, matched with the waits for them
 - `limits`: slots of limits, who holds them and who waits for them
-- `queue_deadlines`: until when nodes with a `queueTimeout` have to begin
 - `due_times`: when the next wait, schedule, timeout, child, slot or queued node is due
 - `lookups/`: what operators look up on pages
 - `retention`: removes what ended long ago

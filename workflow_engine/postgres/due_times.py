@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from workflow_engine.postgres import limits, queue_deadlines, waits
+from workflow_engine.postgres import limits, waits
 from workflow_engine.postgres.database import Database
-from workflow_engine.postgres.executions import children, timeouts
+from workflow_engine.postgres.executions import children, queue_deadlines, timeouts
 from workflow_engine.postgres.workflows import triggers
 
 LOOK = (

@@ -19,6 +19,7 @@ from workflow_engine.execution.records import DueWait, WokenWait
 from workflow_engine.execution.states import WaitType
 from workflow_engine.postgres.database import Database
 from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
+from workflow_engine.postgres.executions.follow_ups import REQUEST_WAKE
 
 FIRST_TRY, LONGEST_TRY = 1.0, 10.0
 """Seconds between two tries to find a worker that knows a node's code; they double. Messages are not
@@ -173,8 +174,6 @@ FROM {s}.execution_wait_states w
 WHERE w.execution_id = %(execution_id)s AND w.node_id = %(node_id)s AND w.status = 'RESUMING'
 """.replace("{children_total}", CHILDREN_TOTAL)
 
-REQUEST_WAKE = "SELECT FROM {s}.request_wake_v1(ARRAY[%(execution_id)s::uuid])"
-
 TAKE_WAKE = "SELECT {s}.take_wake_v1(%(execution_id)s)"
 
 # A wait that a timekeeper with the code has claimed may be served by a worker without it. The lease does not
@@ -280,7 +279,7 @@ class Waits:
 
     def request_wake(self, execution_id: str) -> None:
         """Request that the next resumption of this execution enqueues the nodes that were woken."""
-        self._database.rows(REQUEST_WAKE, execution_id=execution_id)
+        self._database.rows(REQUEST_WAKE, executions=[execution_id])
 
     def take_wake_request(self, execution_id: str) -> list[str]:
         """Return the nodes of this execution that were woken, and clear the request for their wake."""

@@ -7,6 +7,7 @@
 - `creation`: new executions, one per idempotency key
 - `moves`: each operator's move as one guarded call
 - `timeouts`: fails executions that take too long
+- `queue_deadlines`: until when nodes with a `queueTimeout` have to begin
 - `stalled`: executions that have not moved for a while
 - `filters`: which executions a list shows or a bulk operation moves
 - `diagnostics`: why executions do not move

@@ -10,6 +10,9 @@ import orjson
 from workflow_engine.execution.records import DueWait, FollowUps, StartedChild
 from workflow_engine.postgres.values import instant
 
+REQUEST_WAKE = "SELECT FROM {s}.request_wake_v1(%(executions)s::uuid[])"
+"""Has the holder of an execution's lock enqueue what is due after its next commit, also in a walk inline."""
+
 
 def follow_ups_of(returned: str | Mapping[str, Any] | None) -> FollowUps | None:
     """Return the follow-ups in the JSON that a function in Postgres returned; None if there are none."""

@@ -21,7 +21,7 @@ from workflow_engine.postgres.database import Database, Row, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
 from workflow_engine.postgres.executions.commits import commit_document
 from workflow_engine.postgres.executions.filters import ExecutionFilter
-from workflow_engine.postgres.executions.follow_ups import follow_ups_of
+from workflow_engine.postgres.executions.follow_ups import REQUEST_WAKE, follow_ups_of
 from workflow_engine.postgres.values import to_jsonb
 
 MOVE = """
@@ -61,10 +61,8 @@ WITH before AS (
     SELECT e.id, e.status, e.seq FROM {s}.executions e
     WHERE e.id = %(execution_id)s AND e.status = ANY(%(sources)s) FOR NO KEY UPDATE
 ), changed AS (
-    UPDATE {s}.executions e SET
-        breakpoints = CASE WHEN %(node)s::text IS NOT NULL
-            THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END,
-        wake_requested = true  -- so that a worker which walks inline leaves with its next commit
+    UPDATE {s}.executions e SET breakpoints = CASE WHEN %(node)s::text IS NOT NULL
+        THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END
     FROM before b WHERE e.id = b.id
 ), recorded AS (
     INSERT INTO {s}.execution_events (execution_id, type, seq, actor, reason, payload, created_at)
@@ -281,6 +279,8 @@ class OperatorMoves:
         )
         if row is None:
             return None
+        # A worker that walks inline leaves with its next commit.
+        self._database.rows(REQUEST_WAKE, executions=[execution_id])
         return Moved(ExecutionStatus(row[0]), row[1], status=ExecutionStatus(row[0]))
 
     def _given(

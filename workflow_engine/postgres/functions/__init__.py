@@ -20,7 +20,7 @@ release go on calling the body that they were written for. A later release drops
   had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any hop
 - in `queues/`, until when nodes with a `queueTimeout` have to begin: `begin_queue_time`, `restart_queue_time`
 - `context_at_rest`: read the context from the journal, where a commit did not bring it along
-- `request_wake`, `take_wake`: the only writers of `wake_requested`
+- in `waits/`, `request_wake` and `take_wake`: the only writers of `wake_requested`
 - in `limits/`, the slots of limits: an owner takes them or stands in line (`take_slots`, `stand_in_line`),
   frees them with its commit or end (`free_slots`), and the next in line gets them (`grant_slots`).
   `look_at_limits` finds what dead processes held. All use `slot_room`, `limits_left` and `lock_limits`

@@ -18,6 +18,7 @@ from workflow_engine.errors import TriggerPaused, WorkflowInactive, WorkflowNotF
 from workflow_engine.execution.states import WorkflowState
 from workflow_engine.nodes.trigger import scheduler
 from workflow_engine.postgres.database import Database, Row
+from workflow_engine.postgres.executions.follow_ups import REQUEST_WAKE
 from workflow_engine.postgres.workflows.history import WorkflowEvent, events_of, record
 from workflow_engine.postgres.workflows.triggers import SET_DUE, first_due
 
@@ -110,10 +111,8 @@ WITH open AS (
     WHERE e.workflow_id = %(id)s AND e.completed_at IS NULL AND e.body IS NULL
     ORDER BY e.id DESC FOR NO KEY UPDATE
 )
-UPDATE {s}.executions e SET
-    breakpoints = CASE WHEN %(node)s::text IS NOT NULL
-        THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END,
-    wake_requested = true
+UPDATE {s}.executions e SET breakpoints = CASE WHEN %(node)s::text IS NOT NULL
+    THEN array_append(array_remove(e.breakpoints, %(node)s::text), %(node)s::text) END
 FROM open WHERE e.id = open.id
 RETURNING e.id::text
 """
@@ -323,7 +322,10 @@ class Deployments:
             type = "BREAKPOINT_SET" if node_id is not None else "BREAKPOINTS_CLEARED"
             record(transaction, workflow_id, node_id, type, actor, reason)
         rows = self._database.rows(SET_BREAKPOINTS_OF_EXECUTIONS, id=workflow_id, node=node_id)
-        return tuple(breakpoints), [execution_id for (execution_id,) in rows]
+        executions = [execution_id for (execution_id,) in rows]
+        # A worker that walks inline leaves with its next commit.
+        self._database.rows(REQUEST_WAKE, executions=executions)
+        return tuple(breakpoints), executions
 
     def events(self, workflow_id: str) -> list[WorkflowEvent]:
         """Return what was done to a workflow and its triggers. Raises `WorkflowNotFound`."""

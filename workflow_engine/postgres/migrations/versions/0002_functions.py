@@ -11,8 +11,8 @@ down_revision = "0001"
 
 NAMES = (
     "context_at_rest_v1",
-    "request_wake_v1",
-    "take_wake_v1",
+    "waits/request_wake_v1",
+    "waits/take_wake_v1",
     "queues/begin_queue_time_v1",
     "queues/restart_queue_time_v1",
     "limits/slot_room_v1",
