@@ -338,5 +338,18 @@ def test_a_worker_that_does_not_write_to_its_pool_by_itself_prefetches_nothing(n
     new_worker.pipes = None
     new_worker.start()
 
-    assert new_worker.looks == []
+    for look, channel in new_worker.looks:
+        look(channel)
+        assert channel.backlog_prefetch == 0
     assert new_worker.controller.semaphore.value == PROCESSES
+
+
+def test_a_worker_prefetches_although_its_pipes_come_after_its_first_connection(new_worker: Worker) -> None:
+    pipes, new_worker.pipes = new_worker.pipes, None
+    new_worker.start()
+    new_worker.pipes = pipes
+
+    for look, channel in new_worker.looks:
+        look(channel)
+
+    assert new_worker.controller.semaphore.value == 2 * PROCESSES

@@ -65,12 +65,12 @@ class BacklogPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         channel = consumer.task_consumer.channel
         is_ours = isinstance(channel, Channel) and not channel.ack_emulation
-        if self._is_known and is_ours and consumer.pipes is not None:
-            self._make_room(consumer.controller.semaphore)
+        if self._is_known and is_ours:
+            # The pipes come later: Celery calls this method of its steps in reverse order.
             hub.call_repeatedly(LOOK, self._look, channel)
 
     def _make_room(self, semaphore: Any) -> None:
-        """Let through the messages that are to be written behind a running node."""
+        """Let through the messages that are to be written behind a running node, from the first look on."""
         if not self._has_room:
             self._has_room = True
             semaphore.grow(semaphore.initial_value)
@@ -79,6 +79,7 @@ class BacklogPrefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery 
         pipes: Pipes | None = self._consumer.pipes
         if pipes is None:
             return
+        self._make_room(self._consumer.controller.semaphore)
         before, self._begun = self._begun, state.all_total_count[0]
         processes = self._consumer.pool.num_processes
         pipes.writes_ahead = self._begun - before >= FAST * processes
