@@ -199,6 +199,16 @@ def many_executions(
     sql(f"""
         INSERT INTO limit_overrides (key, concurrency) SELECT 'key-' || n, 1 FROM generate_series(1, {MANY}) n
     """)
+    # Some are sent to their queues for a limited time, and some have done a part of their work.
+    sql("""
+        INSERT INTO queue_deadlines (execution_id, node_id, seconds, expires_at, look_at)
+        SELECT id, 'a', 3600, now() + interval '1 hour', now() + interval '1 hour'
+        FROM executions WHERE workflow_id = 'timed'
+    """)
+    sql("""
+        INSERT INTO node_parts (execution_id, node_id, visit, place, token, attempt, value)
+        SELECT id, 'a', 1, 0, 'token', 1, '1' FROM executions WHERE workflow_id = 'timed'
+    """)
     # Some are children of others.
     sql("""
         UPDATE executions SET parent_execution_id = root.id, parent_seq = 2, parent_index = 0,
