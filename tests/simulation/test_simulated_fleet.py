@@ -76,7 +76,7 @@ def test_where_postgres_has_lost_commits_the_execution_comes_to_the_same_end(
 
 # -- the safeguards behind the promises -----------------------------------------------------------------
 
-MOST_RUNS = 2_000
+MOST_RUNS = 8_000
 
 
 def without(script: str, *checks: tuple[str, str]) -> Variant:

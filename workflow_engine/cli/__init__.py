@@ -54,7 +54,7 @@ COMMANDS = {
         "schema": ListedCommand("definitions", "schema", "Print the JSON Schema of definitions."),
     },
     "Executions": {
-        "start": ListedCommand("executions", "start", "Start an execution of a deployed workflow."),
+        "start": ListedCommand("executions", "start", "Start an execution of a deployed workflow, or many."),
         "list": ListedCommand("executions", "list_executions", "List executions, the newest first."),
         "send-event": ListedCommand("events", "send_event", "Send an event to the nodes that wait for it."),
         "show": ListedCommand("executions", "show", "Draw an execution: its graph and what each node did."),

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from django.db import transaction
 from django.utils.module_loading import module_has_submodule
 
-from workflow_engine.cli.commands.definitions import ReadFile, read_text
+from workflow_engine.cli.commands.definitions import ReadFile, read_definition
 from workflow_engine.definition.builder import WorkflowBuilder
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.django import client
@@ -64,7 +64,7 @@ def _unless_repeated(read: ReadFile, workflow: Workflow, homes: dict[str, str]) 
 def _in_files(app: AppConfig, registry: NodeRegistry) -> Iterator[ReadFile]:
     for path in sorted(Path(app.path, FOLDER).glob("*")):
         if path.suffix in SUFFIXES:
-            yield read_text(str(path), path.read_bytes(), registry)
+            yield read_definition(str(path), path.read_bytes(), registry)
 
 
 def _in_module(app: AppConfig, registry: NodeRegistry) -> Iterator[ReadFile]:

@@ -225,13 +225,13 @@ def test_on_an_inline_walk_pure_nodes_cost_no_call(
 ) -> None:
     monkeypatch.setattr(inline, "LONGEST_UNCOMMITTED", 60.0)  # a busy machine commits earlier
     monkeypatch.setattr(inline, "TIME_SLICE", 60.0)
-    node("test.acts")(lambda: 1)
+    node("test.costs")(lambda: 1)
     flow = WorkflowBuilder("walked", settings={"hops": "inline"})
     last = flow.trigger("start")
     for number in range(1, 11):
         is_pure = number % every == every - 1
         name = f"node{number}"
-        last = last >> (flow.function(name, number) if is_pure else flow.python(name, "test.acts"))
+        last = last >> (flow.function(name, number) if is_pure else flow.python(name, "test.costs"))
     client.deploy(flow.build())
     starting = WorkflowClient(engine=worker.engine)
     for _ in range(2):

@@ -171,7 +171,7 @@ def test_what_a_workflow_keeps_no_longer_goes_by_itself_in_bounded_batches(
 
     def ended(status: ExecutionStatus, days: int) -> str:
         then = str(uuid.UUID(int=now.int - (days * DAY * 1000 << 80) + days))
-        monkeypatch.setattr("workflow_engine.client.new_execution_id", lambda: then)
+        monkeypatch.setattr("workflow_engine.engine.starts.starting.new_execution_id", lambda: then)
         client.start("kept")
         engine.state.update_execution_status(then, status)
         sql("UPDATE executions SET completed_at = now() - %s * interval '1 day' WHERE id = %s", days, then)

@@ -19,6 +19,7 @@ from support.workflows import calling, line
 from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.messages import HopMessage, NextMessage
+from workflow_engine.redis.keys import Keys
 
 
 class Process:
@@ -108,7 +109,11 @@ def test_executions_side_by_side_walk_to_their_ends(
 
 @pytest.mark.parametrize("node_id", ["second", "third"], ids=["in the middle", "at the end"])
 def test_leaving_a_node_and_entering_the_next_message_s_is_one_round_trip(
-    client: WorkflowClient, process: Process, begun: list[str], node_id: str
+    client: WorkflowClient,
+    process: Process,
+    redis_client: redis.Redis,
+    begun: list[str],
+    node_id: str,
 ) -> None:
     for _ in begun:
         client.start("line")
@@ -117,9 +122,12 @@ def test_leaving_a_node_and_entering_the_next_message_s_is_one_round_trip(
         process.serve(now, then)
         now, then = then, process.take()
     process.serve(now, then)
+    lock = Keys.of(process.engine.settings).lock(then.message.execution_id)
+    poll(lambda: redis_client.exists(lock), "the calls that were sent ahead have arrived")
 
     with process.wire.recorded() as traffic:
         process.serve(then, process.take())
+        poll(lambda: traffic.requests[1:], "both calls have arrived")
 
     assert traffic.names == ["EVALSHA", "EVALSHA"]
     assert traffic.round_trips == 1

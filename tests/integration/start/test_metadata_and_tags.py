@@ -223,8 +223,10 @@ def test_a_rare_one_among_10000_is_found_by_its_index(
     plan = [line for (line,) in engine.database.rows(f"EXPLAIN {statement}", **parameters)]
     assert any(f"on {index}" in line for line in plan), plan
     assert not any("Seq Scan on executions" in line for line in plan), plan
+    executed.clear()
     assert len(client.list(tags=["all"], limit=50)) == 50
-    assert "found AS MATERIALIZED" not in executed[-1][0], "what most have in common is among the newest"
+    looks = [each for each, _ in executed if "found AS MATERIALIZED" in each]
+    assert len(looks) == 1, "what most have in common is among the newest"
     assert queries.RECENT >= 50
 
 

@@ -146,10 +146,10 @@ def schema(invocation: Invocation) -> None:
 
 def _read(file: BinaryIO, registry: NodeRegistry) -> ReadFile:
     name = str(getattr(file, "name", "-"))
-    return read_text("standard input" if name in ("-", "<stdin>") else name, file.read(), registry)
+    return read_definition("standard input" if name in ("-", "<stdin>") else name, file.read(), registry)
 
 
-def read_text(name: str, text: bytes, registry: NodeRegistry) -> ReadFile:
+def read_definition(name: str, text: bytes, registry: NodeRegistry) -> ReadFile:
     """Return the workflow in the content of a file, or its problems."""
     from workflow_engine.validation import validate_text
 
