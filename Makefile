@@ -77,7 +77,7 @@ lowest: .venv/.lowest
 
 # One at a time: each keeps the machine busy by itself.
 long: .venv/.dev
-	@$(PYTEST) --numprocesses=0 -m long tests/acceptance $(ARGS)
+	@$(PYTEST) --numprocesses=0 -m long tests/acceptance tests/integration $(ARGS)
 
 # The largest forms of what the other targets test in small.
 longest: .venv/.dev
