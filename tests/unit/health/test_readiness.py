@@ -25,6 +25,10 @@ def test_the_newest_revision_is_the_one_that_migrations_lead_to() -> None:
             "postgresql://u@db/shop?sslmode=require&host=%2Frun%2Fpostgres",
         ),
         (
+            "postgresql+psycopg2://u@db/shop?options=-c%20statement_timeout%3D5s",
+            "postgresql://u@db/shop?options=-c%20statement_timeout%3D5s",
+        ),
+        (
             "postgresql+psycopg2://u@/shop?host=one:5433&host=two&target_session_attrs=read-write",
             "postgresql://u@/shop?target_session_attrs=read-write&host=one%2Ctwo&port=5433%2C5432",
         ),
