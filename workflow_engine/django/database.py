@@ -1,4 +1,4 @@
-"""DjangoDatabase: the engine's statements on Django's own connection, whichever driver it has.
+"""DjangoDatabase: the engine's statements on Django's own connection, with psycopg 2 or 3.
 
 So they are part of `transaction.atomic()`, of a test's transaction as well, and they obey what the project
 has set for its connections: poolers, options, `CONN_MAX_AGE`. Outside of one, each commits by itself.

@@ -425,7 +425,7 @@ class WorkflowExecutor:
         sendable = [message for message in messages if message is not None]
         return sendable if len(sendable) == len(messages) else []
 
-    # -- 4 and 1 in one round trip, if the next message is at hand ----------------------------------------
+    # -- 4 and 1 in one round trip, if the next message is in the pipe -----------------------------------
 
     def _left_ahead(self, done: Committed, look_ahead: LookAhead) -> bool:
         """Leave a node and enter that of the next message, unless this takes more than one call."""

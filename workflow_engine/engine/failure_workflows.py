@@ -102,7 +102,7 @@ class FailureWorkflows:
         outputs: dict[str, Any] = {}
         trigger_id = ""
         if template.names - {FAILURE}:
-            # Rarely, and never by a hop that goes on: so the journal is read, whatever is cached.
+            # Rarely, and never by a hop that goes on: so the journal is read, and no cached context.
             snapshot = self._state.load_snapshot(execution_id)
             for row in snapshot.journal if snapshot is not None else ():
                 variables |= row.variables or {}

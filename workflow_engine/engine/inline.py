@@ -99,7 +99,7 @@ class Slice:
         return done
 
     def take_uncommitted(self) -> list[Committed]:
-        """Return the pure nodes that have run since the last commit, and begin anew after this one."""
+        """Return the pure nodes that have run since the last commit, and forget them."""
         taken, self.uncommitted = self.uncommitted, []
         self._bytes, self._may_differ = 0, False
         return taken

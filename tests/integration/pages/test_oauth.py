@@ -127,9 +127,9 @@ def test_an_action_without_sign_on_or_with_a_forged_cookie_changes_nothing(
 ) -> None:
     path = f"/executions/{waits}/actions/cancel"
     for cookies in ({}, {"user": ADA}, {"user": "2|1:0|10:1|4:user|8:YWRh|forged"}):
-        with httpx.Client(base_url=site.address, cookies=cookies) as nobody:
-            token = nobody.get("/login").cookies.get("_xsrf", "none")
-            answer = nobody.post(path, data={"reason": "an attack", "_xsrf": token})
+        with httpx.Client(base_url=site.address, cookies=cookies) as stranger:
+            token = stranger.get("/login").cookies.get("_xsrf", "none")
+            answer = stranger.post(path, data={"reason": "an attack", "_xsrf": token})
         assert answer.status_code in (302, 403), cookies
 
     assert client.get(waits).status is ExecutionStatus.WAITING

@@ -151,10 +151,10 @@ def test_connecting_to_a_frozen_postgres_is_given_up(
 
 
 def test_a_postgres_that_refuses_connections_is_an_outage(execute: Execute) -> None:
-    nobody = PooledDatabase(Settings(database_url="postgresql+psycopg2://postgres@127.0.0.1:1/none"))
+    unreachable = PooledDatabase(Settings(database_url="postgresql+psycopg2://postgres@127.0.0.1:1/none"))
 
     with pytest.raises(DatabaseUnavailable, match="refused"):
-        execute(nobody, "SELECT 1")
+        execute(unreachable, "SELECT 1")
 
 
 def test_a_transaction_that_freezes_as_it_commits_is_given_up(

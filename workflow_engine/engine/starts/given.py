@@ -43,7 +43,7 @@ class Start:
 
 @dataclass(frozen=True)
 class GivenStart:
-    """A start whose values are JSON, and well-formed whatever is deployed."""
+    """A start whose values are well-formed JSON; nothing deployed is looked at."""
 
     start: Start
     data: Any

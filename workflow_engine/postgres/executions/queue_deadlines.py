@@ -1,7 +1,7 @@
 """Until when nodes with a `queueTimeout` have to begin.
 
 The commit or start that sends such a node to its queue notes it, and the process that begins the node forgets
-it. So what is noted and over belongs to a node that has stood too long, whichever process notices it.
+it. So a deadline that has passed belongs to a node that has stood too long, for any process that finds it.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def executions(cluster: EmbeddedCluster, settings: Settings) -> list[str]:
     return list(found.values())
 
 
-def test_a_process_that_died_is_found_to_be_over_on_whichever_node_its_lock_is(
+def test_a_process_that_died_is_found_to_be_over_on_every_node_of_the_cluster(
     engine: Engine, executions: list[str], locking: Callable[[str], Locking]
 ) -> None:
     assert engine.presence.look() == frozenset()
