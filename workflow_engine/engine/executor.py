@@ -60,6 +60,7 @@ from workflow_engine.runner.node_run import Outcome
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
+from workflow_engine.telemetry.tracing import is_sampled
 
 if TYPE_CHECKING:
     from workflow_engine.postgres.caller_transaction import CallersTransaction  # brings SQLAlchemy
@@ -226,7 +227,7 @@ class WorkflowExecutor:
         slice_ = Slice(self._locks)
         try:
             hop = self._admission.admit(message, task_id, self._sent_for(message, task_id))
-            if traceparent is not None:
+            if traceparent is not None and is_sampled(traceparent):
                 hop = replace(hop, cause=traceparent)
             with self._resumption.release_on_error(hop.claim):
                 done = self._run_until_committed(hop, run, slice_)

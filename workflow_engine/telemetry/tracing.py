@@ -16,6 +16,7 @@ from workflow_engine.errors import ExtraMissing
 from workflow_engine.telemetry.exposition import DISTRIBUTION
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
@@ -77,14 +78,18 @@ class Tracing:
 
     def follow(self, traceparent: str) -> Callable[[], None]:
         """Let what is traced from now on follow a trace that is not recorded; return how to end that."""
-        # Not a context manager of a generator, which costs more: every hop of such an execution does this.
-        token = self._context.attach(self._trace.set_span_in_context(self._unrecorded(traceparent)))
-        return partial(self._context.detach, token)
+        # Every hop of such an execution does this: no generator as a context manager, no copy of nothing.
+        following = self._following(traceparent)
+        if around := self._context.get_current():
+            following = self._context.Context({**around, **following})
+        return partial(self._context.detach, self._context.attach(following))
 
     @lru_cache(maxsize=256)  # noqa: B019 - there is one tracing for the process
-    def _unrecorded(self, traceparent: str) -> Span:
+    def _following(self, traceparent: str) -> Context:
+        """Return a context that has a trace which is not recorded, and nothing else."""
         about = self._context_of(traceparent)
-        return self._trace.INVALID_SPAN if about is None else self._trace.NonRecordingSpan(about)
+        span = self._trace.INVALID_SPAN if about is None else self._trace.NonRecordingSpan(about)
+        return self._trace.set_span_in_context(span, self._context.Context())
 
     def fail(self, span: Span, type: str, message: str) -> None:
         """Mark a span as that of something that failed."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ from support.workflows import line
 from workflow_engine import WorkflowBuilder, WorkflowClient, waiting
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.maintenance.timekeeper import Timekeeping
+from workflow_engine.telemetry.tracing import is_sampled
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -89,6 +94,26 @@ def asks(context: Any) -> Any:
 
 def pauses(context: Any) -> Any:
     return waiting(seconds=60) if context.wake is None else None
+
+
+@contextmanager
+def calls_of(package: str) -> Iterator[Counter[str]]:
+    """Count the calls of the functions of a package that others make, by name, in the block."""
+    called: Counter[str] = Counter()
+
+    def is_of_package(frame: FrameType | None) -> bool:
+        return frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == package
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and is_of_package(frame) and not is_of_package(frame.f_back):
+            called[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield called
+    finally:
+        sys.setprofile(before)
 
 
 def named(spans: list[ReadableSpan], name: str) -> list[ReadableSpan]:
@@ -238,6 +263,25 @@ def test_a_start_that_is_not_sampled_makes_no_span_anywhere(
     assert spans() == [], "what nodes trace themselves follows the decision of the start"
     [(traceparent,)] = sql("SELECT metadata->>'traceparent' FROM executions WHERE id = %s", execution)
     assert int(traceparent[-2:], 16) & 1 == 0
+
+
+def test_a_hop_that_is_not_sampled_makes_no_span_and_passes_on_that_decision(
+    client: WorkflowClient, broker: Broker, workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    spans()
+    SAMPLER.is_on = False
+    client.deploy(line(one, two, three, pauses))
+    client.start("line")
+    for _ in range(2):  # each worker reads the trace of an execution once
+        workers.hop()
+
+    with calls_of("opentelemetry") as called:
+        workers.hop()
+
+    assert called == {"get_current": 1, "attach": 1, "detach": 1}
+    [following] = broker.queue
+    assert following.traceparent is not None, "Celery's own instrumentation follows it"
+    assert not is_sampled(following.traceparent)
 
 
 def test_without_the_setting_nothing_is_stored_sent_or_traced(
