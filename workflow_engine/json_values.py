@@ -48,8 +48,8 @@ def normalise(value: Any, path: str = "$") -> Any:
     and lone surrogates, integers beyond signed 64 bits, keys that are not strings, nesting deeper than
     `MAX_DEPTH`, values that contain themselves and types that are not JSON.
     """
-    if (read_back := _unchanged_by_json(value)) is not _CHANGED:
-        return read_back
+    if (unchanged := _unchanged_by_json(value, _ONLY_JSON)) is not None:
+        return unchanged[1]
     try:
         return _NORMAL_FORM.get(type(value), _of_other_type)(value, 0)
     except _TooDeepError as refusal:
@@ -65,6 +65,13 @@ def normalise(value: Any, path: str = "$") -> Any:
 def encode(value: Any) -> bytes:
     """Return the JSON (UTF-8) of a value in normal form, with the keys of all its objects sorted."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def encode_normal(value: Any, path: str = "$") -> bytes:
+    """Return what `encode` makes of the normal form of a value. Raises as `normalise` does."""
+    if (unchanged := _unchanged_by_json(value, _ONLY_JSON | orjson.OPT_SORT_KEYS)) is not None:
+        return unchanged[0]
+    return encode(normalise(value, path))
 
 
 def canonical(value: Any) -> bytes:
@@ -136,8 +143,6 @@ def equal(left: Any, right: Any) -> bool:
 
 # -- the fast way --------------------------------------------------------------------------------------
 
-_CHANGED = object()
-
 _ONLY_JSON = (
     orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
@@ -145,24 +150,26 @@ _ONLY_JSON = (
     | orjson.OPT_STRICT_INTEGER  # refuses integers beyond 53 bits, among them those beyond 64
 )
 
-_NOT_SEEN_BY_EQUALITY = (b"\\u0000", b"-0.0", b"e+")
-"""How JSON spells U+0000, negative zero and floats from 1e16; each may also be harmless text."""
 
-
-def _unchanged_by_json(value: Any) -> Any:
-    """Return the value as JSON returns it if that is certainly the normal form, else `_CHANGED`.
+def _unchanged_by_json(value: Any, option: int) -> tuple[bytes, Any] | None:
+    """Return the value as JSON, with this option, and as that reads back, if it is certainly in normal form.
 
     Most values are plain JSON already, and orjson and C's `==` find that out in less than half the time of
     Python code that looks at every part. Doubtful values take the slow way, which decides.
     """
     try:
-        encoded = orjson.dumps(value, option=_ONLY_JSON)
+        encoded = orjson.dumps(value, option=option)
         read_back = orjson.loads(encoded)
-        if read_back != value or any(sign in encoded for sign in _NOT_SEEN_BY_EQUALITY):
-            return _CHANGED
+        if read_back != value or _has_what_equality_misses(encoded):
+            return None
     except (TypeError, ValueError, RecursionError):
-        return _CHANGED
-    return _CHANGED if _deeper_than_allowed(read_back, encoded) else read_back
+        return None
+    return None if _deeper_than_allowed(read_back, encoded) else (encoded, read_back)
+
+
+def _has_what_equality_misses(encoded: bytes) -> bool:
+    """Return whether there may be U+0000, negative zero or a float from 1e16; each may be harmless text."""
+    return b"\\u0000" in encoded or b"-0.0" in encoded or b"e+" in encoded
 
 
 def _deeper_than_allowed(value: Any, encoded: bytes) -> bool:

@@ -12,13 +12,16 @@ import orjson
 import pytest
 
 from contracts.stores import Stores
-from workflow_engine.redis.cached_context import CachedContext, step_fields
+from workflow_engine.redis.cached_context import CachedContext, content_fields, progress_fields
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim, Unlocked
 from workflow_engine.redis.results import Abandoned, Held, Late, Missing
 
 WALK = b'{"due":["second"]}'
-NEXT = step_fields(3, "second", "fence-3", b'{"due":["third"]}', b"2", b'{"currency":"CHF"}')
+NEXT = {
+    **progress_fields("fence-3", b'{"due":["third"]}', "second"),
+    **content_fields(3, "second", b"2", b'{"currency":"CHF"}'),
+}
 
 SPOILED: dict[str, Callable[[Any, str], Any]] = {
     "gone": lambda client, key: client.delete(key),

@@ -38,6 +38,7 @@ from workflow_engine.execution.records import (
     FollowUps,
     JournalRow,
     NewExecution,
+    NewRow,
     NodeCommit,
     Settled,
     Snapshot,
@@ -58,6 +59,8 @@ Answer = TypeVar("Answer")
 
 COMMIT = "commit"
 """The name of a commit's call, before which processes stop."""
+
+NO_RETRY: Mapping[str, Any] = {}
 
 CLAIM_LEASE = Settings().claim_lease
 
@@ -245,7 +248,7 @@ class StateInMemory:
         holds = first.fence == row.fence or "fence" not in self._database.checks
         if holds and commit.token != row.fence and not row.status.is_finished:
             for each in before:
-                self._append(row, replace(each, newly_due=()))
+                self._append_row(row, each)
             if commit.passes_crash_to is not None and commit.node_id in row.crashes:
                 blamed = row.crashes.get(commit.passes_crash_to, Crashes())
                 row.crashes[commit.passes_crash_to] = replace(row.crashes[commit.node_id], begun=blamed.begun)
@@ -313,25 +316,27 @@ class StateInMemory:
             return None
         return Settled(status, self._put(execution_id, status, None))
 
-    def _append(self, row: ExecutionRow, commit: NodeCommit) -> FollowUps | None:
-        row.fence, row.seq, row.updated_at = commit.token, row.seq + 1, self._database.clock.now()
-        row.tokens[row.seq] = commit.token
-        row.started_at = row.started_at or row.updated_at - timedelta(milliseconds=commit.duration_ms)
-        row.crashes.pop(commit.node_id, None)
-        retry = commit.retry_details or {}
+    def _append_row(self, row: ExecutionRow, new: NewRow, retry: Mapping[str, Any] = NO_RETRY) -> None:
+        row.fence, row.seq, row.updated_at = new.token, row.seq + 1, self._database.clock.now()
+        row.tokens[row.seq] = new.token
+        row.started_at = row.started_at or row.updated_at - timedelta(milliseconds=new.duration_ms)
+        row.crashes.pop(new.node_id, None)
         entry = JournalEntry(
             seq=row.seq,
-            node_id=commit.node_id,
-            visit=commit.visit,
-            attempt=commit.attempt,
-            status=commit.status,
-            handles=commit.handles,
+            node_id=new.node_id,
+            visit=new.visit,
+            attempt=new.attempt,
+            status=new.status,
+            handles=new.handles,
             waits=bool(retry.get("waitMs")),
             rule=retry.get("rule"),
         )
-        variables = orjson.loads(commit.variables) if commit.variables is not None else None
-        row.journal.append(JournalRow(entry, commit.output, variables))
-        row.accepted.append(commit)
+        variables = orjson.loads(new.variables) if new.variables is not None else None
+        row.journal.append(JournalRow(entry, new.output, variables))
+        row.accepted.append(new)
+
+    def _append(self, row: ExecutionRow, commit: NodeCommit) -> FollowUps | None:
+        self._append_row(row, commit, commit.retry_details or NO_RETRY)
         for wait in open_waits(row):
             if wait.node_id in commit.closes:
                 is_own = wait.node_id == commit.node_id and commit.woken_status is not None

@@ -13,7 +13,7 @@ from workflow_engine.execution.records import (
     JournalRow,
     NewChildren,
     NewExecution,
-    NodeCommit,
+    NewRow,
     StartedChild,
 )
 from workflow_engine.execution.states import ACTIVE, ExecutionStatus, WaitStatus, WaitType
@@ -84,8 +84,8 @@ class ExecutionRow:
     """The token of each row of the journal, by its seq."""
     epoch_fence: str | None = None
     """The fence that the last retry or rerun gave."""
-    accepted: list[NodeCommit] = field(default_factory=list)
-    """The accepted commits, for the final check; the trigger's row has none."""
+    accepted: list[NewRow] = field(default_factory=list)
+    """The rows of the accepted commits, for the final check; the trigger's is not among them."""
     waits: list[WaitRow] = field(default_factory=list)
     place: Place | None = None
     """Of a child."""

@@ -28,7 +28,7 @@ from simulation.worker import SETTINGS, Queue, Variant, Worker, World
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.engine.attempts import CRASHED
-from workflow_engine.execution.records import FIRST_SEQ, NewExecution
+from workflow_engine.execution.records import FIRST_SEQ, NewExecution, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.outages import outages
@@ -270,7 +270,8 @@ class SimulatedFleet:
         # A server that has forgotten the mark cannot know of the run.
         if len(RUNS_OF_ONCE) > 1 and COMMITS_LOST not in self._world.losses:
             yield f"the node that must not be repeated ran {len(RUNS_OF_ONCE)} times"
-        errors = [commit.error_details or {} for commit in self.row.accepted]
+        commits = [each for each in self.row.accepted if isinstance(each, NodeCommit)]
+        errors = [commit.error_details or {} for commit in commits]
         may_have_crashed = self._world.losses or self._has_lost_a_lock
         if not may_have_crashed and any(error.get("type") == CRASHED for error in errors):
             yield "a node was taken for crashed although its process lived"
@@ -281,9 +282,10 @@ class SimulatedFleet:
                 yield f"the result of {node_id} was committed {count} times"
         if [entry.seq for entry in entries] != list(range(FIRST_SEQ, self.row.seq + 1)):
             yield "the journal is not numbered without gaps"
-        for before, commit in pairwise(self.row.accepted):
-            if commit.shared_since is None and commit.fence != before.token:
-                yield f"a commit of {commit.node_id} was accepted with an old fence"
+        for before, row in pairwise(self.row.accepted):
+            is_shared = isinstance(row, NodeCommit) and row.shared_since is not None
+            if not is_shared and row.fence != before.token:
+                yield f"a row of {row.node_id} was accepted with an old fence"
         if self.row.status is not ExecutionStatus.COMPLETED:
             yield f"the execution is {self.row.status}"
             return

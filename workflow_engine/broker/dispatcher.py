@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -34,6 +33,7 @@ from workflow_engine.broker.wire_format import (
     task_headers,
 )
 from workflow_engine.errors import BrokerUnavailable
+from workflow_engine.execution.ids import random_uuid
 from workflow_engine.execution.messages import Dispatch, QueuedMessage
 from workflow_engine.outages import outages
 from workflow_engine.settings import Settings
@@ -207,7 +207,7 @@ class CeleryDispatcher:
 
 def _new_task_id() -> str:
     """Return an id that was never used: workers would drop a revoked one for hours."""
-    return str(uuid.uuid4())
+    return random_uuid()
 
 
 def names_its_lists(channel: object) -> bool:

@@ -20,8 +20,8 @@ class Graph:
     nodes: Mapping[str, Node]
     outgoing: Mapping[str, tuple[Edge, ...]]
     incoming: Mapping[str, tuple[Edge, ...]]
-    positions: Mapping[str, tuple[int, ...]]
-    """Beside `outgoing`: where each of these edges stands among the incoming edges of its target."""
+    ways: Mapping[str, tuple[tuple[str, int, str], ...]]
+    """Of each edge in `outgoing`: its target, its position among the target's incoming edges, its handle."""
     concurrency: int = 1
     """Nodes of one execution that may run at the same time."""
 
@@ -33,16 +33,16 @@ class Graph:
         """
         outgoing: dict[str, list[Edge]] = {node.id: [] for node in workflow.nodes}
         incoming: dict[str, list[Edge]] = {node.id: [] for node in workflow.nodes}
-        positions: dict[str, list[int]] = {node.id: [] for node in workflow.nodes}
+        ways: dict[str, list[tuple[str, int, str]]] = {node.id: [] for node in workflow.nodes}
         for edge in workflow.edges:
-            positions[edge.source].append(len(incoming[edge.target]))
+            ways[edge.source].append((edge.target, len(incoming[edge.target]), edge.handle))
             outgoing[edge.source].append(edge)
             incoming[edge.target].append(edge)
         return cls(
             nodes={node.id: node for node in workflow.nodes},
             outgoing={node_id: tuple(edges) for node_id, edges in outgoing.items()},
             incoming={node_id: tuple(edges) for node_id, edges in incoming.items()},
-            positions={node_id: tuple(places) for node_id, places in positions.items()},
+            ways={node_id: tuple(each) for node_id, each in ways.items()},
             concurrency=workflow.settings.concurrency,
         )
 
@@ -67,15 +67,25 @@ class Graph:
 
     def joins_any(self, node_id: str) -> bool:
         """Return whether this node is a merge that goes on as soon as some of its branches have arrived."""
-        return self.enough_arrivals(node_id) is not None
+        return node_id in self._early_merges
 
     def enough_arrivals(self, node_id: str) -> int | None:
         """Return how many arrivals a merge goes on with: 1 for `join: any`; None for any other node."""
-        node = self.nodes[node_id]
-        join = node.config.get("join") if node.kind == "logic/merge" else None
-        if isinstance(join, int):
-            return join
-        return 1 if join == "any" else None
+        return self._early_merges.get(node_id)
+
+    @cached_property
+    def _early_merges(self) -> dict[str, int]:
+        """What `enough_arrivals` returns, of the merges that go on early."""
+        joins = {
+            node_id: node.config.get("join")
+            for node_id, node in self.nodes.items()
+            if node.kind == "logic/merge"
+        }
+        return {
+            node_id: 1 if join == "any" else join
+            for node_id, join in joins.items()
+            if join == "any" or isinstance(join, int)
+        }
 
     def branches(self, node_id: str) -> tuple[str, ...]:
         """Return the sources that lead to this node otherwise than by their `error` edge, each once."""
@@ -85,7 +95,7 @@ class Graph:
     @cached_property
     def any_merges(self) -> tuple[str, ...]:
         """Ids of the merges that go on as soon as some of their branches have arrived."""
-        return tuple(node_id for node_id in self.nodes if self.joins_any(node_id))
+        return tuple(self._early_merges)
 
     @cached_property
     def _joins_after(self) -> dict[str, tuple[str, ...]]:

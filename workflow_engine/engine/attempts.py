@@ -67,18 +67,19 @@ class Attempts:
 
         Raises `NodeInterrupted`, `NotAdmitted` for a node that already waits for its code, and `Overtaken`.
         """
-        is_marked = hop.node.on_crash == "fail"
-        if hop.crashes.count > self._settings.max_recoveries and hop.crashes.begun is None:
+        is_marked, crashes = hop.node.on_crash == "fail", hop.crashes
+        if crashes.count > self._settings.max_recoveries and crashes.begun is None:
             message = (
-                f"the worker process that ran this node was lost {hop.crashes.count} times, most recently "
-                f"{hop.crashes.last}"
+                f"the worker process that ran this node was lost {crashes.count} times, most recently "
+                f"{crashes.last}"
             )
             return hop.failure_outcome(NodeError("WORKER_LOST", message))
         if hop.node.queue_timeout is not None and not self._begins_in_time(hop):
             return _stood_too_long(hop)
         try:
             compiled, graph = hop.workflow.node(hop.node.id), hop.workflow.graph
-            hop = self._with_data_of_body(hop)
+            if hop.workflow.is_body:
+                hop = self._with_data_of_body(hop)
             if compiled.required is not None and (error := self._incomplete(hop, compiled.required)):
                 return hop.failure_outcome(error)
             with self._running_nodes.running(hop.claim) as running:
@@ -100,12 +101,12 @@ class Attempts:
                         hop.claim.token,
                         begin,
                         self._settings.node_log_limit,
-                        _PartsOfVisit(hop, self._parts, self._settings.commit_retry_timeout),
+                        None if compiled.is_whole else self._parts_of(hop),
                     )
                 finally:
                     for call in CALLED_AROUND_NODES:
                         call()
-            return self._children.prepared(hop, context, outcome)
+            return outcome if outcome.wait is None else self._children.prepared(hop, context, outcome)
         except UnknownNodeType as error:
             if is_marked:
                 self._state.unmark_begun(hop.execution_id, hop.node.id, hop.claim.token)
@@ -135,7 +136,7 @@ class Attempts:
 
         An inline walk keeps no outputs from one node to the next. Raises `ContextUnavailable`.
         """
-        if not hop.workflow.is_body or TRIGGER_ID in hop.cached.outputs:
+        if TRIGGER_ID in hop.cached.outputs:
             return hop
         given = self._cache.output_loader(hop.cached)(TRIGGER_ID)
         cached = replace(hop.cached, outputs={**hop.cached.outputs, TRIGGER_ID: given})
@@ -186,6 +187,9 @@ class Attempts:
         self._waits.park(hop.execution_id, hop.node.id, lacking.name)
         raise NotAdmitted(f"the node waits for a worker that has {lacking.name!r}")
 
+    def _parts_of(self, hop: Hop) -> _PartsOfVisit:
+        return _PartsOfVisit(hop, self._parts, self._settings.commit_retry_timeout)
+
     def _context(self, hop: Hop, running: RunningNode) -> ExecutionContext:
         cached, identity = hop.cached, hop.cached.identity
         outputs, iteration = dict(cached.outputs), {}
@@ -207,7 +211,7 @@ class Attempts:
             ),
             idempotency_key=hop.idempotency_key,
             attempt=hop.attempt,
-            wake=self._children.wake(hop),
+            wake=None if hop.woken is None else self._children.wake(hop),
             arrivals=hop.walk.arrivals(hop.workflow.graph, hop.node.id),
             failures=hop.failures,
             iteration=iteration,

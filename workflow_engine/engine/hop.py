@@ -5,10 +5,10 @@ Pure values and functions: they decide what is committed, and the executor commi
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from workflow_engine.definition.workflow import Node
 from workflow_engine.engine.hop_report import HopReport
 from workflow_engine.engine.publisher import Envelope
 from workflow_engine.execution.context import Wake
+from workflow_engine.execution.ids import random_uuid
 from workflow_engine.execution.messages import NextMessage
 from workflow_engine.execution.records import (
     CommitResult,
@@ -26,6 +27,7 @@ from workflow_engine.execution.records import (
     JournalRow,
     NewWait,
     NodeCommit,
+    PureRow,
     WokenWait,
 )
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitType
@@ -33,7 +35,12 @@ from workflow_engine.execution.walk import Step, Walk
 from workflow_engine.json_values import decode, encode
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.postgres.waits import FIRST_TRY
-from workflow_engine.redis.cached_context import CachedContext, encoded_crashes, step_fields
+from workflow_engine.redis.cached_context import (
+    CachedContext,
+    content_fields,
+    encoded_crashes,
+    progress_fields,
+)
 from workflow_engine.redis.contexts import SentAhead
 from workflow_engine.redis.lock import Claim
 from workflow_engine.redis.results import LeaveResult
@@ -41,6 +48,8 @@ from workflow_engine.runner.compiled import CompiledWorkflow
 from workflow_engine.runner.node_run import Outcome, attempt_failure_outcome, failure_outcome
 from workflow_engine.telemetry.log_events import log_context
 from workflow_engine.telemetry.tracing import TRACEPARENT
+
+NO_CRASHES = Crashes()
 
 
 @dataclass(frozen=True)
@@ -62,9 +71,9 @@ class Hop:
     """The trace context of its own span, if it has one."""
     lacks_slot: bool = False
     """The workflow has limits, and the execution holds no slot of them yet."""
-    uncommitted: tuple[NodeCommit, ...] = ()
+    uncommitted: tuple[PureRow, ...] = ()
     """The rows of pure nodes before it, which are committed together with its own."""
-    token: str = field(default_factory=lambda: str(uuid.uuid4()))
+    token: str = field(default_factory=random_uuid)
     """The fence after its commit."""
     began: float = field(default_factory=time.monotonic)
     """By `time.monotonic()`."""
@@ -91,7 +100,7 @@ class Hop:
     @property
     def crashes(self) -> Crashes:
         """Runs of this node that have ended without a commit."""
-        return self.cached.crashes.get(self.node.id, Crashes())
+        return self.cached.crashes.get(self.node.id, NO_CRASHES)
 
     @property
     def attempt(self) -> int:
@@ -138,7 +147,9 @@ class Hop:
 
     def walk_after(self, outcome: Outcome) -> tuple[Walk, Step]:
         """Return the walk after the outcome, and its step; the hop's own walk stays unchanged."""
-        walk, node_id = Walk.from_json(self.cached.walk), self.node.id
+        walk, node_id = self.walk.copy(), self.node.id
+        if outcome.status is NodeStatus.COMPLETED:
+            return walk, walk.advance(self.workflow.graph, node_id, outcome.handles)
         if outcome.status is NodeStatus.WAITING:
             return walk, walk.wait(node_id)
         if outcome.status is NodeStatus.RETRYING and outcome.is_waiting:
@@ -155,26 +166,25 @@ class Hop:
 
     def changed_fields(self, outcome: Outcome, walk: Walk, result: CommitResult) -> dict[bytes, Any]:
         """Return the fields of the context in Redis that an accepted commit changes."""
+        progress = progress_fields(result.fence, walk.to_json(), self.node.id)
+        return {**progress, **self._unstored_after(outcome, walk, result.seq)}
+
+    def _unstored_after(self, outcome: Outcome, walk: Walk, seq: int) -> dict[bytes, Any]:
+        """Return those that an inline walk has to keep, as later commits do not replace them."""
         # Those of siblings come with the latest commit.
         variables = encode(self.variables_after(outcome)) if outcome.variables or self.missed else None
-        changed = step_fields(
-            result.seq,
-            self.node.id,
-            result.fence,
-            walk.to_json(),
-            outcome.output,
-            variables,
-            begins_visit=self.begins_visit,
-        )
+        changed = content_fields(seq, self.node.id, outcome.output, variables, begins_visit=self.begins_visit)
         if self.node.id in self.cached.crashes:
             changed[b"crashes"] = encoded_crashes(self._crashes_after(outcome, walk))
         return {**self.cached.unstored, **changed}
 
     def _crashes_after(self, outcome: Outcome, walk: Walk) -> Mapping[str, Crashes]:
         """Return the crashes of other nodes, which the commit of this one keeps."""
+        if not self.cached.crashes:
+            return {}
         kept = {node_id: each for node_id, each in self.cached.crashes.items() if node_id != self.node.id}
         if (blamed := self._passes_crash_to(outcome, walk)) is not None:
-            kept[blamed] = replace(self.crashes, begun=kept.get(blamed, Crashes()).begun)
+            kept[blamed] = replace(self.crashes, begun=kept.get(blamed, NO_CRASHES).begun)
         return kept
 
     def _passes_crash_to(self, outcome: Outcome, walk: Walk) -> str | None:
@@ -213,25 +223,52 @@ class Hop:
         outcome: Outcome,
         walk: Walk,
         result: CommitResult,
-        uncommitted: tuple[NodeCommit, ...] = (),
+        uncommitted: tuple[PureRow, ...] = (),
     ) -> Hop:
         """Return the hop into the next node under the same claim; this hop's changes are not yet in Redis."""
-        unstored = self.changed_fields(outcome, walk, result)
-        cached = replace(
-            self.cached,
+        entered, unstored = self.cached, self._unstored_after(outcome, walk, result.seq)
+        cached = CachedContext(
+            execution_id=entered.execution_id,
             seq=result.seq,
             fence=result.fence,
-            walk=unstored[b"walk"],
-            variables=unstored.get(b"variables", self.cached.variables),
+            walk=entered.walk,
+            stored_seq=entered.stored_seq,
+            variables=unstored.get(b"variables", entered.variables),
+            identity=entered.identity,
             # Read again, so that a node's changes to its inputs are not kept. What a body gets from around it
             # is copied where it is used.
-            outputs={key: value for key, value in self.cached.outputs.items() if key == TRIGGER_ID},
-            absent=frozenset(),
-            abandoned=None,
+            outputs={TRIGGER_ID: entered.outputs[TRIGGER_ID]} if TRIGGER_ID in entered.outputs else {},
             crashes=self._crashes_after(outcome, walk),
             unstored=unstored,
         )
         return Hop(self.claim, self.workflow, node, cached, walk, cause=self.span, uncommitted=uncommitted)
+
+    def pure_row_of(self, outcome: Outcome, walk: Walk, step: Step) -> PureRow:
+        """Return the journal row of the outcome, to be committed together with a later one."""
+        return PureRow(ended=time.monotonic(), **self._row_of(outcome, walk, step))
+
+    def _row_of(self, outcome: Outcome, walk: Walk, step: Step) -> dict[str, Any]:
+        """Return the parts of the outcome's journal row, as `NewRow` has them."""
+        node = self.node
+        return {
+            "execution_id": self.claim.execution_id,
+            "fence": self.cached.fence,
+            "token": self.token,
+            "node_id": node.id,
+            "type": node.type,
+            "sub_type": node.sub_type,
+            "label": node.label,
+            "visit": self.walk.visit(node.id),
+            "attempt": self.attempt,
+            "status": outcome.status,
+            "handles": outcome.handles,
+            "variables": encode(dict(outcome.variables)) if outcome.variables else None,
+            "input_data": outcome.input_data,
+            "output": outcome.output,
+            "logs": outcome.logs,
+            "duration_ms": outcome.duration_ms,
+            "newly_due": self._newly_due(walk, step),
+        }
 
     def commit_of(self, outcome: Outcome, walk: Walk, step: Step, timeout: float) -> NodeCommit:
         """Return the journal row of the outcome, the waits it opens and closes, and the status after it.
@@ -241,26 +278,11 @@ class Hop:
         node, error, status = self.node, outcome.error, _status_after(walk, outcome)
         due = self.workflow.route(walk.due[0]) if walk.due else None
         return NodeCommit(
-            execution_id=self.execution_id,
-            fence=self.cached.fence,
-            token=self.token,
+            **self._row_of(outcome, walk, step),
             execution_status=status,
-            node_id=node.id,
-            type=node.type,
-            sub_type=node.sub_type,
-            label=node.label,
-            visit=self.walk.visit(node.id),
-            attempt=self.attempt,
-            status=outcome.status,
-            handles=outcome.handles,
-            variables=encode(dict(outcome.variables)) if outcome.variables else None,
-            input_data=outcome.input_data,
-            output=outcome.output,
-            logs=outcome.logs,
             error=error.message if error else None,
             error_details=error.as_stored() if error else None,
             worker=worker_name(),
-            duration_ms=outcome.duration_ms,
             context=self._resting_context(outcome) if status is not ExecutionStatus.RUNNING else None,
             due_queue=due.queue if due else None,
             due_priority=due.priority if due else None,
@@ -271,7 +293,6 @@ class Hop:
             is_limited=self.workflow.is_limited,
             shared_since=self.cached.seq if self.is_shared else None,
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
-            newly_due=self._newly_due(walk, step),
             before=self.uncommitted,
             passes_crash_to=self._passes_crash_to(outcome, walk),
             joins=self.workflow.graph.joins_after(node.id) if self.is_shared else (),
@@ -282,7 +303,9 @@ class Hop:
 
     def _newly_due(self, walk: Walk, step: Step) -> tuple[str, ...]:
         """Return the nodes that the commit makes due, those of its earlier rows included."""
-        earlier = self.uncommitted[-1].newly_due if self.uncommitted else ()
+        if not self.uncommitted:
+            return step.due
+        earlier = self.uncommitted[-1].newly_due
         return (*(node_id for node_id in earlier if node_id in walk.due), *step.due)
 
     def queue_timeouts_after(self, walk: Walk) -> Mapping[str, float]:
@@ -407,7 +430,10 @@ class HopAhead:
 
 def worker_name() -> str:
     """Return the name of this process in the journal."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{_host_name()}:{os.getpid()}"
+
+
+_host_name = functools.cache(socket.gethostname)
 
 
 def _new_wait(

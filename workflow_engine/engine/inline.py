@@ -10,19 +10,14 @@ committed before a node which is not pure runs.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 
-from workflow_engine.definition.workflow import Node
 from workflow_engine.engine.hop import Committed, Hop
-from workflow_engine.errors import UnknownNodeType
-from workflow_engine.execution.messages import Route
-from workflow_engine.execution.records import CommitResult, NodeCommit
+from workflow_engine.execution.records import CommitResult, PureRow
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.lock import DistributedLockService
-from workflow_engine.runner.compiled import CompiledNode, CompiledWorkflow
+from workflow_engine.runner.compiled import CompiledNode
 from workflow_engine.runner.node_run import Outcome
 
 TIME_SLICE = 0.5
@@ -76,23 +71,23 @@ class Slice:
         may_differ = self._may_differ or _may_differ(hop)
         if may_differ and not upcoming.is_pure:
             return None
-        commit = replace(hop.commit_of(outcome, walk, step, 0.0), before=(), ended=time.monotonic())
-        size = self._bytes + _size(commit)
+        row = hop.pure_row_of(outcome, walk, step)
+        size = self._bytes + _size(row)
         if size > MOST_BYTES_UNCOMMITTED or len(self.uncommitted) + 1 >= MOST_UNCOMMITTED:
             return None
         began = self.uncommitted[0].hop.began if self.uncommitted else hop.began
-        if commit.ended - began > LONGEST_UNCOMMITTED:
+        if row.ended - began > LONGEST_UNCOMMITTED:
             return None
         self._bytes, self._may_differ = size, may_differ
         expected = CommitResult(
             accepted=True,
             seq=hop.cached.seq + 1,
             status=ExecutionStatus.RUNNING,
-            fence=commit.token,
+            fence=row.token,
             wake_requested=False,
             committed_at=datetime.now(UTC),
         )
-        rows = (*hop.uncommitted, commit)
+        rows = (*hop.uncommitted, row)
         following = hop.following(upcoming.node, outcome, walk, expected, rows)
         done = Committed(hop, outcome, walk, expected, followed_by=following)
         self.uncommitted.append(done)
@@ -111,19 +106,9 @@ class Slice:
             return None
         if time.monotonic() >= self._ends or not self._locks.holds(hop.claim):
             return None
-        if _has_queue_of_its_own(workflow.route(hop.node.id)):
+        if workflow.has_queue_of_its_own(hop.node.id):
             return None
-        node = _runnable_here(workflow, workflow.graph.nodes[walk.due[0]])
-        return node if node is not None and (workflow.is_inline or node.is_pure) else None
-
-
-def _runnable_here(workflow: CompiledWorkflow, node: Node) -> CompiledNode | None:
-    if _has_queue_of_its_own(workflow.route(node.id)):
-        return None
-    with suppress(UnknownNodeType):
-        compiled = workflow.node(node.id)
-        return compiled if compiled.limits.hard is None else None
-    return None
+        return workflow.inline_node(walk.due[0])
 
 
 def _may_be_put_off(hop: Hop, outcome: Outcome) -> bool:
@@ -145,10 +130,6 @@ def _may_differ(hop: Hop) -> bool:
     return not is_alone and not hop.workflow.node(hop.node.id).reads_the_past
 
 
-def _size(commit: NodeCommit) -> int:
-    parts = (commit.output, commit.variables, commit.input_data, commit.logs)
-    return sum(len(part) for part in parts if part is not None)
-
-
-def _has_queue_of_its_own(route: Route) -> bool:
-    return route.queue is not None or route.priority is not None
+def _size(row: PureRow) -> int:
+    parts = (row.output, row.variables, row.input_data, row.logs)
+    return sum([len(part) for part in parts if part is not None])

@@ -22,7 +22,7 @@ class LazyMapping(Mapping[str, Any]):
     ) -> None:
         self._loaded = loaded
         self._load = load
-        self._announced = tuple(key for key in announced if key not in loaded)
+        self._announced = announced
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._loaded:

@@ -242,22 +242,19 @@ class EndedChild:
     error_details: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class NodeCommit:
-    """One journal row, and the state of the execution after it."""
+@dataclass(frozen=True, kw_only=True)
+class NewRow:
+    """A journal row to append, on top of the one that left its fence."""
 
     execution_id: str
     fence: str
     """The fence of the context that the node ran with."""
     token: str
-    """The fence after this commit."""
-    execution_status: ExecutionStatus
-    """The status after it; if siblings have committed meanwhile, it is known only once they are seen."""
+    """The fence after this row."""
     node_id: str
     type: str
     sub_type: str
     status: NodeStatus
-    worker: str
     label: str | None = None
     visit: int = 1
     attempt: int = 1
@@ -267,9 +264,28 @@ class NodeCommit:
     output: bytes | None = None
     logs: bytes | None = None
     """What the node has logged, as JSON."""
+    duration_ms: float = 0.0
+    newly_due: tuple[str, ...] = ()
+    """The nodes that have become due by it, or by uncommitted rows before it, where a breakpoint may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PureRow(NewRow):
+    """The row of a pure node, which is committed together with a later one."""
+
+    ended: float
+    """When the node had run, by `time.monotonic()`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCommit(NewRow):
+    """A journal row, and the state of the execution after it."""
+
+    execution_status: ExecutionStatus
+    """The status after it; if siblings have committed meanwhile, it is known only once they are seen."""
+    worker: str
     error: str | None = None
     error_details: Mapping[str, Any] | None = None
-    duration_ms: float = 0.0
     context: Mapping[str, Any] | None = None
     """The context to persist, if the execution comes to rest with this commit."""
     due_queue: str | None = None
@@ -290,8 +306,6 @@ class NodeCommit:
     """The workflow or a node of it has limits, so that slots may have to be freed."""
     ordered: tuple[str, ...] = ()
     """The nodes whose commits no sibling may overlook: a row is not appended behind theirs unseen."""
-    newly_due: tuple[str, ...] = ()
-    """The nodes that have become due by it, where a breakpoint may be."""
     joins: tuple[str, ...] = ()
     """The joins behind its node, which may be due as well if siblings have committed meanwhile."""
     queue_timeouts: Mapping[str, float] = field(default_factory=dict)
@@ -302,10 +316,8 @@ class NodeCommit:
     """The output has the values of all parts of the node's work, which were stored one by one."""
     on_failure: FailureStart | None = None
     """What is started if the execution fails with this commit."""
-    before: tuple[NodeCommit, ...] = ()
+    before: tuple[PureRow, ...] = ()
     """The rows of pure nodes that have run since the last commit; they come first, all or none."""
-    ended: float = 0.0
-    """When the node had run, by `time.monotonic()`, for a row that is committed together with a later one."""
     passes_crash_to: str | None = None
     """The node that the crash of this one is counted for from now on, since it may have been to blame."""
 

@@ -149,9 +149,11 @@ class Walk:
             raise TypeError(f"handles must be a collection of handles, not the string {handles!r}")
         siblings = self._siblings_in_hand(graph, node_id)
         self._leave_line(node_id)
-        overtaken = self._end_overtaken(graph, node_id) if graph.joins_any(node_id) else Step()
+        overtaken = self._end_overtaken(graph, node_id) if graph.joins_any(node_id) else None
         self._drop(node_id)
         step = self._decide(graph, _ways_out(graph, node_id, handles), behind=siblings)
+        if overtaken is None:
+            return step
         return Step(step.due, step.skipped, overtaken.cancelled, overtaken.ended)
 
     def wait(self, node_id: str, attempt: int | None = None, rule: int | None = None) -> Step:
@@ -226,6 +228,18 @@ class Walk:
     @property
     def is_finished(self) -> bool:
         return not self.due and not self.waiting
+
+    def copy(self) -> Walk:
+        """Return a walk that can move without this one."""
+        return Walk(
+            self.due.copy(),
+            self.waiting.copy(),
+            {node_id: Join(join.taken.copy(), join.untaken.copy()) for node_id, join in self.joins.items()},
+            self.closed.copy(),
+            self.visits.copy(),
+            self.attempts.copy(),
+            {node_id: counts.copy() for node_id, counts in self.failures.items()},
+        )
 
     def to_json(self) -> bytes:
         """Return compact JSON without empty parts. Its edge positions are those of one workflow version."""
@@ -436,5 +450,4 @@ def node_statuses(
 
 def _ways_out(graph: Graph, node_id: str, handles: Collection[str]) -> list[Way]:
     """Return the outgoing edges of a node that leaves by these handles, in the order of the definition."""
-    edges = zip(graph.outgoing[node_id], graph.positions[node_id], strict=True)
-    return [(edge.target, position, edge.handle in handles) for edge, position in edges]
+    return [(target, position, handle in handles) for target, position, handle in graph.ways[node_id]]

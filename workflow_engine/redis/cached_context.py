@@ -52,18 +52,21 @@ class CachedContext:
         return bool(self.identity.get("breakpoints", True))
 
 
-def step_fields(
+def progress_fields(fence: str, walk: bytes, node_id: str) -> dict[bytes, Any]:
+    """Return the fields of a cached context that every commit replaces, besides `seq`."""
+    return {b"fence": fence, b"walk": walk, b"current": node_id}
+
+
+def content_fields(
     committed: int,
     node_id: str,
-    fence: str,
-    walk: bytes,
     output: bytes | None,
     variables: bytes | None,
     *,
     begins_visit: bool = True,
 ) -> dict[bytes, Any]:
-    """Return the fields of a cached context that one commit changes. The path has each visit once."""
-    changed: dict[bytes, Any] = {b"fence": fence, b"walk": walk, b"current": node_id}
+    """Return the fields that one commit adds or replaces beside those. The path has each visit once."""
+    changed: dict[bytes, Any] = {}
     if begins_visit:
         changed[PATH + str(committed).encode()] = node_id
     if output is not None:

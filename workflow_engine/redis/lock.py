@@ -16,7 +16,6 @@ import logging
 import os
 import socket
 import threading
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import redis
 from redis.commands.core import Script
 
 from workflow_engine.errors import CacheUnavailable
+from workflow_engine.execution.ids import random_uuid
 from workflow_engine.outages import outages
 from workflow_engine.redis.client import load_script, redis_errors
 from workflow_engine.redis.keys import Keys
@@ -151,7 +151,7 @@ class DistributedLockService:
 
         If the lock has several places, the claim is to that of the node.
         """
-        token, place = str(uuid.uuid4()), node_id if places > 1 else ""
+        token, place = random_uuid(), node_id if places > 1 else ""
         value = orjson.dumps(
             {
                 "token": token,

@@ -8,8 +8,8 @@ refuses the commit of a node that was not interrupted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -70,6 +70,22 @@ class RunningNode:
         return orjson.dumps(asdict(report)) if report is not None else b""
 
 
+class _LookedAfter:
+    # Not a generator, which costs more: every hop runs this.
+    __slots__ = ("_node", "_running")
+
+    def __init__(self, running: dict[str, RunningNode], node: RunningNode) -> None:
+        self._running = running
+        self._node = node
+
+    def __enter__(self) -> RunningNode:
+        self._running[self._node.claim.token] = self._node
+        return self._node
+
+    def __exit__(self, *_: object) -> None:
+        self._running.pop(self._node.claim.token, None)
+
+
 class RunningNodes:
     """The nodes that this process runs, and how others reach them. Methods may raise `CacheUnavailable`."""
 
@@ -84,15 +100,10 @@ class RunningNodes:
         self._looking = PeriodicCall("running-nodes", seconds, self._look_quietly)
         call_in_children(self._forget_parent)
 
-    @contextmanager
-    def running(self, claim: Claim) -> Iterator[RunningNode]:
+    def running(self, claim: Claim) -> AbstractContextManager[RunningNode]:
         """Look after the node that runs under this claim while the block lasts."""
-        running = self._running[claim.token] = RunningNode(claim)
         self._looking.start()
-        try:
-            yield running
-        finally:
-            self._running.pop(claim.token, None)
+        return _LookedAfter(self._running, RunningNode(claim))
 
     def interrupt(self, execution_id: str, holder: Holder) -> None:
         """Ask the node that this holder runs, on any worker, to stop.

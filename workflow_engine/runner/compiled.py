@@ -20,6 +20,7 @@ from workflow_engine.errors import ExpressionError, UnknownNodeType, WorkflowNot
 from workflow_engine.execution.messages import Route
 from workflow_engine.expressions import LOOP_NAMES, Scope, Template, compile_template
 from workflow_engine.expressions.compiler import RESPONSE
+from workflow_engine.json_values import decode, encode_normal
 from workflow_engine.nodes.action.celery_task import task_of
 from workflow_engine.nodes.contract import NodeType, TimeLimits, in_one_piece
 from workflow_engine.nodes.registry import NodeRegistry, RegisteredFunction
@@ -61,12 +62,16 @@ class CompiledNode:
     reads_the_past: bool = False
     """All that it reads was decided when it became due: no other node of the execution can change it."""
 
-    @property
+    @functools.cached_property
     def is_plain(self) -> bool:
         """Whether it needs nothing of Postgres as it runs: no slot, mark, deadline, journal row or part."""
-        is_whole = self.node_type.divide is in_one_piece and self.required is None
         is_unmarked = self.node.on_crash != "fail" and self.node.queue_timeout is None
-        return is_whole and not self.slot_limits and is_unmarked
+        return self.is_whole and self.required is None and not self.slot_limits and is_unmarked
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its work has no parts that are stored one by one."""
+        return self.node_type.divide is in_one_piece
 
     @functools.cached_property
     def limits(self) -> TimeLimits:
@@ -74,11 +79,43 @@ class CompiledNode:
         limits = self.node_type.limits(self.config)
         return limits if self.node.timeout is None else replace(limits, hard=self.node.timeout)
 
+    @functools.cached_property
+    def is_limitless(self) -> bool:
+        """Whether an attempt may run for as long as it likes."""
+        return self.limits.hard is None and not self.limits.soft
+
+    @functools.cached_property
+    def handles(self) -> tuple[str, ...]:
+        """The ways out, `error` apart."""
+        return self.node_type.handles(self.config)
+
     def evaluate(self, scope: Scope) -> Any:
         """Return the config for the executor: expressions evaluated, verbatim keys as written."""
-        evaluated = self.template.evaluate(scope)
+        return {**self.template.evaluate(scope), **self._verbatim}
+
+    def constant_config(self) -> Any:
+        """Return what `evaluate` does, of a config without expressions."""
+        return {**decode(self._constants), **self._verbatim}
+
+    def recorded(self, evaluated: Any) -> Any:
+        """Return an evaluated config without the parts that the journal leaves out."""
+        unrecorded = self.node_type.unrecorded
+        return {k: v for k, v in evaluated.items() if k not in unrecorded} if unrecorded else evaluated
+
+    @functools.cached_property
+    def recorded_constants(self) -> bytes | None:
+        """What the journal keeps of a config without expressions."""
+        recorded = self.recorded(self.constant_config())
+        return encode_normal(recorded, "config") if recorded else None
+
+    @functools.cached_property
+    def _constants(self) -> bytes:
+        return encode_normal(self.template.evaluate(Scope()), "config")
+
+    @functools.cached_property
+    def _verbatim(self) -> dict[str, Any]:
         verbatim = self.node_type.verbatim
-        return {**evaluated, **{key: self.config[key] for key in self.config if key in verbatim}}
+        return {key: self.config[key] for key in self.config if key in verbatim}
 
 
 def _of_its_execution(task: str) -> Route:
@@ -100,6 +137,7 @@ class CompiledWorkflow:
     _nodes: dict[str, CompiledNode] = field(default_factory=dict)
     _bodies: dict[str, CompiledWorkflow] = field(default_factory=dict)
     _routes: dict[str, Route] = field(default_factory=dict)
+    _inline_nodes: dict[str, CompiledNode | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -111,12 +149,12 @@ class CompiledWorkflow:
     ) -> CompiledWorkflow:
         return cls(workflow, version, Graph.of(workflow), registry, route_of_task=route_of_task)
 
-    @property
+    @functools.cached_property
     def is_inline(self) -> bool:
         """Whether the worker that has run a node goes on with the next one itself."""
         return self.workflow.settings.hops == "inline" and self.concurrency == 1
 
-    @property
+    @functools.cached_property
     def is_pure_inline(self) -> bool:
         """Whether the worker that has made a pure node due runs it itself."""
         return self.is_inline or (self.workflow.settings.pure == "inline" and self.concurrency == 1)
@@ -142,7 +180,7 @@ class CompiledWorkflow:
         timeouts = self.queue_timeouts
         return {node_id: timeouts[node_id] for node_id in due if node_id in timeouts} if timeouts else {}
 
-    @property
+    @functools.cached_property
     def concurrency(self) -> int:
         """The number of nodes of one execution that may run at the same time."""
         return self.workflow.settings.concurrency
@@ -165,6 +203,23 @@ class CompiledWorkflow:
             priority = node.priority if node.priority is not None else by_task.priority
             route = self._routes[node_id] = Route(node.queue or by_task.queue, priority)
         return route
+
+    def has_queue_of_its_own(self, node_id: str) -> bool:
+        """Return whether the messages of a node go elsewhere, or earlier, than those of its execution."""
+        route = self.route(node_id)
+        return route.queue is not None or route.priority is not None
+
+    def inline_node(self, node_id: str) -> CompiledNode | None:
+        """Return a node that the worker which made it due runs itself; None if it has to be enqueued."""
+        if node_id not in self._inline_nodes:
+            try:
+                compiled = self.node(node_id)
+            except UnknownNodeType:
+                return None
+            is_wanted = self.is_inline or (self.is_pure_inline and compiled.is_pure)
+            is_free = compiled.limits.hard is None and not self.has_queue_of_its_own(node_id)
+            self._inline_nodes[node_id] = compiled if is_wanted and is_free else None
+        return self._inline_nodes[node_id]
 
     def trigger(self, wanted: str | None = None) -> str:
         """Return the trigger node of this id, or the only one. Raises `WorkflowNotFound`."""

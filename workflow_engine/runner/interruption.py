@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 SIGNAL = signal.SIGURG
 
@@ -43,7 +43,7 @@ _current: _Run | None = None
 _has_handler = False
 
 
-def call_interruptibly(token: str, call: Callable[[], Result]) -> Result:
+def call_interruptibly(token: str, call: Callable[..., Result], *args: Any) -> Result:
     """Call; until it returns, `interrupt(token)` in another thread raises `NodeInterrupted` inside the call.
 
     Only the main thread of a process can be interrupted, which is where Celery's prefork and solo pools run
@@ -51,7 +51,7 @@ def call_interruptibly(token: str, call: Callable[[], Result]) -> Result:
     """
     global _current, _has_handler  # noqa: PLW0603 - a process has one main thread
     if threading.current_thread() is not threading.main_thread():
-        return call()
+        return call(*args)
     if not _has_handler:
         signal.signal(SIGNAL, _raise_in_unwanted_run)
         _has_handler = True
@@ -59,7 +59,7 @@ def call_interruptibly(token: str, call: Callable[[], Result]) -> Result:
     try:
         try:
             _current = run
-            return call()
+            return call(*args)
         finally:
             # From here on the handler raises no more; if it raised just before, it did so once.
             run.is_interruptible = False

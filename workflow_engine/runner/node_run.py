@@ -29,7 +29,7 @@ from workflow_engine.execution.records import DonePart, NewChildren, WantedSlot
 from workflow_engine.execution.states import NodeStatus
 from workflow_engine.expressions import Scope, Template
 from workflow_engine.expressions.secrets import Secrets
-from workflow_engine.json_values import check_size, encode, normalise, storable_text
+from workflow_engine.json_values import check_size, encode, encode_normal, normalise, storable_text
 from workflow_engine.nodes.children import Children
 from workflow_engine.nodes.contract import NodeTimedOut, ResumableExecutor
 from workflow_engine.nodes.raised import Raised
@@ -55,6 +55,9 @@ TIMEOUT = "TIMEOUT"
 
 RESULTS = "a JSON value, success(…), failure(…) or waiting(…)"
 
+NOT_KEPT = nullcontext()
+"""Stands for the log of an attempt that keeps none."""
+
 
 class Parts(Protocol):
     """The parts of a node's work that are done, and where further ones are stored."""
@@ -66,9 +69,9 @@ class Parts(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outcome:
-    """The outcome of a node's run, in the form in which it is committed."""
+    """The outcome of a node's run, in the form in which it is committed; `run_node` completes it."""
 
     status: NodeStatus
     handles: tuple[str, ...] = ()
@@ -133,15 +136,15 @@ def run_node(
     divided: Sequence[Any] | None = None
     log = AttemptLog(log_limit, partial(_clean, secrets)) if log_limit else None
     try:
-        node_data = compiled.evaluate(_scope(context, secrets))
         # Before the node runs, since it may change its arguments.
-        input_data = _input_data(_recorded(compiled, node_data), secrets, output_limit)
+        node_data, input_data = _node_data(compiled, context, secrets, output_limit)
         if begin is not None and (error := begin()) is not None:
             outcome = failure_outcome(compiled.node, graph, error, context.attempt)
-            return dataclasses.replace(outcome, input_data=input_data)
+            outcome.input_data = input_data
+            return outcome
         run_context = _with_masked_reports(context, secrets)
         divided = compiled.node_type.divide(node_data)
-        with kept(log) if log is not None else nullcontext():
+        with kept(log) if log is not None else NOT_KEPT:
             if divided is None:
                 result = _execute(compiled, node_data, run_context, token)
             else:
@@ -153,13 +156,11 @@ def run_node(
     except (ExpressionError, InvalidValue) as refusal:
         error = _error_of_refusal(refusal, secrets)
         outcome = failure_outcome(compiled.node, graph, error, context.attempt)
-    return dataclasses.replace(
-        outcome,
-        input_data=input_data,
-        is_divided=divided is not None,
-        logs=log.encoded() if log is not None else None,
-        duration_ms=(time.perf_counter() - started) * 1000,
-    )
+    outcome.input_data = input_data
+    outcome.is_divided = divided is not None
+    outcome.logs = log.encoded() if log is not None else None
+    outcome.duration_ms = (time.perf_counter() - started) * 1000
+    return outcome
 
 
 def failure_outcome(node: Node, graph: Graph, error: NodeError, attempt: int) -> Outcome:
@@ -197,12 +198,13 @@ def attempt_failure_outcome(
 def _execute(
     compiled: CompiledNode, node_data: Any, context: ExecutionContext, token: str
 ) -> NodeExecutionResult:
-    def call() -> NodeExecutionResult:
-        return call_interruptibly(token, lambda: _call(compiled, node_data, context))
-
     try:
-        limits = compiled.limits
-        result = with_time_limit(limits.hard, call, soft=limits.soft, soft_error=limits.soft_error)
+        if compiled.is_limitless:
+            result = call_interruptibly(token, _call, compiled, node_data, context)
+        else:
+            limits = compiled.limits
+            call = partial(call_interruptibly, token, _call, compiled, node_data, context)
+            result = with_time_limit(limits.hard, call, soft=limits.soft, soft_error=limits.soft_error)
     except (UnknownNodeType, ContextUnavailable):
         raise
     except BaseException as error:  # noqa: BLE001 - a node may raise anything, and must not end its worker
@@ -354,17 +356,19 @@ def _outcome(
     if result.wait is not None:
         _check_no_secrets(result.wait, secrets)
         return Outcome(NodeStatus.WAITING, wait=result.wait)
-    handles = () if result.handle is None else (result.handle,)
-    known = compiled.node_type.handles(compiled.config)
-    if any(handle not in known for handle in handles):
-        ways = ", ".join(repr(way) for way in known)
+    if result.handle is not None and result.handle not in compiled.handles:
+        ways = ", ".join(repr(way) for way in compiled.handles)
         error = NodeError("INVALID_RESULT", f"the node left by {result.handle!r}; its ways out are {ways}")
         return failure_outcome(compiled.node, graph, _storable_error(error, secrets), context.attempt)
     produced = result.output
     if compiled.output is not None:
         produced = _mapped(compiled.output, produced, _scope(context, secrets))
-    output = encode(secrets.mask_data(normalise(produced, "output"), "output"))
+    if secrets:
+        output = encode(secrets.mask_data(normalise(produced, "output"), "output"))
+    else:
+        output = encode_normal(produced, "output")
     check_size(output, output_limit, "output")
+    handles = () if result.handle is None else (result.handle,)
     variables = _checked_variables(result.variables, graph, secrets, output_limit) if result.variables else {}
     return Outcome(NodeStatus.COMPLETED, handles, output, variables)
 
@@ -391,12 +395,6 @@ def _checked_variables(
     return variables
 
 
-def _recorded(compiled: CompiledNode, node_data: Any) -> Any:
-    """Return the evaluated config without the parts that the journal leaves out."""
-    unrecorded = compiled.node_type.unrecorded
-    return {k: v for k, v in node_data.items() if k not in unrecorded} if unrecorded else node_data
-
-
 def _check_children(children: Children, input_data: bytes | None, secrets: Secrets, limit: int) -> None:
     """Raise `InvalidValue` for data of children that is too large or contains a secret.
 
@@ -417,15 +415,24 @@ def _check_children(children: Children, input_data: bytes | None, secrets: Secre
         )
 
 
-def _input_data(node_data: Any, secrets: Secrets, limit: int) -> bytes | None:
-    """Return the evaluated config for the journal, or its size if it is too large."""
-    if not node_data:
-        return None
-    try:
-        encoded = encode(normalise(secrets.mask_texts(node_data), "config"))
-    except InvalidValue as refusal:
-        return encode({"_omitted": str(refusal)})
-    return encoded if len(encoded) <= limit else encode({"_omitted": f"{len(encoded)} bytes"})
+def _node_data(
+    compiled: CompiledNode, context: ExecutionContext, secrets: Secrets, limit: int
+) -> tuple[Any, bytes | None]:
+    """Return the evaluated config for the executor, and for the journal, or its size if it is too large."""
+    if compiled.template.is_constant:
+        node_data, encoded = compiled.constant_config(), compiled.recorded_constants
+    else:
+        node_data = compiled.evaluate(_scope(context, secrets))
+        recorded = compiled.recorded(node_data)
+        if not recorded:
+            return node_data, None
+        try:
+            encoded = encode_normal(secrets.mask_texts(recorded), "config")
+        except InvalidValue as refusal:
+            return node_data, encode({"_omitted": str(refusal)})
+    if encoded is not None and len(encoded) > limit:
+        encoded = encode({"_omitted": f"{len(encoded)} bytes"})
+    return node_data, encoded
 
 
 def _error_of_refusal(refusal: ExpressionError | InvalidValue, secrets: Secrets) -> NodeError:

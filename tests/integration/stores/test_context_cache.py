@@ -14,7 +14,7 @@ from workflow_engine import Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.errors import ExecutionNotFound
-from workflow_engine.redis.cached_context import CachedContext, step_fields
+from workflow_engine.redis.cached_context import CachedContext, content_fields, progress_fields
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim
 from workflow_engine.redis.results import Held, Late, Missing
@@ -58,7 +58,10 @@ def as_json(value: bytes) -> Any:
         return value
 
 
-SECOND_STEP = step_fields(3, "second", "fence-3", b'{"due":["third"]}', b"2", b'{"currency":"CHF"}')
+SECOND_STEP = {
+    **progress_fields("fence-3", b'{"due":["third"]}', "second"),
+    **content_fields(3, "second", b"2", b'{"currency":"CHF"}'),
+}
 
 
 def test_entering_returns_what_the_node_needs_and_leaves_a_mark(

@@ -31,8 +31,9 @@ def test_every_outgoing_edge_knows_its_position_at_its_target(workflow: Workflow
     found = Graph.of(workflow)
 
     for node_id, edges in found.outgoing.items():
-        for edge, position in zip(edges, found.positions[node_id], strict=True):
-            assert found.incoming[edge.target][position] is edge
+        for edge, (target, position, handle) in zip(edges, found.ways[node_id], strict=True):
+            assert (target, handle) == (edge.target, edge.handle)
+            assert found.incoming[target][position] is edge
 
 
 def test_triggers_come_in_the_order_of_the_definition() -> None:

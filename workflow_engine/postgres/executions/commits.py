@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from workflow_engine.definition.workflow import ORDINARY
 from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.execution.records import (
     CommitResult,
@@ -15,6 +16,7 @@ from workflow_engine.execution.records import (
     NewChildren,
     NewWait,
     NodeCommit,
+    PureRow,
 )
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitStatus
 from workflow_engine.execution.walk import JournalEntry
@@ -89,26 +91,31 @@ def commits_document(commit: NodeCommit, document: str) -> str:
     return orjson.dumps(given).decode()
 
 
-def _row_document(place: int, commit: NodeCommit, now: float) -> dict[str, Any]:
-    row = {
+def _row_document(place: int, row: PureRow, now: float) -> dict[str, Any]:
+    document = {
         "place": place,
-        "token": commit.token,
-        "node_id": commit.node_id,
-        "label": commit.label,
-        "type": commit.type,
-        "sub_type": commit.sub_type,
-        "visit": commit.visit,
-        "attempt": commit.attempt,
-        "status": commit.status,
-        "handles": _text_array(commit.handles),
-        "variables": _fragment(commit.variables),
-        "input_data": _fragment(commit.input_data),
-        "output_data": _fragment(commit.output),
-        "logs": _fragment(commit.logs),
-        "duration_ms": commit.duration_ms,
-        "ago_ms": max(0.0, now - commit.ended) * 1000,
+        "token": row.token,
+        "node_id": row.node_id,
+        "type": row.type,
+        "sub_type": row.sub_type,
+        "visit": row.visit,
+        "attempt": row.attempt,
+        "status": row.status,
+        "handles": _text_array(row.handles),
+        "duration_ms": row.duration_ms,
+        "ago_ms": max(0.0, now - row.ended) * 1000,
     }
-    return {name: value for name, value in row.items() if value is not None}
+    if row.label is not None:
+        document["label"] = row.label
+    if row.variables is not None:
+        document["variables"] = orjson.Fragment(row.variables)
+    if row.input_data is not None:
+        document["input_data"] = orjson.Fragment(row.input_data)
+    if row.output is not None:
+        document["output_data"] = orjson.Fragment(row.output)
+    if row.logs is not None:
+        document["logs"] = orjson.Fragment(row.logs)
+    return document
 
 
 def _fragment(value: bytes | None) -> orjson.Fragment | None:
@@ -117,6 +124,8 @@ def _fragment(value: bytes | None) -> orjson.Fragment | None:
 
 def _text_array(texts: Sequence[str]) -> str:
     """Write texts as Postgres writes an array of them, which it reads faster than one in JSON."""
+    if texts == (ORDINARY,):
+        return '{""}'
     quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
     return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
 
