@@ -57,6 +57,9 @@ class KeptMessages:
         """Return nothing: no worker takes a message."""
         return ()
 
+    def executions_in(self, queue: str, priority: int) -> None:
+        """Return None: no worker takes a message."""
+
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.UNKNOWN
 

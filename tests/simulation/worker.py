@@ -138,6 +138,9 @@ class Queue:
         self._published += 1
         self.tasks.append(Task(f"task-{self._published}", message))
 
+    def executions_in(self, queue: str, priority: int) -> Collection[str] | None:
+        return None
+
     def taken(self) -> Collection[str]:
         return ()
 

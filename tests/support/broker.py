@@ -24,6 +24,7 @@ class Broker:
         self.queue: deque[Dispatch] = deque()
         self.is_away = False
         self.shows_its_queues = True
+        self.lists_at_most = 1_000_000
         self.held_by_workers: frozenset[str] | None = frozenset()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
@@ -41,6 +42,13 @@ class Broker:
         waiting = [each for each in self.queue if (each.queue, each.priority) == (queue, priority)]
         found = next((each.committed_at for each in waiting if each.committed_at is not None), None)
         return found or (Backlog.UNKNOWN if waiting else Backlog.NONE)
+
+    def executions_in(self, queue: str, priority: int) -> frozenset[str] | None:
+        """Return the executions that have a message in a queue and priority."""
+        waiting = [each for each in self.queue if (each.queue, each.priority) == (queue, priority)]
+        if not self.shows_its_queues or len(waiting) > self.lists_at_most:
+            return None
+        return frozenset(each.message.execution_id for each in waiting)
 
     def taken(self) -> frozenset[str] | None:
         """Return the executions whose messages workers hold; these here do so only if a test says it."""

@@ -27,6 +27,7 @@ from kombu.transport.redis import SentinelTransport
 from workflow_engine.addresses.redis import DEFAULT_HOST, DEFAULT_PORT, RedisAddress
 from workflow_engine.broker.wire_format import (
     committed_at_of,
+    execution_of,
     execution_of_taken,
     queued_content,
     task_body,
@@ -40,6 +41,9 @@ from workflow_engine.settings import Settings
 
 LOOKED_THROUGH = 50
 """Messages at the front of a queue that are searched for one of ours; others may use the queue too."""
+
+LISTED_AT_MOST = 5_000
+"""Messages of a queue that are listed; Redis takes some milliseconds to send them."""
 
 TAKEN_AT_MOST = 5_000
 """Messages taken by workers that are searched; reading more takes Redis too long."""
@@ -72,6 +76,13 @@ class Dispatcher(Protocol):
         """Return the time of the commit behind the message that is next in line.
 
         Raises `BrokerUnavailable`.
+        """
+        ...
+
+    def executions_in(self, queue: str, priority: int) -> Collection[str] | None:
+        """Return the executions that have a message in a queue.
+
+        None if the broker does not show its messages, or they are too many. Raises `BrokerUnavailable`.
         """
         ...
 
@@ -131,20 +142,33 @@ class CeleryDispatcher:
         return channel if names_its_lists(channel) else None
 
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
+        front = self._front(queue, priority, LOOKED_THROUGH)
+        if front is None:
+            return Backlog.UNKNOWN
+        times = (committed_at_of(message) for message in reversed(front))
+        found = next((time for time in times if time is not None), None)
+        return found or (Backlog.UNKNOWN if front else Backlog.NONE)
+
+    def executions_in(self, queue: str, priority: int) -> Collection[str] | None:
+        messages = self._front(queue, priority, LISTED_AT_MOST + 1)
+        if messages is None or len(messages) > LISTED_AT_MOST:
+            return None
+        return {execution_id for each in messages if (execution_id := execution_of(each)) is not None}
+
+    def _front(self, queue: str, priority: int, count: int) -> Sequence[bytes] | None:
+        """Return the messages at the front of a queue, the first one last; None if it is not shown."""
         channel = self._producer().channel
         if not names_its_lists(channel):
-            return Backlog.UNKNOWN
+            return None
         name = queue_key(channel, queue, priority)
         try:
             # New messages are pushed on the left; not every command of this client adds the prefix.
             with channel.conn_or_acquire() as client:
-                front = client.execute_command("LRANGE", name, -LOOKED_THROUGH, -1)
+                front: Sequence[bytes] = client.execute_command("LRANGE", name, -count, -1)
         except self._refusals as error:
             self._producers.held = None
             raise BrokerUnavailable(f"cannot read the broker's queue: {error}") from error
-        times = (committed_at_of(message) for message in reversed(front))
-        found = next((time for time in times if time is not None), None)
-        return found or (Backlog.UNKNOWN if front else Backlog.NONE)
+        return front
 
     def taken(self) -> Collection[str] | None:
         if self._app.conf.worker_prefetch_multiplier == 1:

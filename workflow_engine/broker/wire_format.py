@@ -32,16 +32,28 @@ def committed_at_of(message: bytes) -> datetime | None:
         return None
 
 
+def execution_of(message: bytes) -> str | None:
+    """Return the execution of a message as kombu keeps it in Redis; None for a foreign message."""
+    try:
+        return _execution_in(orjson.loads(message))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def execution_of_taken(entry: bytes) -> str | None:
     """Return the execution of a message that a worker has taken, as kombu keeps it until it is acknowledged.
 
     None for a foreign message.
     """
     try:
-        headers = json.loads(entry)[0]["headers"]
-        return str(headers["root_id"]) if headers["task"] == TASK_NAME else None
+        return _execution_in(json.loads(entry)[0])
     except (ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def _execution_in(message: Any) -> str | None:
+    headers = message["headers"]
+    return str(headers["root_id"]) if headers["task"] == TASK_NAME else None
 
 
 def task_body(message: HopMessage) -> tuple[Any, ...]:

@@ -91,6 +91,9 @@ class AfterCommit(Dispatcher):
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return self._dispatcher.oldest(queue, priority)
 
+    def executions_in(self, queue: str, priority: int) -> Collection[str] | None:
+        return self._dispatcher.executions_in(queue, priority)
+
     def taken(self) -> Collection[str] | None:
         return self._dispatcher.taken()
 

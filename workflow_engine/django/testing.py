@@ -87,6 +87,9 @@ class _Line(Dispatcher):
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
         return Backlog.NONE
 
+    def executions_in(self, queue: str, priority: int) -> Collection[str] | None:
+        return None
+
     def taken(self) -> Collection[str]:
         return ()
 

@@ -10,8 +10,8 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from workflow_engine.broker.dispatcher import Backlog, Dispatcher
 from workflow_engine.engine.stores import Stores
@@ -239,31 +239,20 @@ class Publisher:
         dispatches = list(self._dispatches(due))
         queued = [
             wait
-            for wait, dispatch in dispatches
-            if _may_be_behind(oldest(dispatch.queue, dispatch.priority), wait)
+            for wait, _ in dispatches
+            if any(may_be_behind(oldest(*place), wait) for place in self.places_of(wait))
         ]
         self._dispatcher.publish([dispatch for wait, dispatch in dispatches if wait not in queued])
         return queued
 
-    def lost_wakes(self, woken: Sequence[DueWait], kept: float) -> list[DueWait]:
-        """Return the waits whose message is certain to be lost: neither queued nor taken by a worker.
+    def places_of(self, wait: DueWait) -> list[tuple[str, int]]:
+        """Return each queue and priority in which the message that woke a node may stand.
 
-        `kept` are the seconds since when the queues have lost nothing. Raises `BrokerUnavailable`.
+        Raises `WorkflowNotFound` or `ValueError` if only another worker can read the definition.
         """
-        oldest = functools.cache(self._dispatcher.oldest)
-        gone = []
-        for wait in woken:
-            try:
-                dispatch = self._dispatch_of(wait)
-            except (WorkflowNotFound, ValueError):
-                continue  # another worker can read the definition
-            first = oldest(dispatch.queue, dispatch.priority)
-            if first is Backlog.UNKNOWN:
-                continue
-            if not _may_be_behind(first, wait) or _is_from_before_a_loss(first, wait, kept):
-                gone.append(wait)
-        taken = self._dispatcher.taken() if gone else ()
-        return [wait for wait in gone if taken is not None and wait.execution_id not in taken]
+        envelope = self._envelope_of(wait)
+        sent = (self._dispatch(replace(envelope, priority=each), wait.node_id) for each in _priorities(wait))
+        return list(dict.fromkeys((dispatch.queue, dispatch.priority) for dispatch in sent))
 
     def _dispatches(self, due: Sequence[DueWait]) -> Iterator[tuple[DueWait, Dispatch]]:
         for wait in due:
@@ -286,17 +275,20 @@ class Publisher:
                 )
 
     def _dispatch_of(self, wait: DueWait) -> Dispatch:
-        workflow = self._workflows.get(wait.workflow_id, wait.version)
-        envelope = Envelope(
+        return self._dispatch(self._envelope_of(wait), wait.node_id)
+
+    def _envelope_of(self, wait: DueWait) -> Envelope:
+        """Return the envelope of the message for a node; ahead of the queue if an earlier one was lost."""
+        first, again = _priorities(wait)
+        return Envelope(
             wait.execution_id,
-            workflow,
+            self._workflows.get(wait.workflow_id, wait.version),
             wait.seq,
             wait.queue,
-            wait.priority,
+            first if wait.woken_before is None else again,
             wait.woken_at,
             wait.traceparent,
         )
-        return self._dispatch(envelope, wait.node_id)
 
     def wake_if_possible(self, due: Sequence[DueWait]) -> None:
         """Enqueue nodes whose waits are over; while a server is away, leave them to the timekeepers."""
@@ -359,15 +351,13 @@ class Publisher:
         )
 
 
-def _may_be_behind(oldest: datetime | Backlog, wait: DueWait) -> bool:
+def may_be_behind(oldest: datetime | Backlog, wait: DueWait) -> bool:
     """Return whether the message that woke a node may stand behind the oldest one of its queue."""
     if wait.woken_before is None:
         return False
     return isinstance(oldest, datetime) and oldest <= wait.woken_before + OUT_OF_ORDER
 
 
-def _is_from_before_a_loss(oldest: datetime | Backlog, wait: DueWait, kept: float) -> bool:
-    """Return whether a node was woken before the queues have lost everything, and all in them is younger."""
-    if wait.woken_at is None or wait.woken_before is None or not isinstance(oldest, datetime):
-        return False
-    return wait.woken_before < wait.woken_at - timedelta(seconds=kept) <= oldest
+def _priorities(wait: DueWait) -> tuple[int | None, int | None]:
+    """Return the priority of the message that woke a node first, and of those that did so again."""
+    return wait.priority, AHEAD_OF_THE_QUEUE

@@ -12,7 +12,11 @@ LOST_AFTER = 3.0
 """Seconds after a commit; less than `stall_after`, which counts where the broker does not show its queues."""
 
 LOST_AGAIN_AFTER = 1.5
-"""Seconds after it was sent again, since that message may be lost, too; doubled each time."""
+"""Seconds after it was sent again, since that message may be lost, too."""
+
+QUICK_TRIES = 3
+"""How often a message is sent again at that pace before the seconds double: where many are lost, one that is
+lost four times in a row is still a matter of seconds, and one that no worker can serve soon costs little."""
 
 
 def lost_after(stall_after: float) -> float:
@@ -22,7 +26,7 @@ def lost_after(stall_after: float) -> float:
 
 def lost_again_after(stall_after: float, times: int = 1) -> float:
     """Return the seconds after which a message that was sent again so often is lost once more."""
-    doubled: float = min(LOST_AGAIN_AFTER, stall_after / 2) * 2 ** (min(times, 10) - 1)
+    doubled: float = min(LOST_AGAIN_AFTER, stall_after / 2) * 2 ** max(0, min(times, 10) - QUICK_TRIES)
     return min(stall_after, doubled)
 
 

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from workflow_engine.broker.dispatcher import Backlog
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.engine.resumption import LOOK_FOR_A_CRASH
 from workflow_engine.errors import BackingServiceUnavailable, WorkflowEngineError, WorkflowNotFound
 from workflow_engine.execution.lost_messages import lost_after, lost_again_after
 from workflow_engine.execution.messages import HopMessage
-from workflow_engine.execution.records import FORMAT
+from workflow_engine.execution.records import FORMAT, DueWait
+from workflow_engine.maintenance.queued_messages import QueuedMessages
 from workflow_engine.maintenance.takeover import Takeover
 from workflow_engine.nodes.results import NodeError
 from workflow_engine.outages import retry_unavailable
-from workflow_engine.postgres.executions.stalled import ActiveExecution, Front, StalledExecution
+from workflow_engine.postgres.executions.stalled import ActiveExecution, StalledExecution
 from workflow_engine.redis.lock import Claim, Holder, renewal_interval
 from workflow_engine.runner.node_run import TIMEOUT
 from workflow_engine.runner.time_limit import GRACE, timeout_message
@@ -43,14 +43,14 @@ LOCKING_AGAIN = 1.0
 """Seconds that processes have to take their locks again after Redis has lost them, besides the time between
 two renewals."""
 
-NOTICED = 1.0
-"""Seconds within which a look notices that Redis has lost its data, from when on it tells the data's age."""
-
 WAKES = 1_000
 """Woken nodes that one look examines."""
 
 SLICE = 0.25
 """Seconds after which a look at many executions is cut short for the timekeeper's other work."""
+
+LEASE_ENDS = 0.01
+"""Seconds after which a lease that has ended can be taken again."""
 
 TURN = f"recovery:{FORMAT}"
 """The lease of a look. Workers of a newer release share one of their own: older ones cannot rescue theirs."""
@@ -90,6 +90,11 @@ class Recovery:
         )
 
     @property
+    def seconds_until_look(self) -> float:
+        """The seconds until this worker tries to look again; 0 while a look continues with the next call."""
+        return 0.0 if self.is_looking else max(0.0, self._next_look - time.monotonic())
+
+    @property
     def is_looking(self) -> bool:
         """True while a look was cut short and continues with the next call."""
         return self._look is not None
@@ -125,18 +130,27 @@ class Recovery:
         # A little shorter, so that a single worker does not miss every other turn of its own.
         return self._engine.leases.take(TURN, interval * 0.9)
 
+    def _look_in(self, seconds: float) -> None:
+        """Put the next look of the fleet off, and have it here unless this worker dies."""
+        self._engine.leases.extend(TURN, seconds)
+        self._next_look = time.monotonic() + seconds + LEASE_ENDS
+
     def _rescues(self) -> Iterator[bool]:
         """Rescue one execution after another; yield False where a look may be cut short in between."""
         for freed in self._takeover.freed():
             yield freed is not None and self._is_done(self._resume_freed, freed)
         data_age = self._engine.data_age.seconds()
-        if data_age < renewal_interval(self._engine.settings.lock_expiry) + LOCKING_AGAIN:
-            return  # it has lost its data, locks included; nodes that run have to lock them again
-        for stalled in self._stalled(data_age):
+        settled = renewal_interval(self._engine.settings.lock_expiry) + LOCKING_AGAIN
+        if data_age < settled:
+            # It has lost its data, locks included; nodes that run have to lock them again.
+            self._look_in(settled - data_age)
+            return
+        queued = QueuedMessages(self._engine.dispatcher, data_age)
+        for stalled in self._stalled(data_age, queued):
             yield stalled is not None and self._is_done(self._rescue, stalled)
-        yield from self._lost_wakes(data_age)
+        yield from self._lost_wakes(queued)
 
-    def _stalled(self, data_age: float) -> Iterator[StalledExecution | None]:
+    def _stalled(self, data_age: float, queued: QueuedMessages) -> Iterator[StalledExecution | None]:
         """Yield executions that have lost their message, and None after every page of those looked at.
 
         If Redis has lost its data, so are all messages in it.
@@ -145,25 +159,29 @@ class Recovery:
         suspicious_after = min(data_age, lost_after(settings.stall_after))
         again = lost_again_after(settings.stall_after)
         taken = functools.cache(self._engine.dispatcher.taken)
-        pages = self._engine.stalled.pages(suspicious_after, again, self._front_of, data_age + NOTICED)
-        for page in pages:
+        pages = self._engine.stalled.pages(suspicious_after, again, queued.front, queued.kept)
+        for found in pages:
+            page = [execution for execution in found if not queued.holds(execution.id)]
             held = self._engine.locks.held_values([execution.id for execution in page]) if page else []
             for execution, values in zip(page, self._takeover.held_by_living(page, held), strict=True):
                 if self._is_idle(execution, values) and not self._may_be_taken(execution, taken):
                     yield execution
             yield None
 
-    def _lost_wakes(self, data_age: float) -> Iterator[bool]:
+    def _lost_wakes(self, queued: QueuedMessages) -> Iterator[bool]:
         """Let waits that are over be claimed again if the message for their node was lost; yield each."""
-        kept = data_age + NOTICED
-        woken = self._engine.waits.overdue(lost_after(self._engine.settings.stall_after), kept, WAKES)
+        stall_after = self._engine.settings.stall_after
+        patience, again = lost_after(stall_after), lost_again_after(stall_after)
+        woken = self._engine.waits.overdue(patience, again, queued.kept, WAKES)
         held = self._engine.locks.held_values([wait.execution_id for wait in woken]) if woken else []
         idle = [
             wait
             for wait, values in zip(woken, held, strict=True)
             if not {"", wait.node_id}.intersection(_places(values))
         ]
-        lost = self._engine.publisher.lost_wakes(idle, kept) if idle else []
+        gone = [wait for wait in idle if self._is_gone(wait, queued)]
+        taken = self._engine.dispatcher.taken() if gone else ()
+        lost = [wait for wait in gone if taken is not None and wait.execution_id not in taken]
         for wait in self._engine.waits.end_claims(lost):
             log.warning(
                 "The message that woke node %s of execution %s was lost; it is sent again.",
@@ -179,11 +197,12 @@ class Recovery:
             )
             yield True
 
-    def _front_of(self, queue: str, priority: int) -> Front:
-        oldest = self._engine.dispatcher.oldest(queue, priority)
-        if isinstance(oldest, Backlog):
-            return Front(None, is_hidden=oldest is Backlog.UNKNOWN)
-        return Front(oldest)
+    def _is_gone(self, wait: DueWait, queued: QueuedMessages) -> bool:
+        """Return whether the message that woke a node is in no queue."""
+        try:
+            return not queued.may_hold(wait, self._engine.publisher.places_of(wait))
+        except (WorkflowNotFound, ValueError):
+            return False  # another worker can read the definition
 
     def _is_idle(self, execution: StalledExecution, values: Sequence[bytes]) -> bool:
         """Return whether no node runs, or of nodes that may run at once, one that was sent does not."""

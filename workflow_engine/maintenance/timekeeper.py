@@ -131,12 +131,14 @@ class Timekeeping:
         if due.queue <= 0:
             self._queues.fail_late()
         next_slot = self._slots.serve(due)
-        self._recovery.rescue_stalled()
+        if self._recovery.rescue_stalled():
+            return 0.0  # a wake that was lost can be claimed again at once
         if woken == BATCH or self._recovery.is_looking:
             return 0.0
         if due.soonest > 0:
             self._keeping.serve()
-        return min(max(due.soonest, SHORTEST_PAUSE), next_slot, LONGEST_PAUSE)
+        pause = min(max(due.soonest, SHORTEST_PAUSE), next_slot, LONGEST_PAUSE)
+        return min(pause, self._recovery.seconds_until_look)
 
     def _wake_waits(self) -> int:
         due = self._engine.waits.claim_due(BATCH, self._engine.code)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
+from workflow_engine.execution.lost_messages import QUICK_TRIES
 from workflow_engine.execution.records import DueWait, WokenWait
 from workflow_engine.execution.states import WaitType
 from workflow_engine.postgres.database import Database
@@ -100,7 +101,8 @@ SELECT c.execution_id::text, a.workflow_id, a.workflow_version, c.node_id, a.seq
 FROM claimed c JOIN requested a ON a.id = c.execution_id
 """.replace("{at_rest}", AT_REST)
 
-# Twice as long after each claim, unless Redis has lost its data since. An event wakes a wait without a claim.
+# Like a rescue: sooner after a claim that followed a lost message, the first few times, then twice as long
+# each time; as if for the first time if Redis has lost its data since. An event wakes a wait without a claim.
 OVERDUE = """
 SELECT w.execution_id::text, concat_ws('#', e.workflow_id, e.body), e.workflow_version, w.node_id, e.seq,
     e.priority, now(), e.queue, woken.at
@@ -109,9 +111,11 @@ CROSS JOIN LATERAL (SELECT coalesce((w.details->>'wokenAt')::timestamptz,
     w.claimed_until - %(lease)s * interval '1 second') AS at) AS woken
 WHERE w.status = 'RESUMING' AND w.needs IS NULL AND w.claimed_until > now()
     AND e.status IN ('RUNNING', 'WAITING')
-    AND woken.at < now() - %(seconds)s * interval '1 second'
-        * CASE WHEN woken.at < now() - %(kept)s * interval '1 second' THEN 1
-            ELSE power(2, least(greatest(coalesce((w.details->>'claims')::int, 1), 1), 10) - 1) END
+    AND woken.at < now() - interval '1 second'
+        * CASE WHEN coalesce((w.details->>'claims')::int, 1) <= 1
+                OR woken.at < now() - %(kept)s * interval '1 second' THEN %(seconds)s
+            ELSE %(again)s * power(2,
+                greatest(0, least((w.details->>'claims')::int, 10) - 1 - %(quick_tries)s)) END
 ORDER BY w.claimed_until
 LIMIT %(limit)s
 """
@@ -223,13 +227,22 @@ class Waits:
                 lease=self._lease if lease is None else lease,
             )
 
-    def overdue(self, seconds: float, kept: float, limit: int) -> list[DueWait]:
+    def overdue(self, seconds: float, again: float, kept: float, limit: int) -> list[DueWait]:
         """Return waits whose nodes were woken `seconds` ago and have not resumed; nothing is claimed.
 
-        A node that was woken several times is given twice as long each time. `kept` are the seconds since
-        when the queues have lost nothing. `woken_before` of a wait is when it was woken.
+        A node that was woken several times is given `again` seconds the first few times, then twice as long
+        each time. `kept` are the seconds since when the queues have lost nothing. `woken_before` of a wait is
+        when it was woken.
         """
-        rows = self._database.rows(OVERDUE, seconds=seconds, kept=kept, limit=limit, lease=self._lease)
+        rows = self._database.rows(
+            OVERDUE,
+            seconds=seconds,
+            again=again,
+            quick_tries=QUICK_TRIES,
+            kept=kept,
+            limit=limit,
+            lease=self._lease,
+        )
         return [DueWait(*row) for row in rows]
 
     def end_claims(self, lost: Sequence[DueWait]) -> list[DueWait]:

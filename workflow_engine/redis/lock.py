@@ -30,6 +30,7 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.ids import random_uuid
 from workflow_engine.outages import outages
 from workflow_engine.redis.client import load_script, redis_errors
+from workflow_engine.redis.data_age import DataAge
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock_servers import LockServers
 from workflow_engine.redis.periodic_call import PeriodicCall, call_in_children
@@ -137,6 +138,7 @@ class DistributedLockService:
         self._free_place = load_script(client, "free_place")
         interval = renewal_interval(settings.lock_expiry)
         self._renewal_due = settings.lock_expiry - interval - min(RENEWING, settings.lock_expiry / 6)
+        self._data_age = DataAge(client, settings)
         self._instance = socket.gethostname()
         self._held: dict[str, Claim] = {}
         self._renewing = threading.Lock()
@@ -366,6 +368,10 @@ class DistributedLockService:
     def _renew_quietly(self) -> None:
         with suppress(CacheUnavailable), outages.watch("renew locks"):
             self.renew()
+            if self._held:
+                # Its clock starts with the first call after a loss. All processes have a second to lock again
+                # what they run, and so this is sooner known than by the next look for stalled executions.
+                self._data_age.seconds()
 
     def _forget_parent(self) -> None:
         self._held = {}

@@ -28,3 +28,8 @@ class PeriodicLease:
             return bool(
                 self._client.set(self._keys.lease(work), 1, nx=True, px=max(1, round(seconds * 1000)))
             )
+
+    def extend(self, work: str, seconds: float) -> None:
+        """Keep a lease that was taken for some seconds from now on. Raises `CacheUnavailable`."""
+        with redis_errors():
+            self._client.set(self._keys.lease(work), 1, px=max(1, round(seconds * 1000)))

@@ -18,11 +18,17 @@ from workflow_engine import ExecutionStatus, NodeStatus, Settings, WorkflowBuild
 from workflow_engine.broker import dispatcher as dispatcher_module
 from workflow_engine.broker.dispatcher import Backlog, CeleryDispatcher, producer_app
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.publisher import AHEAD_OF_THE_QUEUE
 from workflow_engine.execution.messages import Dispatch, HopMessage
 from workflow_engine.execution.walk import Walk
 from workflow_engine.maintenance import recovery as recovery_module
-from workflow_engine.maintenance.recovery import TURN, Recovery
+from workflow_engine.maintenance.queued_messages import QueuedMessages
+from workflow_engine.maintenance.recovery import LOCKING_AGAIN, TURN, Recovery
+from workflow_engine.maintenance.timekeeper import Timekeeping
 from workflow_engine.redis.keys import Keys
+from workflow_engine.redis.lock import renewal_interval
+
+HOUR = 3600.0
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -153,13 +159,13 @@ def test_an_execution_whose_second_message_was_lost_too_is_soon_rescued_again(
         rescued.append(look())
         broker.queue.clear()
 
-    assert rescued == [1, 1, 0, 1, 0, 0, 0, 1]
+    assert rescued == [1, 1, 1, 1, 0, 1, 0, 0]
 
 
 def test_an_execution_that_was_rescued_often_is_rescued_as_soon_as_any_after_redis_lost_its_data(
     engine: Engine, broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:
-    for _ in range(4):
+    for _ in range(6):
         stand_still(31)
         assert look() == 1
         broker.queue.clear()
@@ -336,7 +342,7 @@ def test_queued_executions_of_large_workflows_are_told_apart_by_postgres(
     broker.grow_old(600)
     monkeypatch.setattr(engine.workflows, "get", not_called)
 
-    pages = list(engine.stalled.pages(30, 5, Recovery(engine)._front_of))
+    pages = list(engine.stalled.pages(30, 5, QueuedMessages(engine.dispatcher, HOUR).front))
 
     assert pages == [[], [], []]
 
@@ -477,6 +483,78 @@ def test_what_redis_has_lost_is_not_taken_for_queued_behind_messages_from_after_
     assert broker.messages[-1].execution_id == execution
 
 
+def test_after_a_loss_what_moved_just_before_it_is_told_from_what_is_queued(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    execution: str,
+    stand_still: Callable[..., None],
+    look: Callable[[], int],
+) -> None:
+    queued = client.start("line").id
+    stand_still(20.1)
+    broker.grow_old(20)
+    let_redis_remember(engine.settings, 20)
+
+    assert look() == 1
+
+    assert [message.execution_id for message in broker.messages] == [queued, execution]
+
+
+def test_after_a_loss_of_more_than_is_listed_the_oldest_message_decides(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    execution: str,
+    stand_still: Callable[..., None],
+    look: Callable[[], int],
+) -> None:
+    client.start("line")
+    broker.lists_at_most = 0
+    stand_still(20.1)
+    broker.grow_old(20)
+    let_redis_remember(engine.settings, 20)
+
+    assert look() == 0, f"{execution} moved within the second in which the loss was noticed"
+    stand_still(5, execution)
+    assert look() == 1
+
+
+def test_those_that_have_stood_for_longest_are_rescued_first(
+    client: WorkflowClient,
+    broker: Broker,
+    stand_still: Callable[..., None],
+    look: Callable[[], int],
+) -> None:
+    client.deploy(line(one, two))
+    started = [client.start("line").id for _ in range(3)]
+    broker.queue.clear()
+    for seconds, execution in zip((50, 90, 70), started, strict=True):
+        stand_still(seconds, execution)
+
+    assert look() == 3
+    assert [message.execution_id for message in broker.messages] == [started[1], started[2], started[0]]
+
+    # A rescue that is lost makes no execution younger.
+    broker.queue.clear()
+    stand_still(31)
+    assert look() == 3
+    assert broker.messages[0].execution_id == started[1]
+
+
+def test_after_a_loss_the_next_look_comes_as_soon_as_locks_had_time_to_be_taken_again(
+    engine: Engine, second_engine: Engine, redis_client: redis.Redis
+) -> None:
+    redis_client.flushdb()
+    recovery, other = Recovery(engine), Recovery(second_engine)
+
+    assert (recovery.rescue_stalled(), other.rescue_stalled()) == (0, 0)
+
+    settled = renewal_interval(engine.settings.lock_expiry) + LOCKING_AGAIN
+    assert settled - 0.5 < recovery.seconds_until_look < settled + 0.1
+    assert redis_client.pttl(Keys.of(engine.settings).lease(TURN)) > 1000 * (settled - 0.5), "no other looks"
+
+
 def test_a_wake_that_redis_has_lost_is_not_taken_for_queued_either(
     client: WorkflowClient,
     engine: Engine,
@@ -553,6 +631,59 @@ def test_a_message_that_woke_a_node_and_was_lost_is_sent_again(
     assert client.get(woken).result == 2
 
 
+def test_a_wake_that_is_lost_again_and_again_is_soon_sent_again_ahead_of_the_queue(
+    engine: Engine,
+    broker: Broker,
+    woken: str,
+    wake_due: Callable[[], list[str]],
+    look: Callable[[], int],
+    sql: Sql,
+) -> None:
+    again = []
+    for seconds in (3.5, 1.6, 1.6, 1.6, 1.6):
+        assert broker.queue.pop().message.execution_id == woken
+        sql(WOKEN_EARLIER.replace("10", str(seconds)) + "RETURNING id")
+        again.append((look(), wake_due()))
+        if broker.queue:
+            assert broker.queue[-1].priority == AHEAD_OF_THE_QUEUE < engine.settings.node_priority
+        else:
+            break
+
+    assert again == [(1, ["coolOff"])] * 4 + [(0, [])]
+
+
+def test_a_woken_node_whose_second_message_is_queued_ahead_is_not_woken_a_third_time(
+    broker: Broker,
+    woken: str,
+    wake_due: Callable[[], list[str]],
+    look: Callable[[], int],
+    sql: Sql,
+) -> None:
+    broker.queue.clear()
+    sql(WOKEN_EARLIER + "RETURNING id")
+    assert (look(), wake_due()) == (1, ["coolOff"])
+
+    sql(WOKEN_EARLIER + "RETURNING id")
+    broker.grow_old(10)
+
+    assert (look(), wake_due()) == (0, [])
+    assert [message.execution_id for message in broker.messages] == [woken]
+
+
+def test_a_timekeeper_that_found_a_lost_wake_sends_it_again_without_a_pause(
+    engine: Engine, broker: Broker, woken: str, redis_client: redis.Redis, sql: Sql
+) -> None:
+    broker.queue.clear()
+    sql(WOKEN_EARLIER + "RETURNING id")
+    redis_client.delete(Keys.of(engine.settings).lease(TURN))
+    timekeeping = Timekeeping(engine)
+
+    assert timekeeping.round() == 0.0
+    timekeeping.round()
+
+    assert [message.execution_id for message in broker.messages] == [woken]
+
+
 def test_a_node_that_was_woken_and_is_queued_or_runs_or_is_in_a_queue_that_is_not_shown_is_not_woken_again(
     engine: Engine,
     broker: Broker,
@@ -586,8 +717,8 @@ def celery_engine(settings: Settings) -> Iterator[Engine]:
     engine.database.dispose()
 
 
-def test_the_age_of_a_queue_is_read_from_its_oldest_message(
-    celery_engine: Engine, redis_client: redis.Redis, sql: Sql
+def test_the_age_of_a_queue_is_read_from_its_oldest_message_and_its_executions_from_all_of_them(
+    celery_engine: Engine, redis_client: redis.Redis, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = WorkflowClient(engine=celery_engine)
     client.deploy(line(one, two))
@@ -600,9 +731,15 @@ def test_the_age_of_a_queue_is_read_from_its_oldest_message(
     (created,) = sql("SELECT created_at FROM executions ORDER BY id LIMIT 1")[0]
     assert celery_engine.dispatcher.oldest(queue, priority) == created
     assert celery_engine.dispatcher.oldest(queue, 0) is Backlog.NONE
+    executions = {id for (id,) in sql("SELECT id::text FROM executions")}
+    assert celery_engine.dispatcher.executions_in(queue, priority) == executions
+    assert celery_engine.dispatcher.executions_in(queue, 0) == set()
     for key in redis_client.keys(f"{queue}*"):
         redis_client.rpush(key, *[b'{"headers": {}}'] * 60)
     assert celery_engine.dispatcher.oldest(queue, priority) is Backlog.UNKNOWN
+    assert celery_engine.dispatcher.executions_in(queue, priority) == executions
+    monkeypatch.setattr(dispatcher_module, "LISTED_AT_MOST", 61)
+    assert celery_engine.dispatcher.executions_in(queue, priority) is None
 
 
 def test_messages_that_workers_have_taken_are_known_if_the_broker_keeps_them_and_they_are_not_too_many(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from workflow_engine.execution.lost_messages import QUICK_TRIES
 from workflow_engine.execution.records import FORMAT, OUT_OF_ORDER
 from workflow_engine.postgres.database import Database
 
@@ -24,7 +25,7 @@ on, up to this multiple of it."""
 # A rescued execution is soon examined again: its message, too, may have met a worker that died. If Redis has
 # lost its data since, it is examined like any other.
 ACTIVE = """
-SELECT id, concat_ws('#', workflow_id, body) AS workflow_id, workflow_version, recovered_at,
+SELECT id, concat_ws('#', workflow_id, body) AS workflow_id, workflow_version, updated_at, recovered_at,
     greatest(updated_at, recovered_at) AS moved_at,
     CASE WHEN recoveries_seq = seq THEN recoveries ELSE 0 END AS recoveries,
     coalesce(due_queue, queue) AS queue,
@@ -33,7 +34,8 @@ SELECT id, concat_ws('#', workflow_id, body) AS workflow_id, workflow_version, r
     coalesce(due_priority, 0) AS priority_ahead,
     format <= %(format)s AND greatest(updated_at, recovered_at) < now() - interval '1 second' * CASE
         WHEN recovered_at > updated_at AND recovered_at >= now() - %(kept)s * interval '1 second'
-            THEN least(%(stall_after)s, %(again)s * power(2, least(recoveries, 10) - 1))
+            THEN least(%(stall_after)s,
+                %(again)s * power(2, greatest(0, least(recoveries, 10) - %(quick_tries)s)))
         ELSE %(seconds)s END AS is_suspicious
 FROM {s}.executions
 WHERE status IN ('PENDING', 'RUNNING') AND id > %(after)s
@@ -54,7 +56,8 @@ SELECT (SELECT id::text FROM page ORDER BY id DESC LIMIT 1), (SELECT count(*) FR
 """.replace("{active}", ACTIVE)
 
 # Queues are served in order: if the oldest message is younger than the last move, that of the move is gone.
-# So it is if Redis has lost its data in between, and all that is queued is from after that.
+# So it is if Redis has lost its data in between, and all that is queued is from after that. Those that have
+# stood for longest come first: if the rescues are lost in turn, those behind must not be the same each time.
 LOST = """
 SELECT id::text, workflow_id, workflow_version, moved_at, extract(epoch FROM now() - moved_at)::float
 FROM ({active} AND id <= %(last)s) AS page
@@ -68,7 +71,7 @@ WHERE is_suspicious AND NOT EXISTS (
                     AND front.oldest >= now() - %(kept)s * interval '1 second')
             OR front.is_hidden AND now() - moved_at
                 < %(stall_after)s * least(power(2, recoveries), %(largest_factor)s) * interval '1 second'))
-ORDER BY page.id
+ORDER BY page.updated_at, page.id
 """.replace("{active}", ACTIVE)
 
 # Those that wait, too, if a node of theirs was woken: it may be running.
@@ -148,6 +151,7 @@ class Stalled:
             "page": PAGE,
             "out_of_order": OUT_OF_ORDER,
             "stall_after": stall_after,
+            "quick_tries": QUICK_TRIES,
             "largest_factor": LARGEST_FACTOR,
         }
 
@@ -156,8 +160,9 @@ class Stalled:
     ) -> Iterator[Sequence[StalledExecution]]:
         """Examine all executions that ought to move, a page at a time; yield the stalled ones of each page.
 
-        They have not moved for `seconds`. Those that were rescued and have not moved since are found `again`
-        seconds after the rescue, then after twice that and so on, up to `stall_after`. `front_of` reads the
+        They have not moved for `seconds`; those that have stood for longest come first. Those that were
+        rescued and have not moved since are found `again` seconds after the rescue, the first few times, then
+        after twice that and so on, up to `stall_after`. `front_of` reads the
         front of a queue and priority. It is called before the executions are read, so that a message served
         in between counts as waiting. An execution is left out while its own message may be waiting there.
         `kept` are the seconds since when the queues have lost nothing.

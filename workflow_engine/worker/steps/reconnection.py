@@ -18,6 +18,10 @@ STEADY = 3.0
 """Seconds after which a connection counts as stable, and the next pause is short again: a broker that refuses
 commands refuses the first ones."""
 
+FIRST = 0.5
+"""Seconds of the first pause: enough for a broker that is started again at once. One that is not there yet is
+asked again by Celery after two."""
+
 
 class ReconnectionPause(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type information
     """Part of the consumer, which is stopped and started again with every new connection."""
@@ -27,12 +31,12 @@ class ReconnectionPause(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._since = time.monotonic()
-        self._back_off = BackOff(first=1.0, longest=30.0)
+        self._back_off = BackOff(first=FIRST, longest=30.0)
 
     def stop(self, consumer: Any) -> None:
         if time.monotonic() > self._since + STEADY:
             self._back_off.reset()
         until = time.monotonic() + self._back_off.pause()
         while time.monotonic() < until and not (state.should_stop or state.should_terminate):
-            time.sleep(0.2)
+            time.sleep(0.1)
         self._since = time.monotonic()

@@ -14,8 +14,10 @@ import pytest
 import redis
 
 from support.locks import EXECUTION, KEY
+from support.polling import poll
 from workflow_engine import Settings
 from workflow_engine.errors import CacheUnavailable
+from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import DistributedLockService, Holder
 
 SHORT = 0.6
@@ -129,6 +131,19 @@ def test_a_lock_that_a_wiped_redis_lost_is_taken_again(
 
     assert locks.is_locked_by_me(claim)
     assert redis_client.pttl(KEY) > 0
+    locks.release_lock(claim)
+
+
+def test_a_process_that_holds_a_lock_notices_that_redis_has_lost_its_data(
+    locks: DistributedLockService, redis_client: redis.Redis, settings: Settings
+) -> None:
+    claim = locks.acquire_lock(EXECUTION)
+    assert claim is not None
+    age = Keys.of(settings).data_age
+    poll(lambda: redis_client.exists(age), "the age of the data is known without a look at executions")
+    redis_client.flushdb()
+
+    poll(lambda: redis_client.exists(age), "the age of the data counts from the next renewal")
     locks.release_lock(claim)
 
 
