@@ -30,7 +30,7 @@ FLOWER = "flower"
 FLOWER_PORT = 5555
 LOOK_INTERVAL = 0.5
 ENVIRONMENT_FILE = "env"
-"""The file with the environment variables for other terminals, in a form that a shell reads."""
+"""The file that other terminals read with `.`: the addresses of the servers, and where the programs are."""
 
 MARKER = "made-by-workflow-engine-dev"
 SERVERS: dict[str, type[EmbeddedServer]] = {"database_url": EmbeddedPostgres, "redis_url": EmbeddedRedis}
@@ -88,8 +88,7 @@ class Session:
         settings = Settings(**own)
         migrations.upgrade(settings.database_url, settings.database_schema)
         variables = self._variables(own)
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
-        (self._folder / ENVIRONMENT_FILE).write_text("".join(lines), encoding="utf-8")
+        (self._folder / ENVIRONMENT_FILE).write_text(_shell_lines(variables), encoding="utf-8")
         self._sources = Sources(Path.cwd(), (*self._options.modules, self._options.app or ""))
         self._processes = Processes(self._folder, _environment(variables), Path.cwd())
         undo.callback(self._processes.stop)
@@ -191,12 +190,11 @@ class Session:
         if self._flower:
             self._say(f"Flower: {self._flower}")
         self._say("To continue, in another terminal in this folder:")
-        program = _from_here(Path(sys.executable).with_name("workflow-engine"))
         for line in (
             f"  . {environment}",
-            f"  {program} deploy WORKFLOW.yaml",
-            f"  {program} start WORKFLOW --data '{{}}' --wait 30",
-            f"  {program} list",
+            "  workflow-engine deploy WORKFLOW.yaml",
+            "  workflow-engine start WORKFLOW --data '{}' --wait 30",
+            "  workflow-engine list",
         ):
             self._say(line)
         if not (self._options.modules or self._options.app):
@@ -228,6 +226,13 @@ def _make(folder: Path) -> None:
     environment = folder / ENVIRONMENT_FILE
     environment.touch(mode=0o600)
     environment.chmod(0o600)  # it has passwords
+
+
+def _shell_lines(variables: Mapping[str, str]) -> str:
+    """Return what another terminal needs: the variables, and the programs beside this one on its PATH."""
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    return "".join([*lines, f'export PATH={programs}:"$PATH"\n'])
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

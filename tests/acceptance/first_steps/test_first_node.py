@@ -29,8 +29,13 @@ VARYING = [
 SET_UP = ("make ", "cd ", "mkdir ", "export PATH")
 """The commands at the top of the page, which the test environment makes unnecessary."""
 
-OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("WORKFLOW_")}
 PROGRAM = Path(sys.executable).with_name("workflow-engine")
+OTHER_PROGRAMS = os.pathsep.join(
+    folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != PROGRAM.parent
+)
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("WORKFLOW_")}
+OUTSIDE["PATH"] = OTHER_PROGRAMS
+"""The environment of a terminal that has just been opened: without the programs of the environment, too."""
 
 
 @pytest.fixture
@@ -66,11 +71,10 @@ class Terminal:
             assert time.monotonic() < deadline, f"$ {command}\n{printed}"
 
     def _run(self, script: str) -> str:
-        environment = {**OUTSIDE, "PATH": f"{PROGRAM.parent}{os.pathsep}{OUTSIDE['PATH']}"}
         run = subprocess.run(
             ["sh", "-c", script],
             cwd=self._folder,
-            env=environment,
+            env=OUTSIDE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -133,8 +137,11 @@ class Reader:
         self._folder = folder
 
     def save(self, block: str) -> None:
-        """Write a file, which the first line of the block names."""
-        file = self._folder / block.partition("\n")[0].removeprefix("# ")
+        """Write a file, if the first line of the block names one."""
+        first_line = block.partition("\n")[0]
+        if not first_line.startswith("# "):
+            return
+        file = self._folder / first_line.removeprefix("# ")
         is_change = file.exists()
         file.write_text(block)
         if self.development is not None and is_change and file.suffix == ".py":
