@@ -90,21 +90,35 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
     testbed.stop_workers(*pids)
     return Section(
         [
-            Figure("memory of an idle worker, fresh (main process + pool)", fresh.text()),
-            Figure("- raw Celery", raw_fresh.text()),
-            at_most("- ratio", fresh.total / raw_fresh.total, IDLE_LIMIT),
-            Figure("- sum of resident memory (RSS)", f"{_mebibytes(fresh.resident)}"),
-            Figure("- raw Celery", f"{_mebibytes(raw_fresh.resident)}"),
-            Figure(f"memory after {size.warm_up * size.at_once * NODES:,} hops", warm.text()),
-            Figure("- raw Celery", raw_warm.text()),
-            Figure("- ratio", f"{warm.total / raw_warm.total:.2f}"),
-            Figure(f"memory after {hops:,} more hops", after.text()),
+            *_beside_raw("idle worker, fresh", fresh, raw_fresh, IDLE_LIMIT),
+            *_beside_raw(f"after {size.warm_up * size.at_once * NODES:,} hops", warm, raw_warm),
+            Figure(f"after {hops:,} more hops: PSS", after.text()),
             at_most("- growth", 100 * (after.total / warm.total - 1), GROWTH_LIMIT, "%"),
             exactly("keys in Redis after them; target: as before", keys_after, keys),
             Figure("- and memory used by Redis", f"{redis_memory:.2f} to {redis_memory_after:.2f} MiB"),
         ],
         _method(size),
     )
+
+
+def _beside_raw(when: str, ours: Memory, raw: Memory, limit: float | None = None) -> list[Figure]:
+    """Return both sizes of a worker, each beside that of raw Celery, with the target of the ratio."""
+
+    def ratio(own: int, other: int) -> Figure:
+        return (
+            Figure("- ratio", f"{own / other:.2f}")
+            if limit is None
+            else at_most("- ratio", own / other, limit)
+        )
+
+    return [
+        Figure(f"{when}: PSS (main process + pool)", ours.text()),
+        Figure("- raw Celery", raw.text()),
+        ratio(ours.total, raw.total),
+        Figure(f"{when}: RSS", _mebibytes(ours.resident)),
+        Figure("- raw Celery", _mebibytes(raw.resident)),
+        ratio(ours.resident, raw.resident),
+    ]
 
 
 def _redis(testbed: Testbed) -> tuple[int, float]:
@@ -115,6 +129,7 @@ def _redis(testbed: Testbed) -> tuple[int, float]:
 def _method(size: Size) -> str:
     return (
         f"One worker of {PROCESSES} processes with Celery's defaults, and one of raw Celery. Hops are those "
-        f"of {size.at_once} executions of {NODES} nodes at once, batch after batch. Memory is the "
-        "proportional set size, which counts a page shared by several processes once."
+        f"of {size.at_once} executions of {NODES} nodes at once, batch after batch. The proportional set "
+        "size (PSS) counts a page shared by several processes once, the resident set size (RSS) in each of "
+        "them."
     )
