@@ -1,19 +1,14 @@
 """Producers that are killed at a random point of `start`, with and without a transaction of their own.
 
-They are forked from one process, this module as a program, like those of a web server. Each connects, reports
-ready, and begins to start an execution; its parent kills it a random time later.
+This module as a program forks them; the parent kills each a random time after it has connected.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +22,13 @@ from faults.record import query
 from faults.stage import PYTHON_PATH, Stage
 from faults.workload import BRIEF
 from support.json_lines import append, lines_of
+from support.killed_producers import kill_producers
 from workflow_engine import Settings, WorkflowClient
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
 CREATE = "CREATE TABLE customer_orders (number integer PRIMARY KEY)"
 ORDERS = "SELECT number FROM customer_orders"
 RETURNED = "returned"
-CALIBRATIONS = 10
-"""Starts that are not killed, to see how long one takes."""
-BEYOND = 1.0
-"""The latest kill, as a multiple of the median time of these starts; most kills come early, which is when a
-start commits."""
 
 
 def kill_in_transaction(stage: Stage) -> Findings:
@@ -107,37 +98,9 @@ class Producers:
     def run(self, count: int) -> dict[str, int]:
         """Kill `count` producers while they start an execution.
 
-        Return the numbers of kills and of attempts.
+        Return the numbers of kills and of attempts. Most kills come early, which is when a start commits.
         """
-        self._produce(0, lambda: None)  # here, so that those forked find everything imported
-        took = [self._one(number, None)[0] for number in range(1, CALIBRATIONS + 1)]
-        killed, attempts = 0, CALIBRATIONS + 1
-        while killed < count:
-            killed += self._one(attempts, BEYOND * statistics.median(took) * random.random() ** 2)[1]
-            attempts += 1
-        return {"killed": killed, "attempts": attempts}
-
-    def _one(self, number: int, kill_after: float | None) -> tuple[float, bool]:
-        """Fork a producer. Return how long it lived once connected, in seconds, and whether it was killed."""
-        reading, writing = os.pipe()
-        if (producer := os.fork()) == 0:
-            status = 1
-            try:
-                self._produce(number, lambda: os.write(writing, b"r"))
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(writing)
-        is_ready = os.read(reading, 1)
-        os.close(reading)
-        assert is_ready, "a producer could not connect"
-        began = time.monotonic()
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(producer, signal.SIGKILL)
-        _, status = os.waitpid(producer, 0)
-        assert os.WIFSIGNALED(status) or status == 0, "a producer failed without being killed"
-        return time.monotonic() - began, os.WIFSIGNALED(status)
+        return kill_producers(count, self._produce, mostly_early=True)
 
     def _produce(self, number: int, say_ready: Callable[[], object]) -> None:
         self._client.workflow(BRIEF)
