@@ -38,11 +38,8 @@ from workflow_engine.runner.compiled import CompiledWorkflows
 EXECUTION = "01890000-0000-7000-8000-000000000001"
 
 
-def context_key(execution_id: str) -> bytes:
-    return Keys.of(SETTINGS).context(execution_id).encode()
-
-
-LOCKS = Keys.of(SETTINGS).lock("").encode()
+KEYS = Keys.of(SETTINGS)
+LOCKS = KEYS.lock("").encode()
 """The beginning of the keys of all locks."""
 
 
@@ -154,7 +151,7 @@ class SimulatedFleet:
 
     def _disturb(self, kind: str, number: int) -> None:
         execution_id = self._one_of_all(number)
-        key, tasks = context_key(execution_id), self._queue.tasks
+        key, tasks = _context_key(execution_id), self._queue.tasks
         context, copies = self._redis.hashes.get(key, {}), self._copies.get(key, [])
         match kind:
             case "lock expires":
@@ -194,9 +191,9 @@ class SimulatedFleet:
         executions = self._database.executions
         if self._keeps_rows and (not self._rows or _progress(self._rows[-1]) != _progress(executions)):
             self._rows.append(copy.deepcopy(executions))
-        for execution_id in self._database.executions:
-            context = self._redis.hashes.get(context_key(execution_id))
-            copies = self._copies.setdefault(context_key(execution_id), [])
+        for key in map(_context_key, executions):
+            context = self._redis.hashes.get(key)
+            copies = self._copies.setdefault(key, [])
             if context and (not copies or copies[-1] != context):
                 copies.append(dict(context))
 
@@ -328,6 +325,10 @@ class SimulatedFleet:
     @property
     def _graph(self) -> Graph:
         return self._workflows.get("simulated", 1).graph
+
+
+def _context_key(execution_id: str) -> bytes:
+    return KEYS.context(execution_id).encode()
 
 
 def _progress(executions: dict[str, ExecutionRow]) -> list[tuple[int, str]]:

@@ -6,6 +6,7 @@ is safe to run twice, because the client repeats a call whose reply was lost.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import deque
@@ -253,6 +254,7 @@ def _connection_arguments(address: RedisAddress, timeout: float) -> dict[str, An
     }
 
 
+@functools.cache
 def script_text(name: str) -> str:
     """Return the source of `scripts/{name}.lua`."""
     return (
