@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from contracts.stores import Stores
 from workflow_engine.execution.records import (
     CommitResult,
     FollowUps,
+    Iteration,
     NewChildren,
     NewExecution,
     NewWait,
@@ -60,6 +64,17 @@ class ChildrenContract:
             status=NodeStatus.FAILED if is_failed else NodeStatus.COMPLETED,
             error="boom" if is_failed else None,
         )
+
+    def after(
+        self, stores: Stores, execution: str, index: int, *, goes_on: bool = False, **plan: Any
+    ) -> NodeCommit:
+        """Return what `first` commits after the child of this index: the next one, or its own result."""
+        iteration = Iteration(wait_seq=2, index=index, goes_on=goes_on)
+        if not goes_on:
+            closing = stores.commit(execution, closes=("first",), woken_status=WaitStatus.COMPLETED)
+            return replace(closing, iteration=iteration)
+        following = self.opening(stores, execution, total=1, first=index + 1, **plan)
+        return replace(following, iteration=iteration)
 
     def ended(self, stores: Stores, child: str, **changes: Any) -> CommitResult:
         return stores.state.update_execution(self.end(stores, child, **changes))
@@ -168,6 +183,74 @@ class ChildrenContract:
 
         assert [self.ended(stores, child).follow_ups for child in (first, second)] == [None, None]
         assert stores.waits.woken(execution, "first") is None
+
+    def test_a_wait_goes_on_with_another_child_and_writes_no_row(self, stores: Stores) -> None:
+        execution, (first,) = self.opened(stores, total=1)
+        self.ended(stores, first)
+        before = stores.snapshot(execution)
+
+        result = stores.state.update_execution(self.after(stores, execution, 0, goes_on=True))
+
+        (second,) = started(result.follow_ups)
+        after = stores.snapshot(execution)
+        assert (result.accepted, result.seq, result.fence) == (True, before.seq, before.fence)
+        assert (after.seq, after.fence, after.journal) == (before.seq, before.fence, before.journal)
+        assert stores.show(execution).waits == [("first", WaitStatus.WAITING)]
+        self.ended(stores, second)
+        found = stores.waits.woken(execution, "first")
+        assert found is not None
+        assert (found.seq, found.children["first"], found.children["completed"]) == (2, 1, 1)
+        (latest,) = stores.children.ended(execution, 2, ["first"], first=1)
+        assert (latest.index, latest.execution_id) == (1, second)
+
+    def test_the_next_child_may_start_later(self, stores: Stores) -> None:
+        execution, (first,) = self.opened(stores, total=1)
+        self.ended(stores, first)
+
+        later = self.after(stores, execution, 0, goes_on=True, starts_in=60.0)
+        assert stores.state.update_execution(later).follow_ups is None
+        stores.pass_time(61)
+
+        assert len(started(stores.children.tend(execution, 2).follow_ups)) == 1
+
+    def test_a_commit_that_goes_on_starts_one_child_however_often_it_is_repeated(
+        self, stores: Stores
+    ) -> None:
+        execution, (first,) = self.opened(stores, total=1)
+        self.ended(stores, first)
+        following = self.after(stores, execution, 0, goes_on=True)
+
+        results = [stores.state.update_execution(following) for _ in range(3)]
+
+        assert [each.accepted for each in results] == [True] * 3
+        assert [started(each.follow_ups) for each in results] == [started(results[0].follow_ups)] * 3
+
+    @pytest.mark.parametrize("goes_on", [False, True])
+    def test_a_wait_goes_on_or_ends_once_for_each_child(self, stores: Stores, goes_on: bool) -> None:
+        execution, (first,) = self.opened(stores, total=1)
+        self.ended(stores, first)
+        late = self.after(stores, execution, 0, goes_on=goes_on)
+        following = self.after(stores, execution, 0, goes_on=True)
+        (second,) = started(stores.state.update_execution(following).follow_ups)
+
+        refused = [stores.state.update_execution(late)]
+        self.ended(stores, second)
+        refused.append(stores.state.update_execution(late))
+
+        assert [(each.accepted, each.follow_ups) for each in refused] == [(False, None)] * 2
+        assert stores.show(execution).waits == [("first", WaitStatus.RESUMING)]
+        result = self.after(stores, execution, 1)
+        assert [stores.state.update_execution(result).accepted for _ in range(2)] == [True] * 2
+        assert stores.show(execution).waits == [("first", WaitStatus.COMPLETED)]
+
+    def test_a_wait_that_is_closed_does_not_go_on(self, stores: Stores) -> None:
+        execution, (first,) = self.opened(stores, total=1)
+        self.ended(stores, first)
+        stores.state.update_execution_status(execution, ExecutionStatus.CANCELLED)
+
+        result = stores.state.update_execution(self.after(stores, execution, 0, goes_on=True))
+
+        assert (result.accepted, result.follow_ups) == (False, None)
 
     def test_a_refused_commit_starts_no_child(self, stores: Stores) -> None:
         execution = stores.start()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from simulation.rows import (
+    OPEN,
     ChildrenRow,
     ExecutionRow,
     Place,
@@ -67,7 +68,8 @@ CLAIM_LEASE = Settings().claim_lease
 ONE_TRANSACTION = "the end of a child and its effect on the parent are one transaction"
 REPEATED_END = "a repeated commit counts the end of a child once"
 CASCADE = "a wait that is over has its children cancelled"
-CHILD_CHECKS = (ONE_TRANSACTION, REPEATED_END, CASCADE)
+ITERATION = "a wait goes on with another child, or is over, once for each"
+CHILD_CHECKS = (ONE_TRANSACTION, REPEATED_END, CASCADE, ITERATION)
 """The safeguards of children, by what they are for."""
 
 CHECKS = frozenset(("fence", "chain", "own node", "mark", *CHILD_CHECKS))
@@ -256,6 +258,8 @@ class StateInMemory:
 
     def _commit(self, commit: NodeCommit) -> CommitResult:
         row = self._database.row(commit.execution_id)
+        if commit.iteration is not None and (result := self._after_child(row, commit)) is not None:
+            return result
         is_behind = commit.shared_since is not None and commit.fence != row.fence
         if is_behind and (result := self._commit_behind_siblings(row, commit)) is not None:
             return result
@@ -267,7 +271,41 @@ class StateInMemory:
             follow_ups = self._database.child_finished(row.place, row.status)
         elif row.fence == commit.token:
             follow_ups = self._database.outstanding(row, commit, row.seq)
-        accepted = row.fence == commit.token
+        return self._reply(row, accepted=row.fence == commit.token, follow_ups=follow_ups)
+
+    def _after_child(self, row: ExecutionRow, commit: NodeCommit) -> CommitResult | None:
+        """Go on with a wait, or refuse to; return None for an ordinary commit. As `commit_iteration` does."""
+        iteration = commit.iteration
+        assert iteration is not None
+        wait = next(each for each in row.waits if each.seq == iteration.wait_seq)
+        assert wait.children is not None
+        is_open = wait.status in OPEN
+        is_current = is_open and (
+            wait.status is WaitStatus.RESUMING and wait.children.plan.first == iteration.index
+        )
+        is_current = is_current or ITERATION not in self._database.checks
+        if not iteration.goes_on:
+            return None if is_current or not is_open else self._reply(row, accepted=False)
+        if is_current and is_open:
+            return self._gone_on(row, wait, commit)
+        if is_open and wait.children.token == commit.token:
+            again = self._database.outstanding(row, commit, wait.seq)
+            return self._reply(row, accepted=True, follow_ups=again)
+        return self._reply(row, accepted=False)
+
+    def _gone_on(self, row: ExecutionRow, wait: WaitRow, commit: NodeCommit) -> CommitResult:
+        now = row.updated_at = self._database.clock.now()
+        assert commit.opens is not None
+        assert commit.opens.children is not None
+        plan = commit.opens.children
+        due = None if plan.starts_in is None else now + timedelta(seconds=plan.starts_in)
+        wait.status, wait.claims, wait.claimed_until = WaitStatus.WAITING, 0, None
+        wait.children = ChildrenRow(plan, due=due, token=commit.token)
+        row.crashes.pop(commit.node_id, None)
+        return self._reply(row, accepted=True, follow_ups=self._database.go_on_with_children(row, wait))
+
+    @staticmethod
+    def _reply(row: ExecutionRow, *, accepted: bool, follow_ups: FollowUps | None = None) -> CommitResult:
         return CommitResult(
             accepted, row.seq, row.status, row.fence, row.wake_requested, row.updated_at, follow_ups
         )

@@ -47,6 +47,8 @@ class ChildrenRow:
     completed: int = 0
     failed: int = 0
     due: datetime | None = None
+    token: str | None = None
+    """Of the commit by which the wait went on with its present child."""
 
 
 @dataclass(frozen=True)

@@ -311,6 +311,21 @@ def children(hops: str) -> Workflow:
     return _workflow(hops, nodes, *ways)
 
 
+def repeated(hops: str) -> Workflow:
+    """Return a loop of three iterations beside a branch; each reads the result of the one before."""
+    body = _body(hops, work("x", ["a", "_previous | default(0)"]), work("y", ["x", "_index", "by_x"]))
+    every = {"duration": 5, "unit": "seconds"}
+    nodes = (
+        work("a", ["start"]),
+        logic("again", "loop", until="{{ _index >= 3 }}", wait=every, body=body),
+        work("beside", ["by_a"]),
+        logic("all", "merge"),
+        work("d", ["all", "by_beside"]),
+    )
+    ways = ("start -> a", "a -> again", "a -> beside", "again -> all", "beside -> all", "all -> d")
+    return _workflow(hops, nodes, *ways)
+
+
 def overtaken_children(hops: str) -> Workflow:
     """Return a loop whose branch loses a race, so that its children are cancelled while they wait."""
     body = _body(hops, logic("cool", "delay", duration=100, unit="days"))
@@ -331,7 +346,7 @@ def _body(hops: str, *nodes: Node) -> dict[str, Any]:
 
 
 ALL = (line, branches, skip, join_any, join_two, incomplete, retry, retry_by_rules, once, waiting, wide)
-ALL += (children, overtaken_children, pure, effects, raced)
+ALL += (children, repeated, overtaken_children, pure, effects, raced)
 DEPEND_ON_ORDER = {("join_any", "parallel"), ("join_two", "parallel"), *(("raced", mode) for mode in MODES)}
 """Shapes and modes in which the order of commits decides about the result."""
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulation.postgres_in_memory import CASCADE, CHECKS, ONE_TRANSACTION, REPEATED_END
+from simulation.postgres_in_memory import CASCADE, CHECKS, ITERATION, ONE_TRANSACTION, REPEATED_END
 from simulation.shapes import MODES, RUNS
 from simulation.simulated_fleet import (
     KINDS,
@@ -264,6 +264,7 @@ WITHOUT_CHILDREN = {
     ONE_TRANSACTION: ("children", ("die", *TO_SERVERS), "the execution was lost: it is WAITING"),
     REPEATED_END: ("children", TO_SERVERS, "is"),
     CASCADE: ("overtaken_children", LOOKS, "runs on although its parent has ended"),
+    ITERATION: ("repeated", KINDS, "child"),
 }
 
 

@@ -78,6 +78,7 @@ def _counts(children: ChildrenRow) -> dict[str, Any]:
         "workflow": "#".join(filter(None, (plan.start.workflow_id, plan.start.body))),
         "version": plan.start.version,
         "first": plan.first,
+        "hasItems": plan.has_items,
         "total": plan.total,
         "tolerated": plan.tolerated,
         "completed": children.completed,
@@ -126,9 +127,17 @@ class ChildrenInMemory:
         return Tended(cancelled=tuple(child.new.execution_id for child in left[:batch]))
 
     def ended(
-        self, execution_id: str, seq: int, ends: Sequence[str], *, only_failed: bool = False, **_: Any
+        self,
+        execution_id: str,
+        seq: int,
+        ends: Sequence[str],
+        *,
+        first: int = 0,
+        only_failed: bool = False,
+        **_: Any,
     ) -> list[EndedChild]:
-        return database_step(lambda: self._ended(execution_id, seq, ends, only_failed))
+        found = database_step(lambda: self._ended(execution_id, seq, ends, only_failed))
+        return [child for child in found if child.index >= first]
 
     def _ended(self, execution_id: str, seq: int, ends: Sequence[str], only_failed: bool) -> list[EndedChild]:
         children = []

@@ -206,6 +206,7 @@ class ChildExecutions:
                     hop.execution_id,
                     woken.seq,
                     ends,
+                    first=counts["first"],
                     with_outputs=with_outputs,
                     only_failed=only_failed,
                     most=SHOWN_FAILURES if only_failed else None,

@@ -346,7 +346,7 @@ class WorkflowExecutor:
                 self._settings.commit_retry_timeout,
                 f"commit node {hop.node.id} of execution {hop.execution_id}",
             )
-            if not hop.is_shared:
+            if not hop.is_shared or hop.goes_on(outcome):
                 return Committed(hop, outcome, walk, result, step.cancelled)
             hop = hop.caught_up(result) if result.missed else hop
             if result.accepted:
@@ -410,7 +410,10 @@ class WorkflowExecutor:
         if result.accepted and result.status.is_finished:
             unlocked = self._cache.finish(hop.claim, result.status.value)
             return LeaveResult(was_updated=False, was_contended=unlocked.was_contended)
-        if result.accepted and result.status is not ExecutionStatus.PAUSED:
+        if result.accepted and done.goes_on and hop.node.id not in hop.cached.crashes:
+            unlocked = self._locks.release_lock(hop.claim)  # the context is as it was entered
+            return LeaveResult(was_updated=True, was_contended=unlocked.was_contended)
+        if result.accepted and result.status is not ExecutionStatus.PAUSED and not done.goes_on:
             changed = hop.changed_fields(done.outcome, done.walk, result)
             messages = self._messages_sent_on_leaving(done)
             if hop.is_shared:
@@ -493,7 +496,9 @@ class WorkflowExecutor:
             due = [] if left.has_sent else done.to_send
             woken = self._publisher.woken(execution_id) if done.has_to_wake(left) else []
             self._publisher.publish(done.envelope, [*due, *woken], PUBLISH_TIMEOUT)
-            if hop.is_shared:
+            if done.goes_on and hop.is_shared and left.was_contended:
+                self.resume_execution(execution_id)  # a sibling may have found all places taken
+            elif hop.is_shared:
                 self._siblings.enqueue(done, left)
         elif result.status is ExecutionStatus.PAUSED and left.was_contended:
             self.resume_execution(execution_id)  # it may have been resumed while we held the lock

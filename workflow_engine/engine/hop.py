@@ -24,6 +24,7 @@ from workflow_engine.execution.messages import NextMessage
 from workflow_engine.execution.records import (
     CommitResult,
     Crashes,
+    Iteration,
     JournalRow,
     NewWait,
     NodeCommit,
@@ -151,7 +152,7 @@ class Hop:
         if outcome.status is NodeStatus.COMPLETED:
             return walk, walk.advance(self.workflow.graph, node_id, outcome.handles)
         if outcome.status is NodeStatus.WAITING:
-            return walk, walk.wait(node_id)
+            return walk, Step() if self.goes_on(outcome) else walk.wait(node_id)
         if outcome.status is NodeStatus.RETRYING and outcome.is_waiting:
             return walk, walk.wait(node_id, self.attempt + 1, outcome.retry_rule)
         if outcome.status is NodeStatus.RETRYING:
@@ -159,6 +160,20 @@ class Hop:
         if outcome.ends_execution:
             return walk, walk.end(node_id)
         return walk, walk.advance(self.workflow.graph, node_id, outcome.handles)
+
+    def iteration_after(self, outcome: Outcome) -> Iteration | None:
+        """Return the child that the outcome comes after; None unless the node has waited for just one."""
+        if self.woken is None or self.woken.type is not WaitType.CHILDREN or self.woken.children["hasItems"]:
+            return None
+        index: int = self.woken.children["first"]
+        following = outcome.children
+        goes_on = following is not None and not following.has_items and following.first > index
+        return Iteration(self.woken.seq, index, goes_on)
+
+    def goes_on(self, outcome: Outcome) -> bool:
+        """Return whether the node's wait goes on with another child: there is no row then."""
+        iteration = self.iteration_after(outcome)
+        return iteration is not None and iteration.goes_on
 
     def variables_after(self, outcome: Outcome) -> Mapping[str, Any]:
         """Return the execution's variables after the outcome."""
@@ -276,6 +291,8 @@ class Hop:
         `timeout` is the number of seconds that a node waits for a worker that has its code.
         """
         node, error, status = self.node, outcome.error, _status_after(walk, outcome)
+        iteration = self.iteration_after(outcome)
+        is_over = self.woken is not None and not (iteration is not None and iteration.goes_on)
         due = self.workflow.route(walk.due[0]) if walk.due else None
         return NodeCommit(
             **self._row_of(outcome, walk, step),
@@ -288,8 +305,9 @@ class Hop:
             due_priority=due.priority if due else None,
             retry_details=self._retry_details(outcome),
             opens=_new_wait(outcome, self._wait_details, timeout, self._seconds_left),
-            closes=(*step.cancelled, *((node.id,) if self.woken else ())),
-            woken_status=self.woken.status_when_resumed if self.woken else None,
+            closes=(*step.cancelled, *((node.id,) if is_over else ())),
+            woken_status=self.woken.status_when_resumed if self.woken and is_over else None,
+            iteration=iteration,
             is_limited=self.workflow.is_limited,
             shared_since=self.cached.seq if self.is_shared else None,
             ordered=self.workflow.graph.any_merges if self.is_shared else (),
@@ -366,6 +384,11 @@ class Committed:
     followed_by: Hop | None = None
     """The hop that comes before the commit, if that is put off; `result` is then what it will be."""
 
+    @property
+    def goes_on(self) -> bool:
+        """True if the node still waits, for another child, and nothing else has moved."""
+        return self.hop.woken is not None and self.hop.goes_on(self.outcome)
+
     def has_to_wake(self, left: LeaveResult) -> bool:
         """Return whether woken nodes have to be enqueued: their messages may have met the lock.
 
@@ -384,6 +407,7 @@ class Committed:
             and not self.hop.is_shared
             and not result.wake_requested
             and result.follow_ups is None
+            and not self.goes_on
         )
 
     @property

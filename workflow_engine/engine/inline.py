@@ -54,6 +54,8 @@ class Slice:
         result = done.result
         if not result.accepted or result.status is not ExecutionStatus.RUNNING or result.wake_requested:
             return None
+        if done.goes_on:
+            return None
         if (node := self._next(done.hop, done.walk)) is None:
             return None
         return done.hop.following(node.node, done.outcome, done.walk, result)

@@ -174,7 +174,8 @@ class WokenWait:
     seq: int = 0
     """The journal row that opened it."""
     children: Mapping[str, Any] = field(default_factory=dict)
-    """Of a wait for children: `workflow`, `version`, `first`, `total`, `completed`, `failed`, `tolerated`."""
+    """Of a wait for children: `workflow`, `version`, `first`, `hasItems`, `total`, `completed`, `failed`,
+    `tolerated`."""
     traceparent: str | None = None
     """The trace context of the run that began it, if that is traced."""
 
@@ -240,6 +241,17 @@ class EndedChild:
     """The outputs of the nodes that end it, by node id; none if it failed, or if they were not asked for."""
     error: str | None = None
     error_details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """The only child of a wait, which has ended: the wait goes on with the next one, or is over."""
+
+    wait_seq: int
+    """The journal row that opened the wait."""
+    index: int
+    goes_on: bool
+    """The commit has the wait go on, with the child that it opens, and writes no row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +330,8 @@ class NodeCommit(NewRow):
     """What is started if the execution fails with this commit."""
     before: tuple[PureRow, ...] = ()
     """The rows of pure nodes that have run since the last commit; they come first, all or none."""
+    iteration: Iteration | None = None
+    """The child that it comes after, of a wait that may go on with another."""
     passes_crash_to: str | None = None
     """The node that the crash of this one is counted for from now on, since it may have been to blame."""
 

@@ -25,16 +25,21 @@ PAGE = 10_000
 # Read once: executions that end while a purge runs are left to the next one.
 CUTOFF = "SELECT now() - %(seconds)s * interval '1 second'"
 
-# Only ended executions have a time of completion. A running parent may still read its children, and a child
-# that outlives its parent still looks for it. Most executions have no parent, and must not be looked up in a
-# join.
+# Only ended executions have a time of completion. A running parent may still read its children, but none that
+# a loop with `while` or `until` has gone past. A child that outlives its parent still looks for it. Most
+# executions have no parent, and must not be looked up in a join.
 ENDED = """
     SELECT e.id, e.completed_at AS since, e.workflow_id, e.idempotency_key FROM {s}.executions e
     WHERE e.completed_at BETWEEN %(since)s AND %(cutoff)s
         AND (e.completed_at, e.id) > (%(since)s, %(id)s::uuid)
         AND (e.parent_execution_id IS NULL OR NOT EXISTS (
             SELECT FROM {s}.executions p WHERE p.id = e.parent_execution_id
-            AND p.completed_at IS NULL))
+            AND p.completed_at IS NULL)
+            OR EXISTS (
+            SELECT FROM {s}.execution_wait_states w
+            WHERE w.execution_id = e.parent_execution_id AND w.node_id = e.parent_node_id
+                AND w.visit = e.parent_visit AND w.wait_type = 'CHILDREN' AND w.seq = e.parent_seq
+                AND (w.children->>'first')::int > e.parent_index))
         AND NOT EXISTS (
             SELECT FROM {s}.executions c WHERE c.parent_execution_id = e.id AND c.completed_at IS NULL)
     ORDER BY e.completed_at, e.id LIMIT %(limit)s

@@ -171,6 +171,7 @@ SELECT w.wait_type, coalesce((w.details->>'timedOut')::boolean, false), w.receiv
     CASE WHEN w.wait_type = 'CHILDREN' THEN jsonb_build_object(
         'workflow', concat_ws('#', w.children->'start'->>'workflow_id', w.children->'start'->>'body'),
         'version', w.children->'start'->'version', 'first', w.children->'first',
+        'hasItems', w.children ? 'items',
         'total', {children_total}, 'tolerated', w.children->'tolerated',
         'completed', w.details->'completed', 'failed', w.details->'failed') END,
     w.details->>'traceparent'

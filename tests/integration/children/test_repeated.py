@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from support.broker import Workers
-from support.parents import body, function, line, loop
+from support.parents import TRIGGER, body, function, line, loop
 from workflow_engine import ExecutionStatus, WorkflowClient
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.errors import ChildNotAwaited
 
 Sql = Callable[..., Any]
 
@@ -86,8 +88,107 @@ def test_between_two_iterations_it_waits_as_a_row(
     settle()
 
     assert client.get(execution).result["iterations"] == 5
-    # Not more than two rows for each iteration.
-    assert len(client.journal(execution)) == 1 + 5 + 1
+
+
+def test_an_iteration_of_one_node_is_two_rows_of_the_journal_and_none_in_its_parent(
+    client: WorkflowClient, workers: Workers, settle: Callable[..., None], sql: Sql
+) -> None:
+    config = {"until": "{{ _index >= 5 }}", "wait": {"duration": 5, "unit": "seconds"}}
+    execution = start(client, loop("poll", body=COUNT, **config))
+
+    settle()
+
+    assert client.get(execution).result["iterations"] == 5
+    rows = [(row.node_id, row.status) for row in client.journal(execution)]
+    assert rows == [("start", "COMPLETED"), ("poll", "WAITING"), ("poll", "COMPLETED")]
+    assert sql("SELECT count(*) FROM node_executions") == [(3 + 2 * 5,)]
+    assert sql("SELECT count(*) FROM execution_wait_states") == [(1,)]
+
+
+def test_loops_beside_one_another_repeat_on_their_own(
+    client: WorkflowClient, workers: Workers, settle: Callable[..., None]
+) -> None:
+    seconds = {"duration": 5, "unit": "seconds"}
+    polls = [loop(f"poll{n}", body=COUNT, until=f"{{{{ _index >= {n} }}}}", wait=seconds) for n in (2, 3, 4)]
+    nodes = [*polls, function("beside", "{{ 1 }}")]
+    client.deploy(
+        {
+            "id": "parent",
+            "nodes": [TRIGGER, *nodes],
+            "edges": [{"source": "start", "target": each["id"]} for each in nodes],
+            "settings": {"concurrency": 3},
+        }
+    )
+    execution = client.start("parent", {}).id
+
+    settle()
+
+    ended = client.get(execution)
+    assert ended.status is ExecutionStatus.COMPLETED
+    assert [ended.result[f"poll{n}"]["iterations"] for n in (2, 3, 4)] == [2, 3, 4]
+    assert len(client.journal(execution)) == 1 + 1 + 2 * 3
+
+
+def test_between_two_iterations_the_context_may_be_lost(
+    client: WorkflowClient, workers: Workers, settle: Callable[..., None], engine: Engine
+) -> None:
+    config = {"until": "{{ _index >= limit }}", "wait": {"duration": 5, "unit": "seconds"}}
+    execution = start(client, function("limit", "{{ 3 }}"), loop("poll", body=COUNT, **config))
+
+    for _ in range(4):
+        settle(rounds=1)
+        engine.cache.remove_from_cache(execution)
+    settle()
+
+    assert client.get(execution).result == {"endedBy": "until", "iterations": 3, "result": 3}
+
+
+def test_what_is_shown_of_it_counts_all_iterations(
+    client: WorkflowClient, workers: Workers, settle: Callable[..., None]
+) -> None:
+    config = {"until": "{{ _index >= 5 }}", "wait": {"duration": 5, "unit": "seconds"}}
+    execution = start(client, loop("poll", body=COUNT, **config))
+
+    settle(rounds=1, seconds=6)
+    workers.drain()
+
+    assert "2 of 3 have ended" in client.explain(execution).sentence
+    assert [row.wait.children for row in client.journal(execution) if row.wait] == [3]
+
+
+def test_an_iteration_that_was_followed_by_another_cannot_be_repeated(
+    client: WorkflowClient, workers: Workers, settle: Callable[..., None]
+) -> None:
+    config = {"until": "{{ _index >= 9 }}", "wait": {"duration": 5, "unit": "seconds"}}
+    execution = start(client, loop("poll", body=COUNT, **config))
+    settle(rounds=1, seconds=6)
+    workers.drain()
+    first, second = client.children(execution)
+
+    with pytest.raises(ChildNotAwaited):
+        client.control.rerun(first.id, "count")
+
+    assert second.status is ExecutionStatus.COMPLETED
+
+
+def test_iterations_that_a_running_loop_has_gone_past_are_purged(
+    client: WorkflowClient, workers: Workers, settle: Callable[..., None], sql: Sql
+) -> None:
+    config = {"until": "{{ _index >= 5 }}", "wait": {"duration": 5, "unit": "seconds"}}
+    execution = start(client, loop("poll", body=COUNT, **config))
+    settle(rounds=1, seconds=6)
+    workers.drain()
+    settle(rounds=1, seconds=6)
+    sql("UPDATE executions SET completed_at = completed_at - interval '1 day' WHERE completed_at IS NOT NULL")
+    *past, last = client.children(execution)
+    assert (len(past), last.status) == (2, ExecutionStatus.PENDING)
+
+    purged = client.purge(3600)
+
+    assert purged.executions == 2
+    assert client.children(execution) == [last]
+    settle(seconds=6)
+    assert client.get(execution).result == {"endedBy": "until", "iterations": 5, "result": 5}
 
 
 def test_a_backoff_makes_each_wait_longer(

@@ -2,6 +2,7 @@
 
 Each run is a child execution. Over items, up to `concurrency` of them run at a time. With `while` or `until`
 one follows the other, sees the output of the one before, and may wait in between: as a row, without a worker.
+It is the same row for all of them: however many there are, the journal of the loop's execution gets two.
 """
 
 from __future__ import annotations

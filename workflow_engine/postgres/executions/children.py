@@ -54,7 +54,8 @@ FROM (
             WHERE n.execution_id = c.id AND n.node_id = ANY(%(ends)s) AND n.superseded_by IS NULL
                 AND n.output_data IS NOT NULL) END AS outputs) e
     WHERE c.parent_execution_id = %(execution_id)s AND c.parent_seq = %(seq)s
-        AND c.completed_at IS NOT NULL AND (NOT %(only_failed)s OR c.status <> 'COMPLETED')
+        AND c.parent_index >= %(first)s AND c.completed_at IS NOT NULL
+        AND (NOT %(only_failed)s OR c.status <> 'COMPLETED')
     ORDER BY c.parent_index LIMIT %(most)s
 ) ended
 ORDER BY parent_index
@@ -69,7 +70,8 @@ WHERE e.parent_execution_id = %(execution_id)s AND e.status = ANY(%(statuses)s) 
 ORDER BY e.id LIMIT %(limit)s
 """
 
-CHILDREN_TOTAL = """CASE WHEN NOT w.children ? 'adapts' THEN (w.children->>'total')::int
+CHILDREN_TOTAL = """CASE WHEN NOT w.children ? 'adapts'
+        THEN (w.children->>'first')::int + (w.children->>'total')::int
         ELSE (w.details->>'completed')::int + (w.details->>'failed')::int + (w.details->>'running')::int
             + ceil(((w.children->>'total')::int - (w.details->>'next')::int)
             / coalesce((w.details->>'size')::float8, 1))::int END"""
@@ -79,7 +81,8 @@ BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
 
 PLACE = """
 SELECT e.root_execution_id::text, e.parent_execution_id::text, p.status, coalesce(
-    (SELECT w.status = 'WAITING' OR w.status <> 'RESUMING' AND w.children ? 'outlives'
+    (SELECT w.status = 'WAITING' AND e.parent_index >= (w.children->>'first')::int
+        OR w.status NOT IN ('WAITING', 'RESUMING') AND w.children ? 'outlives'
     FROM {s}.execution_wait_states w
     WHERE w.execution_id = e.parent_execution_id AND w.node_id = e.parent_node_id
         AND w.visit = e.parent_visit AND w.wait_type = 'CHILDREN' AND w.seq = e.parent_seq), false)
@@ -148,6 +151,7 @@ class Children:
         seq: int,
         ends: Sequence[str],
         *,
+        first: int = 0,
         with_outputs: bool = True,
         only_failed: bool = False,
         most: int | None = None,
@@ -155,13 +159,15 @@ class Children:
     ) -> list[EndedChild]:
         """Return the children of a wait that have ended, in their order.
 
-        `ends` are the nodes whose outputs are read. Without outputs, or with only the failed ones, less is
-        read. Raises `InvalidValue` if the outputs come to more than `output_limit` bytes.
+        `first` is the index of the first one wanted, and `ends` are the nodes whose outputs are read. Without
+        outputs, or with only the failed ones, less is read. Raises `InvalidValue` if the outputs come to more
+        than `output_limit` bytes.
         """
         rows = self._database.rows(
             ENDED,
             execution_id=execution_id,
             seq=seq,
+            first=first,
             ends=list(ends),
             with_outputs=with_outputs,
             only_failed=only_failed,

@@ -12,6 +12,7 @@ from workflow_engine.definition.workflow import ORDINARY
 from workflow_engine.errors import ExecutionNotFound
 from workflow_engine.execution.records import (
     CommitResult,
+    Iteration,
     JournalRow,
     NewChildren,
     NewWait,
@@ -69,6 +70,7 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "queue_timeouts": dict(commit.queue_timeouts) or None,
         "has_queue_timeout": commit.has_queue_timeout or None,
         "removes_parts": commit.removes_parts or None,
+        **_iteration_fields(commit.iteration),
         "on_failure": None if commit.on_failure is None else failure_document(commit.on_failure),
     }
     return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
@@ -143,6 +145,13 @@ def _wait_document(wait: NewWait, claim_lease: float) -> dict[str, Any]:
         **({"limits": slot_documents(wait.limits)} if wait.limits else {}),
         **(_children_fields(wait.children, claim_lease) if wait.children is not None else {}),
     }
+
+
+def _iteration_fields(iteration: Iteration | None) -> dict[str, Any]:
+    if iteration is None:
+        return {}
+    goes_on = {"goes_on": True} if iteration.goes_on else {}
+    return {"wait_seq": iteration.wait_seq, "iteration": iteration.index, **goes_on}
 
 
 def _code_fields(wait: NewWait) -> dict[str, Any]:

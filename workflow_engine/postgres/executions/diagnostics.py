@@ -48,7 +48,8 @@ WAITS = """
 SELECT w.execution_id::text, w.node_id, w.seq, w.wait_type, w.status, w.created_at, w.resume_at, w.expires_at,
     w.claimed_until, (w.details->>'wokenAt')::timestamptz, w.correlation_id, w.details->'events',
     w.details->'required', ARRAY(SELECT jsonb_object_keys(w.received_events)), w.needs, w.needed_until,
-    w.details->'running', w.details->'completed', w.details->'failed', {children_total}, n.worker,
+    w.details->'running', (w.children->>'first')::int + (w.details->>'completed')::int, w.details->'failed',
+    {children_total}, n.worker,
     n.attempt, n.error, n.error_details
 FROM {s}.execution_wait_states w
 LEFT JOIN {s}.node_executions n ON n.execution_id = w.execution_id AND n.seq = w.seq

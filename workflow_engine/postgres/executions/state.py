@@ -48,6 +48,7 @@ from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
 COMMIT_TOGETHER = "SELECT {s}.commit_nodes_v1(%(commit)s)"
+COMMIT_ITERATION = "SELECT {s}.commit_iteration_v1(%(commit)s)"
 SNAPSHOT = "SELECT * FROM {s}.load_snapshot_v2(%(execution_id)s, %(with_outputs)s)"
 
 MOVE = """
@@ -186,7 +187,9 @@ class ExecutionStateService:
         if commit.before or commit.passes_crash_to is not None:
             (row,) = statements.rows(COMMIT_TOGETHER, commit=commits_document(commit, document))
         else:
-            (row,) = statements.rows(COMMIT, commit=document)
+            (row,) = statements.rows(
+                COMMIT if commit.iteration is None else COMMIT_ITERATION, commit=document
+            )
         return commit_result(commit, row)
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitResult:

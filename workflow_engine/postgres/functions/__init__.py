@@ -16,8 +16,10 @@ release go on calling the body that they were written for. A later release drops
 - `pause_at_breakpoint`: record that a commit or a start has paused its execution before a node
 - `end_execution`: end an execution; commits, operators and timeouts have no other way
 - `children/`: those of a wait. `open_children`, `go_on_with_children`, `child_reopened` are part of the
-  transaction of the commit that opens it, or of a child's end. `outstanding_follow_ups` reads what a commit
-  had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any hop
+  transaction of the commit that opens it, or of a child's end. `commit_iteration` commits what a node makes
+  of the only child of a wait, which may go on with another without a row. `outstanding_follow_ups` reads what
+  a commit had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any
+  hop
 - in `queues/`, until when nodes with a `queueTimeout` have to begin: `begin_queue_time`, `restart_queue_time`
 - `context_at_rest`: read the context from the journal, where a commit did not bring it along
 - in `waits/`, `request_wake` and `take_wake`: the only writers of `wake_requested`

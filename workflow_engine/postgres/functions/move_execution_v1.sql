@@ -115,6 +115,7 @@ BEGIN
             count(*) FILTER (WHERE c.status IN ('FAILED', 'CANCELLED')) AS failed
         FROM {s}.execution_wait_states w
         LEFT JOIN {s}.executions c ON c.parent_execution_id = w.execution_id AND c.parent_seq = w.seq
+            AND c.parent_index >= (w.children->>'first')::integer
         WHERE w.execution_id = given_execution AND w.seq = ANY(given_waiting) AND w.wait_type = 'CHILDREN'
             AND w.status NOT IN ('WAITING', 'RESUMING')
         GROUP BY w.id, w.node_id, w.visit, w.seq

@@ -1,11 +1,12 @@
 -- Counts a child that an operator reopens after its end as running again. Returns false, with nothing changed, if
--- its parent no longer waits for it. The caller holds the lock of the child's row, which still has its old status.
+-- its parent no longer waits for it: the wait is over, or has gone on with later ones. The caller holds the lock of the
+-- child's row, which still has its old status.
 CREATE FUNCTION {s}.child_reopened_v1(given_child uuid, OUT is_awaited boolean) LANGUAGE plpgsql AS $$
 DECLARE
     child record;
 BEGIN
-    SELECT e.parent_execution_id AS parent, e.parent_node_id, e.parent_visit, e.parent_seq, e.status,
-        e.completed_at
+    SELECT e.parent_execution_id AS parent, e.parent_node_id, e.parent_visit, e.parent_seq, e.parent_index,
+        e.status, e.completed_at
     INTO child FROM {s}.executions e WHERE e.id = given_child;
     PERFORM FROM {s}.executions e WHERE e.id = child.parent FOR NO KEY UPDATE;
 
@@ -19,7 +20,7 @@ BEGIN
             child.completed_at <= (w.details->>'restarting')::timestamptz, false))::integer)
     WHERE w.execution_id = child.parent AND w.node_id = child.parent_node_id
         AND w.visit = child.parent_visit AND w.wait_type = 'CHILDREN' AND w.seq = child.parent_seq
-        AND w.status = 'WAITING';
+        AND w.status = 'WAITING' AND child.parent_index >= (w.children->>'first')::integer;
     is_awaited := FOUND;
     IF NOT is_awaited THEN
         -- One that its parent's end has left alone belongs to no wait any more.
