@@ -25,7 +25,7 @@ class Descendants:
         children: Children,
         publisher: Publisher,
         announce_cancelled: Callable[[str], None],
-        restart: Callable[[str], None],
+        restart: Callable[[str], bool],
     ) -> None:
         self._children = children
         self._publisher = publisher
@@ -62,7 +62,7 @@ class Descendants:
         self._publisher.follow_up(tended.follow_ups)
         for child_id in tended.cancelled:
             self._announce_cancelled(child_id)
-        for child_id in tended.restarts:
-            self._restart(child_id)
-        self.see_to([*tended.cancelled, *tended.restarts])
-        return tended.is_done
+        restarted = [child_id for child_id in tended.restarts if self._restart(child_id)]
+        self.see_to([*tended.cancelled, *restarted])
+        # With the last one that has failed, others may start.
+        return tended.is_done and not restarted

@@ -271,20 +271,24 @@ class Mover:
     def _announce_cancelled(self, execution_id: str) -> None:
         self._notify_workers(execution_id, Operation.CANCEL, ExecutionStatus.CANCELLED, ())
 
-    def _restart(self, execution_id: str) -> None:
-        """Retry a child of an execution that is retried, from where it failed or was cancelled."""
+    def _restart(self, execution_id: str) -> bool:
+        """Retry a child of an execution that is retried, from where it failed or was cancelled.
+
+        Return False if another process has done so, or its parent no longer waits for it.
+        """
         for _ in range(ATTEMPTS):
             snapshot = self._state.load_snapshot(execution_id, with_outputs=False)
             if snapshot is None or not snapshot.status.is_finished:
-                return
+                return False
             retried = self.reopening_of(snapshot).retry()
             if (moved := self._moves.write(execution_id, retried, actor="its parent")) is not None:
                 self._follow_up(moved)
                 self._notify_workers(execution_id, Operation.RETRY, retried.status, ())
-                return
+                return True
             place = self._children.parent_of(execution_id)
             if place is not None and not place.is_awaited:
-                return
+                return False
+        return False
 
     def _notify_workers(
         self,

@@ -238,6 +238,8 @@ class WorkflowExecutor:
                 report = report.followed_by(done.report) if done is not None else report
             if done is not None and not self._left_ahead(done, look_ahead):
                 self._leave_and_enqueue(done)
+            if done is not None and done.result.follow_ups is not None:
+                report = replace(report, restarting=done.result.follow_ups.restarting)
             return report
         except (NotAdmitted, ExecutionNotFound) as reason:
             _log_dropped(message, reason)

@@ -41,6 +41,8 @@ class HopReport:
     """The error of a failed node, or of an attempt that will be repeated."""
     retry_in: float | None = None
     """Seconds until the next attempt."""
+    restarting: tuple[str, ...] = ()
+    """Executions of which a child has ended, so that the next failed one can be restarted."""
     failures: tuple[str, ...] = ()
     """The failures before that of `node_id`, if several nodes failed, each as `failure` gives it."""
 

@@ -228,6 +228,8 @@ class FollowUps:
     """Executions that have begun before, and may go on since they have their slot again."""
     freed: tuple[str, ...] = ()
     """Keys of limits of which a slot may be free: it is to be granted to the next owner in line."""
+    restarting: tuple[str, ...] = ()
+    """Executions of which the next failed child can be restarted."""
 
 
 @dataclass(frozen=True)

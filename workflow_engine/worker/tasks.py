@@ -15,6 +15,7 @@ from celery.signals import celeryd_init
 import workflow_engine.worker.log_format  # connects itself to Celery's signals
 import workflow_engine.worker.report  # noqa: F401 - registers the command
 from workflow_engine.broker.wire_format import FORMAT_HEADER, TASK_NAME
+from workflow_engine.control.moving import Mover
 from workflow_engine.engine.assembly import Engine, worker_engine
 from workflow_engine.engine.hop_report import HopEnd, HopReport, dropped
 from workflow_engine.errors import (
@@ -88,10 +89,21 @@ def run_node(self: Task, **message: Any) -> str:
     except Requeue as reason:
         _record_return(engine, message, request.hostname, reason)
         raise NodeRequeued(str(reason), requeue=True) from None
+    _restart_children(engine, report)
     outcome = task_outcome(report, message.get("node_id", ""))
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+def _restart_children(engine: Engine, report: HopReport) -> None:
+    """Restart failed children of a retried parent in place of one that has just ended.
+
+    If that fails, a timekeeper does so within a second.
+    """
+    if report.restarting:
+        with suppress(WorkflowEngineError):
+            Mover.of(engine).descendants.see_to(report.restarting)
 
 
 def _continue_execution(

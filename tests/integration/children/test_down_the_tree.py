@@ -226,6 +226,22 @@ def test_children_of_a_retried_parent_respect_its_concurrency(
     assert client.get(execution).result == [None] * 5
 
 
+def test_a_retry_fills_all_places_at_once_with_failed_children_and_those_still_to_come(
+    client: WorkflowClient, workers: Workers
+) -> None:
+    broken = function("inverse", "{{ 1 / (item - blocked) }}")
+    each = loop("each", items=list(range(1, 7)), body=body(broken), concurrency=3)
+    client.deploy(line("parent", each, variables={"blocked": 1}))
+    execution = client.start("parent").id
+    workers.drain()
+    assert statuses(client, execution) == ["FAILED", "COMPLETED", "COMPLETED"]
+
+    client.control.retry(execution)
+
+    assert len(workers.broker.queue) == 3
+    assert statuses(client, execution) == ["RUNNING", "COMPLETED", "COMPLETED", "PENDING", "PENDING"]
+
+
 @pytest.mark.parametrize("operation", ["retry", "rerun"])
 def test_a_child_whose_parent_has_failed_is_refused_and_told_its_root(
     client: WorkflowClient, workers: Workers, operation: str

@@ -27,6 +27,7 @@ from workflow_engine import (
 )
 from workflow_engine.control.moving import Move
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.execution.lost_messages import LOST_AFTER
 from workflow_engine.execution.walk import Walk
 from workflow_engine.maintenance.recovery import Recovery
 from workflow_engine.redis.keys import Keys
@@ -316,7 +317,7 @@ def test_a_lost_message_of_a_branch_is_sent_again_although_its_sibling_commits(
     assert client.get(execution).result == {"a": "a", "b": "b", "c": "c"}
 
 
-def test_a_lost_message_of_a_branch_is_sent_again_although_its_sibling_runs(
+def test_a_lost_message_of_a_branch_is_sent_again_after_seconds_although_its_sibling_runs(
     client: WorkflowClient,
     broker: Broker,
     engine: Engine,
@@ -325,15 +326,17 @@ def test_a_lost_message_of_a_branch_is_sent_again_although_its_sibling_runs(
     sql: Callable[..., Any],
 ) -> None:
     def slow() -> str:
-        sql("UPDATE executions SET updated_at = updated_at - interval '1 hour' RETURNING id")
+        seconds = LOST_AFTER + 0.5
+        assert seconds < settings.stall_after
+        sql("UPDATE executions SET updated_at = updated_at - %s * interval '1 s' RETURNING id", seconds)
+        redis_client.zincrby(Keys.of(settings).in_hand(execution), -seconds * 1000, "b")
         let_redis_remember(settings)
-        Recovery(engine).rescue_stalled()
+        assert Recovery(engine).rescue_stalled() == 1
         return "slow"
 
     client.deploy(fan_out(slow, b))
     execution = client.start("fan").id
     assert broker.queue.pop().message.node_id == "b"
-    redis_client.zadd(Keys.of(settings).in_hand(execution), {"b": 1})
 
     Workers(broker, engine).drain()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +24,7 @@ from workflow_engine import (
 )
 from workflow_engine.broker.wire_format import FORMAT_HEADER
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.errors import CacheUnavailable, DatabaseUnavailable, ExpressionError, Requeue
+from workflow_engine.errors import CacheUnavailable, DatabaseUnavailable, ExpressionError, NodeFailed, Requeue
 from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.records import FORMAT
 from workflow_engine.worker import tasks
@@ -360,3 +361,36 @@ def test_an_expression_that_fails_is_reported_by_its_name(
 
     with pytest.raises(ExpressionError, match=r"start\.order\.total"):
         deliver(broker.take())
+
+
+def test_the_end_of_a_restarted_child_restarts_the_next_failed_one_without_a_timekeeper(
+    client: WorkflowClient, broker: Broker, deliver: Callable[[HopMessage], Any]
+) -> None:
+    is_broken = True
+
+    def mended() -> str:
+        if is_broken:
+            raise ConnectionError
+        return "done"
+
+    def serve_all() -> None:
+        while broker.queue:
+            with suppress(ConnectionError, NodeFailed):
+                deliver(broker.take())
+
+    client.deploy(line(mended, id="child"))
+    flow = WorkflowBuilder("parent")
+    flow.trigger("begin") >> flow.loop(
+        "each", items=[1, 2, 3, 4, 5], workflow="child", config={"tolerate": 3}
+    )
+    client.deploy(flow.build())
+    execution = client.start("parent").id
+    serve_all()
+    assert [child.status for child in client.children(execution)] == [ExecutionStatus.FAILED] * 4
+
+    is_broken = False
+    client.control.retry(execution)
+    assert len(broker.queue) == 1
+    serve_all()
+
+    assert client.get(execution).result == ["done"] * 5

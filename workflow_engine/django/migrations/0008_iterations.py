@@ -1,4 +1,4 @@
-"""A node that repeats has one row that waits, whatever the number of its iterations."""
+"""A node that repeats has one row that waits, and the end of a restarted child has the next one restarted."""
 
 from __future__ import annotations
 

@@ -46,5 +46,11 @@ def follow_ups_of(returned: str | Mapping[str, Any] | None) -> FollowUps | None:
         )
         for each in found.get("woken", ())
     )
-    found_all = FollowUps(started, woken, tuple(found.get("reopened", ())), tuple(found.get("freed", ())))
+    found_all = FollowUps(
+        started,
+        woken,
+        reopened=tuple(found.get("reopened", ())),
+        freed=tuple(found.get("freed", ())),
+        restarting=tuple(found.get("restarting", ())),
+    )
     return found_all if found_all != FollowUps() else None

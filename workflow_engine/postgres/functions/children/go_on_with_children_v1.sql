@@ -5,8 +5,8 @@
 -- How many items a child of a wait that adapts gets depends on how long those of the last one have taken. Its index is
 -- that of its first item, and `total` and `next` count items.
 --
--- While the parent is paused no child starts. While failed children are to be restarted, the timekeeper restarts
--- them before any other starts.
+-- While the parent is paused no child starts. Failed children that are to be restarted come before all others: the
+-- worker that has ended one restarts the next, named in `restarting` by its parent, or else a timekeeper does.
 CREATE FUNCTION {s}.go_on_with_children_v1(
     given_parent uuid, given_node text, given_visit integer, given_seq integer,
     ended text DEFAULT NULL, ended_child uuid DEFAULT NULL, so_far jsonb DEFAULT NULL, OUT follow_ups jsonb
@@ -149,5 +149,8 @@ BEGIN
     ELSIF started <> '[]' THEN
         follow_ups := coalesce(so_far, '{}')
             || jsonb_build_object('started', coalesce(so_far->'started', '[]') || started);
+    ELSIF is_restarting AND ended IS NOT NULL AND NOT parent.is_paused THEN
+        follow_ups := coalesce(so_far, '{}') || jsonb_build_object(
+            'restarting', jsonb_build_array(given_parent));
     END IF;
 END $$

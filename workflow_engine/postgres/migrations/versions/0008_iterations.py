@@ -1,4 +1,4 @@
-"""A node that repeats has one row that waits, whatever the number of its iterations."""
+"""A node that repeats has one row that waits, and the end of a restarted child has the next one restarted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ down_revision = "0005"
 
 NEW = ("children/commit_iteration_v1",)
 # Revision 0002 makes them with this text. In tables from before the first release they have an older one.
-REPLACED = ("children/child_reopened_v1", "move_execution_v1")
+REPLACED = ("children/go_on_with_children_v1", "children/child_reopened_v1", "move_execution_v1")
 
 
 def upgrade() -> None:
