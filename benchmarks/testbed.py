@@ -36,6 +36,9 @@ from workflow_engine.settings import ENVIRONMENT_PREFIX, Settings
 WORKER, PROCESSES = "worker", 2
 """The worker that most benchmarks use, on the engine's default queue, and the size of its pool."""
 
+FLOWER = "flower"
+"""The process that serves the pages."""
+
 START_TIMEOUT = 30.0
 
 Answer = TypeVar("Answer")
@@ -148,10 +151,10 @@ class Testbed:
             port = listening.getsockname()[1]
         options = ["--address=127.0.0.1", f"--port={port}", f"--basic-auth={':'.join(user)}"]
         command = [sys.executable, "-m", "celery", "-A", "workflow_engine.worker", "flower", *options]
-        self._start("flower", [*command, "--enable-events=False"], {})
+        self._start(FLOWER, [*command, "--enable-events=False"], {})
         address = f"http://127.0.0.1:{port}"
         self.wait_until(lambda: _listens(port), START_TIMEOUT, "Flower listens")
-        return address, self._workers["flower"].pid("flower")
+        return address, self._workers[FLOWER].pid(FLOWER)
 
     def stop_workers(self, *names: str) -> None:
         """Stop these workers, unless the testbed keeps them."""

@@ -13,10 +13,10 @@ from workflow_engine.execution.ids import id_of
 from workflow_engine.execution.states import FINISHED, ExecutionStatus
 from workflow_engine.postgres.database import Database
 
-MOST_ROWS = 20_000
-"""Journal rows that one question reads: as many as take a tenth of a second."""
+MOST_ROWS = 5_000
+"""Journal rows that one question reads: as many as take a few hundredths of a second."""
 
-MOST_EXECUTIONS = 2_000
+MOST_EXECUTIONS = 500
 """Executions of one workflow whose journals one question reads."""
 
 COUNTED = 10_000
