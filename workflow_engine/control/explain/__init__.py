@@ -7,7 +7,8 @@
 - `joins`: a merge that waits for several open nodes
 - `commands`: the commands that help, as they are typed
 - `servers`: what the servers show, each asked once within a bounded time
-- `explainer`: chooses the reason that counts; `groups` sorts many by their codes
+- `conclusion`: the reason that counts for an execution; `groups` sorts many by their codes
+- `explainer`: asks the servers, and explains one execution or many
 """
 
 from workflow_engine.control.explain.explainer import Explainer

@@ -12,6 +12,7 @@ from workflow_engine.control.explain import commands
 from workflow_engine.control.explain.explanation import Code
 from workflow_engine.control.explain.facts import BROKER, Facts
 from workflow_engine.control.explain.reason import (
+    Account,
     Reason,
     at_time,
     capital,
@@ -92,9 +93,8 @@ class _Case:
                 "by": requeue.worker,
                 "reason": requeue.reason,
             }
-        return Reason(
-            code, sentence, self.node_id, {**shared, **evidence}, command, advice, subject or self.queue
-        )
+        account = Account(sentence, {**shared, **evidence}, command, advice)
+        return Reason.written(code, account, self.node_id, subject or self.queue)
 
 
 def _away(facts: Facts, consumers: Sequence[WorkerHeartbeat]) -> dict[str, float | None]:

@@ -1,15 +1,12 @@
-"""Explainer: concludes from what the servers show why executions do not move, and chooses what counts."""
+"""Explainer: asks the servers, and explains why one execution does not move, or what many have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from workflow_engine.control.explain import commands
+from workflow_engine.control.explain.conclusion import conclusion_of, listed_servers
 from workflow_engine.control.explain.explanation import Code, Explanation, Overview
 from workflow_engine.control.explain.facts import POSTGRES, Facts
 from workflow_engine.control.explain.groups import groups_of
-from workflow_engine.control.explain.joins import join_of
-from workflow_engine.control.explain.reasons import reasons
 from workflow_engine.control.explain.servers import Servers
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import BackingServiceUnavailable, DatabaseUnavailable, ExecutionNotFound
@@ -20,23 +17,6 @@ EXAMINED = 1000
 
 ATTEMPTS = 3
 """How often an execution is read that moves between the questions to several servers."""
-
-URGENCY = (
-    Code.RUNNING,
-    Code.HELD_BY_DEAD,
-    Code.GIVEN_BACK,
-    Code.NO_WORKER,
-    Code.QUEUE_PAUSED,
-    Code.UNKNOWN_TYPE,
-    Code.STALLED,
-    Code.LIMITED,
-    Code.QUEUED,
-    Code.RETRYING,
-    Code.WAITING_EVENTS,
-    Code.WAITING_CHILDREN,
-    Code.WAITING_TIME,
-)
-"""Which code counts if open nodes have different ones and no merge waits for them: the first of these."""
 
 
 class Explainer:
@@ -54,7 +34,7 @@ class Explainer:
         try:
             for _ in range(ATTEMPTS):
                 facts = self._read(execution_id)
-                explanation = _explanation(facts)
+                explanation = conclusion_of(facts).explanation()
                 # It may have moved between the question to Postgres and the one to Redis.
                 if explanation.code is not Code.STALLED or not self._has_moved(facts):
                     break
@@ -69,9 +49,9 @@ class Explainer:
         """
         executions = self._servers.diagnostics.oldest(limit + 1)
         found = self._servers.gather(executions[:limit])
-        explained = [_explanation(facts) for facts in found]
+        groups = groups_of([conclusion_of(facts) for facts in found])
         unasked = found[0].unasked if found else {}
-        return Overview(groups_of(explained), len(explained), len(executions) <= limit, _listed(unasked))
+        return Overview(groups, len(found), len(executions) <= limit, listed_servers(unasked))
 
     def _read(self, execution_id: str) -> Facts:
         if (execution := self._servers.diagnostics.execution(execution_id)) is None:
@@ -83,35 +63,6 @@ class Explainer:
         return now is None or (now.seq, now.moved_at) != (facts.execution.seq, facts.moved_at)
 
 
-def _explanation(facts: Facts) -> Explanation:
-    """Choose the reason that counts."""
-    found = reasons(facts)
-    main = join_of(facts, found) or min(found, key=lambda each: _urgency(each.code))
-    others = [
-        {"code": each.code.value, "nodeId": each.node_id, "sentence": each.sentence}
-        for each in found
-        if each is not main
-    ]
-    evidence = {**main.evidence, **({"others": others} if others and main.code is not Code.JOIN else {})}
-    return Explanation(
-        facts.execution.id,
-        main.code,
-        main.sentence,
-        evidence,
-        main.command,
-        main.advice,
-        _listed(facts.unasked),
-        facts.execution.status,
-        facts.execution.workflow_id,
-        main.node_id,
-        main.subject,
-    )
-
-
-def _urgency(code: Code) -> int:
-    return URGENCY.index(code) if code in URGENCY else -1
-
-
 def _without_postgres(execution_id: str, error: BackingServiceUnavailable) -> Explanation:
     return Explanation(
         execution_id,
@@ -120,10 +71,6 @@ def _without_postgres(execution_id: str, error: BackingServiceUnavailable) -> Ex
         {"away": [POSTGRES], "errors": {POSTGRES: str(error)}},
         commands.cli("doctor"),
         "shows what is wrong with the servers; nothing is lost, and it goes on by itself",
-        _listed({POSTGRES: str(error)}),
+        listed_servers({POSTGRES: str(error)}),
         subject=POSTGRES,
     )
-
-
-def _listed(unasked: Mapping[str, str]) -> list[str]:
-    return [f"{server}: {reason}" for server, reason in unasked.items()]

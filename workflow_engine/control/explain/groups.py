@@ -1,11 +1,12 @@
-"""Groups: many explanations by their code, with what they have in common."""
+"""Groups: many executions by the code of what counts for them, with what they have in common."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from workflow_engine.control.explain.explanation import Code, Explanation, Group
+from workflow_engine.control.explain.conclusion import Conclusion
+from workflow_engine.control.explain.explanation import Code, Group
 from workflow_engine.control.explain.reason import capital
 
 SHOWN = 5
@@ -30,22 +31,22 @@ SENTENCES = {
 }
 
 
-def groups_of(explained: Iterable[Explanation]) -> list[Group]:
-    """Return a group for each code, the largest first; explanations come with the oldest execution first."""
-    by_code: dict[Code, list[Explanation]] = {}
-    for each in explained:
-        by_code.setdefault(each.code, []).append(each)
+def groups_of(conclusions: Iterable[Conclusion]) -> list[Group]:
+    """Return a group for each code, the largest first; conclusions come with the oldest execution first."""
+    by_code: dict[Code, list[Conclusion]] = {}
+    for each in conclusions:
+        by_code.setdefault(each.reason.code, []).append(each)
     groups = [_group(code, members) for code, members in by_code.items()]
     return sorted(groups, key=lambda group: -group.count)
 
 
-def _group(code: Code, members: Sequence[Explanation]) -> Group:
-    subjects = dict(Counter(each.subject for each in members if each.subject).most_common(SHOWN))
+def _group(code: Code, members: Sequence[Conclusion]) -> Group:
+    subjects = Counter(each.reason.subject for each in members if each.reason.subject)
     return Group(
         code,
         len(members),
         [each.execution_id for each in members[:SHOWN]],
         f"{capital(SENTENCES[code])}.",
-        subjects,
-        members[0],
+        dict(subjects.most_common(SHOWN)),
+        members[0].explanation(),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from workflow_engine.control.explain import commands
 from workflow_engine.control.explain.explanation import Code
 from workflow_engine.control.explain.facts import Facts
-from workflow_engine.control.explain.reason import Reason
+from workflow_engine.control.explain.reason import Account, Reason
 
 
 def join_of(facts: Facts, open_nodes: Sequence[Reason]) -> Reason | None:
@@ -28,11 +28,9 @@ def join_of(facts: Facts, open_nodes: Sequence[Reason]) -> Reason | None:
         decided = {*join.taken, *join.untaken}
         missing = [edge.source for position, edge in enumerate(incoming) if position not in decided]
         why = "; ".join(f"{reason.node_id}: {reason.code}" for reason in open_nodes)
-        return Reason(
-            Code.JOIN,
+        account = Account(
             f"Node {node_id} has been reached from {', '.join(arrived)} and waits for {', '.join(missing)} "
             f"({why}).",
-            node_id,
             {
                 "arrived": arrived,
                 "missing": missing,
@@ -40,14 +38,14 @@ def join_of(facts: Facts, open_nodes: Sequence[Reason]) -> Reason | None:
                     {
                         "nodeId": reason.node_id,
                         "code": reason.code.value,
-                        "sentence": reason.sentence,
-                        "command": reason.command,
+                        "sentence": reason.account.sentence,
+                        "command": reason.account.command,
                     }
                     for reason in open_nodes
                 ],
             },
-            next((reason.command for reason in open_nodes if reason.command), commands.cli("show", "")),
+            next(filter(None, (reason.account.command for reason in open_nodes)), commands.cli("show", "")),
             "helps the first of them",
-            node_id,
         )
+        return Reason.written(Code.JOIN, account, node_id, node_id)
     return None

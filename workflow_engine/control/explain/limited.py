@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from workflow_engine.control.explain import commands
 from workflow_engine.control.explain.explanation import Code
 from workflow_engine.control.explain.facts import Facts
-from workflow_engine.control.explain.reason import Reason, capital, json_time, listed, short
+from workflow_engine.control.explain.reason import Account, Reason, capital, json_time, listed, short
 from workflow_engine.postgres.executions.diagnostics import WaitFacts
 from workflow_engine.postgres.limits import SlotStanding
 
@@ -27,23 +27,17 @@ def _limited(facts: Facts, node_id: str | None, slots: Sequence[SlotStanding]) -
     what = f"node {node_id}" if node_id else "the execution"
     slot = next((each for each in slots if each.is_in_line), slots[0] if slots else None)
     if slot is None:
-        return Reason(
-            Code.LIMITED,
-            f"{capital(what)} has just been granted its slots.",
-            node_id,
-            advice="it goes on by itself",
-        )
+        granted = f"{capital(what)} has just been granted its slots."
+        return Reason.written(Code.LIMITED, Account(granted, advice="it goes on by itself"), node_id)
     is_full = slot.concurrency is not None and slot.held >= slot.concurrency
     place = f" as number {slot.position:,} in line" if slot.position else ""
     held = f"{slot.held:,} of {slot.concurrency:,}" if slot.concurrency is not None else f"{slot.held:,}"
     holders = f", by {listed(slot.holders)}" if slot.holders else ""
     rate = f"; {slot.rate:,} may begin within {slot.rate_seconds:g} s" if slot.rate is not None else ""
     more = commands.cli("limits", "set", slot.key, "--concurrency", str(slot.held + 1))
-    return Reason(
-        Code.LIMITED,
+    account = Account(
         f"{capital(what)} waits for a slot of the limit {short(slot.key)!r}{place}: {held} are held"
         f"{holders}{rate}.",
-        node_id,
         {
             "key": slot.key,
             "position": slot.position,
@@ -59,5 +53,5 @@ def _limited(facts: Facts, node_id: str | None, slots: Sequence[SlotStanding]) -
         "lets one more run at a time; without it, it goes on in its turn"
         if is_full
         else "shows the limits and their lines; it goes on in its turn",
-        slot.key,
     )
+    return Reason.written(Code.LIMITED, account, node_id, slot.key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,16 +21,35 @@ NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Reason:
-    """Why one open node, or the execution as a whole, does not go on."""
+class Account:
+    """What there is to say about a reason."""
 
-    code: Code
     sentence: str
-    node_id: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     command: str | None = None
     advice: str = ""
-    subject: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one open node, or the execution as a whole, does not go on.
+
+    Its account is written when it is read: of the many reasons in an overview only a few are shown.
+    """
+
+    code: Code
+    node_id: str | None
+    subject: str
+    write: Callable[[], Account]
+
+    @functools.cached_property
+    def account(self) -> Account:
+        return self.write()
+
+    @classmethod
+    def written(cls, code: Code, account: Account, node_id: str | None = None, subject: str = "") -> Reason:
+        """Return a reason whose account was needed to find it."""
+        return cls(code, node_id, subject, lambda: account)
 
 
 def names_of(workers: Sequence[WorkerHeartbeat] | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from workflow_engine.control.explain import commands
@@ -11,6 +12,7 @@ from workflow_engine.control.explain.explanation import Code
 from workflow_engine.control.explain.facts import Facts
 from workflow_engine.control.explain.limited import limited_execution
 from workflow_engine.control.explain.reason import (
+    Account,
     Reason,
     at_time,
     in_seconds,
@@ -30,7 +32,9 @@ def reasons(facts: Facts) -> list[Reason]:
     if execution.status.is_finished:
         return [_ended(facts)]
     if execution.status is ExecutionStatus.PAUSED:
-        return [_paused(facts)]
+        pause = facts.pause
+        by = short(pause.actor) if pause and pause.actor else ""
+        return [Reason(Code.PAUSED, None, by, partial(_paused, facts))]
     if execution.format > FORMAT:
         return [_newer_release(facts)]
     if (limited := limited_execution(facts)) is not None:
@@ -50,37 +54,25 @@ def _ended(facts: Facts) -> Reason:
     at = at_time(execution.completed_at)
     evidence = {"status": execution.status.value, "completedAt": json_time(execution.completed_at)}
     if execution.status is ExecutionStatus.COMPLETED:
-        return Reason(
-            Code.FINISHED,
-            f"It has completed, {at}.",
-            evidence=evidence,
-            command=commands.cli("show", execution.id),
-            advice="shows its result",
-            subject="COMPLETED",
-        )
+        show = commands.cli("show", execution.id)
+        account = Account(f"It has completed, {at}.", evidence, show, "shows its result")
+        return Reason.written(Code.FINISHED, account, subject="COMPLETED")
     if execution.status is ExecutionStatus.CANCELLED:
-        return Reason(
-            Code.FINISHED,
-            f"It was cancelled, {at}.",
-            evidence=evidence,
-            command=commands.cli("events", execution.id),
-            advice="shows who cancelled it and why",
-            subject="CANCELLED",
-        )
+        events = commands.cli("events", execution.id)
+        account = Account(f"It was cancelled, {at}.", evidence, events, "shows who cancelled it and why")
+        return Reason.written(Code.FINISHED, account, subject="CANCELLED")
     node_id = (execution.error_details or {}).get("nodeId")
     where = f" at node {node_id}" if node_id else ""
-    return Reason(
-        Code.FINISHED,
+    account = Account(
         f"It has failed{where}, {at}: {short(execution.error)}",
-        node_id if isinstance(node_id, str) else None,
         {**evidence, "error": execution.error},
         commands.cli("retry", execution.id),
         "resumes it from the failed node; mend the cause first",
-        "FAILED",
     )
+    return Reason.written(Code.FINISHED, account, node_id if isinstance(node_id, str) else None, "FAILED")
 
 
-def _paused(facts: Facts) -> Reason:
+def _paused(facts: Facts) -> Account:
     pause, execution = facts.pause, facts.execution
     sentence = "It is paused"
     evidence: dict[str, Any] = {}
@@ -89,26 +81,19 @@ def _paused(facts: Facts) -> Reason:
         sentence += f", by {short(pause.actor)}" if pause.actor else ""
         sentence += f": {short(pause.reason)}" if pause.reason else "; no reason was given"
         evidence = {"since": json_time(pause.at), "by": pause.actor, "reason": pause.reason}
-    return Reason(
-        Code.PAUSED,
-        f"{sentence}.",
-        evidence=evidence,
-        command=commands.cli("resume", execution.id),
-        advice="lets it go on from where it stopped",
-        subject=short(pause.actor) if pause and pause.actor else "",
-    )
+    resume = commands.cli("resume", execution.id)
+    return Account(f"{sentence}.", evidence, resume, "lets it go on from where it stopped")
 
 
 def _newer_release(facts: Facts) -> Reason:
     form = facts.execution.format
-    return Reason(
-        Code.UNKNOWN_TYPE,
+    account = Account(
         "It was written by a newer release of the engine, and only workers of that release go on with it.",
-        evidence={"format": form, "known": FORMAT, "workers": names_of(facts.workers)},
-        command=commands.worker(facts.execution.due_queue),
-        advice="starts a worker, once the newer release is installed where it runs",
-        subject=f"format {form}",
+        {"format": form, "known": FORMAT, "workers": names_of(facts.workers)},
+        commands.worker(facts.execution.due_queue),
+        "starts a worker, once the newer release is installed where it runs",
     )
+    return Reason.written(Code.UNKNOWN_TYPE, account, subject=f"format {form}")
 
 
 def _held(facts: Facts, hold: Hold) -> Reason:
@@ -134,15 +119,9 @@ def _held(facts: Facts, hold: Hold) -> Reason:
             "message": progress.message,
             "at": progress.at,
         }
-    return Reason(
-        Code.RUNNING,
-        f"{sentence}.",
-        holder.node_id,
-        evidence,
-        commands.cli("show", facts.execution.id),
-        "shows how far it has come; nothing has to be done",
-        place,
-    )
+    show = commands.cli("show", facts.execution.id)
+    account = Account(f"{sentence}.", evidence, show, "shows how far it has come; nothing has to be done")
+    return Reason.written(Code.RUNNING, account, holder.node_id, place)
 
 
 def _held_by_dead(facts: Facts, hold: Hold, place: str, evidence: dict[str, Any]) -> Reason:
@@ -159,14 +138,12 @@ def _held_by_dead(facts: Facts, hold: Hold, place: str, evidence: dict[str, Any]
         evidence["workersOfInstance"] = names_of(
             [worker for worker in facts.workers if worker.instance == holder.instance]
         )
-    return Reason(
-        Code.HELD_BY_DEAD,
+    account = Account(
         f"Node {holder.node_id} was run by {place}, which {what}. {until}.",
-        holder.node_id,
         {**evidence, "expiresIn": round(hold.seconds_left, 1)},
         None if facts.workers else commands.worker(queue),
         "the workers that live run the node again after that"
         if facts.workers
         else "starts a worker, which runs the node again after that",
-        place,
     )
+    return Reason.written(Code.HELD_BY_DEAD, account, holder.node_id, place)

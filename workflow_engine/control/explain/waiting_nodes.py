@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from workflow_engine.control.explain import commands
@@ -14,6 +17,7 @@ from workflow_engine.control.explain.facts import Facts
 from workflow_engine.control.explain.limited import limited_node
 from workflow_engine.control.explain.reason import (
     NAMES_SHOWN,
+    Account,
     Reason,
     at_time,
     json_time,
@@ -38,35 +42,36 @@ def waiting(facts: Facts, wait: WaitFacts) -> Reason:
         return due(facts, wait.node_id, queue, wait)
     if wait.ends_at is not None and _is_late(facts, wait.ends_at) and facts.workers == []:
         return _not_woken(facts, wait, wait.ends_at)
-    return KINDS[wait.type](facts, wait)
+    if wait.type is WaitType.LIMIT:
+        return limited_node(facts, wait)
+    kind = KINDS[wait.type]
+    return Reason(kind.code, wait.node_id, kind.subject(wait), partial(kind.account, facts, wait))
 
 
 def _is_late(facts: Facts, end: datetime) -> bool:
     return (facts.now - end).total_seconds() > LATE
 
 
-def _waiting_time(facts: Facts, wait: WaitFacts) -> Reason:
+def _waiting_time(facts: Facts, wait: WaitFacts) -> Account:
     end = wait.ends_at
-    return Reason(
-        Code.WAITING_TIME,
+    return Account(
         f"Node {wait.node_id} waits until {at_time(end)}{time_left(facts, end)}.",
-        wait.node_id,
         {"until": json_time(end), "since": json_time(wait.since)},
         commands.cli("complete", facts.execution.id, "--node", wait.node_id),
         "ends the wait now; otherwise it ends by itself",
-        wait.node_id,
     )
 
 
-def _retrying(facts: Facts, wait: WaitFacts) -> Reason:
-    details = wait.error_details or {}
-    kind = details.get("type")
+def _error_type(wait: WaitFacts) -> Any:
+    return (wait.error_details or {}).get("type")
+
+
+def _retrying(facts: Facts, wait: WaitFacts) -> Account:
+    kind = _error_type(wait)
     error = f"{kind}: {wait.error}" if kind else wait.error
-    return Reason(
-        Code.RETRYING,
+    return Account(
         f"Attempt {wait.attempt} of node {wait.node_id} failed; the next begins at "
         f"{at_time(wait.resume_at)}{time_left(facts, wait.resume_at)}. The error: {short(error)}",
-        wait.node_id,
         {
             "attempt": wait.attempt,
             "nextAt": json_time(wait.resume_at),
@@ -76,11 +81,15 @@ def _retrying(facts: Facts, wait: WaitFacts) -> Reason:
         },
         commands.cli("rerun", facts.execution.id, "--from", wait.node_id),
         "runs it now, as a new visit with a new idempotency key; otherwise it is tried again by itself",
-        short(kind if isinstance(kind, str) else wait.error),
     )
 
 
-def _waiting_events(facts: Facts, wait: WaitFacts) -> Reason:
+def _error(wait: WaitFacts) -> str:
+    kind = _error_type(wait)
+    return short(kind if isinstance(kind, str) else wait.error)
+
+
+def _waiting_events(facts: Facts, wait: WaitFacts) -> Account:
     missing = wait.missing_events
     required = wait.required if isinstance(wait.required, str) else "some"
     names = f"{' or ' if required == 'any' else ', '}".join(missing[:NAMES_SHOWN])
@@ -114,15 +123,16 @@ def _waiting_events(facts: Facts, wait: WaitFacts) -> Reason:
         if wait.correlation_id
         else ("--execution", facts.execution.id)
     )
-    return Reason(
-        Code.WAITING_EVENTS,
+    return Account(
         f"{sentence}.",
-        wait.node_id,
         evidence,
         commands.send_event(missing[0], *to) if missing else None,
         "sends it, where the real one will not come; add --payload with its data",
-        missing[0] if missing else "",
     )
+
+
+def _first_missing_event(wait: WaitFacts) -> str:
+    return next((name for name in wait.events if name not in wait.received), "")
 
 
 def _similar(kept: Sequence[KeptEvent], names: Sequence[str], correlation_id: str | None) -> KeptEvent | None:
@@ -136,7 +146,7 @@ def _similar(kept: Sequence[KeptEvent], names: Sequence[str], correlation_id: st
     return max(kept, key=lambda event: (closeness(event), event.sent_at), default=None) if names else None
 
 
-def _waiting_children(facts: Facts, wait: WaitFacts) -> Reason:
+def _waiting_children(facts: Facts, wait: WaitFacts) -> Account:
     done = wait.completed + wait.failed
     sentence = f"Node {wait.node_id} waits for its children: {done:,} of {wait.total:,} have ended"
     sentence += f", {wait.failed:,} of them failed" if wait.failed else ""
@@ -153,9 +163,7 @@ def _waiting_children(facts: Facts, wait: WaitFacts) -> Reason:
         sentence += f"; the first that has not is {child_id}, which is {status}"
         evidence |= {"child": child_id, "childStatus": status.value}
         command, advice = commands.cli("explain", child_id), "explains that child"
-    return Reason(
-        Code.WAITING_CHILDREN, f"{sentence}.", wait.node_id, evidence, command, advice, wait.node_id
-    )
+    return Account(f"{sentence}.", evidence, command, advice)
 
 
 def _unknown_type(facts: Facts, wait: WaitFacts) -> Reason:
@@ -173,10 +181,8 @@ def _unknown_type(facts: Facts, wait: WaitFacts) -> Reason:
         if extras
         else "starts a worker that has it; name its module in WORKFLOW_ENGINE_IMPORTS there"
     )
-    return Reason(
-        Code.UNKNOWN_TYPE,
+    account = Account(
         f"{sentence}.",
-        wait.node_id,
         {
             "needs": needs,
             "without": without,
@@ -187,27 +193,33 @@ def _unknown_type(facts: Facts, wait: WaitFacts) -> Reason:
         },
         f"pip install {' '.join(map(repr, extras))}" if extras else commands.worker(queue),
         remedy,
-        needs,
     )
+    return Reason.written(Code.UNKNOWN_TYPE, account, wait.node_id, needs)
 
 
 def _not_woken(facts: Facts, wait: WaitFacts, end: datetime) -> Reason:
-    return Reason(
-        Code.NO_WORKER,
+    account = Account(
         f"The wait of node {wait.node_id} was over at {at_time(end)}, but no worker is alive to wake it.",
-        wait.node_id,
         {"until": json_time(end), "workers": []},
         commands.worker(facts.queue_of.get(wait.node_id, facts.execution.queue)),
         "starts a worker, which wakes everything that is over",
-        facts.execution.queue,
     )
+    return Reason.written(Code.NO_WORKER, account, wait.node_id, facts.execution.queue)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of wait: its code, what such waits may have in common, and what there is to say about one."""
+
+    code: Code
+    subject: Callable[[WaitFacts], str]
+    account: Callable[[Facts, WaitFacts], Account]
 
 
 KINDS = {
-    WaitType.DELAY: _waiting_time,
-    WaitType.CODE: _waiting_time,
-    WaitType.EVENTS: _waiting_events,
-    WaitType.CHILDREN: _waiting_children,
-    WaitType.RETRY: _retrying,
-    WaitType.LIMIT: limited_node,
+    WaitType.DELAY: Kind(Code.WAITING_TIME, attrgetter("node_id"), _waiting_time),
+    WaitType.CODE: Kind(Code.WAITING_TIME, attrgetter("node_id"), _waiting_time),
+    WaitType.EVENTS: Kind(Code.WAITING_EVENTS, _first_missing_event, _waiting_events),
+    WaitType.CHILDREN: Kind(Code.WAITING_CHILDREN, attrgetter("node_id"), _waiting_children),
+    WaitType.RETRY: Kind(Code.RETRYING, _error, _retrying),
 }
