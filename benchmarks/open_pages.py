@@ -13,6 +13,7 @@ import http.client
 import os
 import statistics
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ THROUGHPUT_LIMIT = 0.98
 BROWSERS, INTERVAL = 10, 3.0
 """Pages that are open, and the seconds between two looks of each, as in the pages' script."""
 
+CORES = os.cpu_count() or 1
 NODES = 10
 WORKFLOW = "desk"
 USER = ("ann", "secret")
@@ -129,7 +131,8 @@ def measure(testbed: Testbed, address: str, flower: int, pids: Mapping[str, int]
     ended = f"/executions/{testbed.client.list(WORKFLOW, limit=1)[0].id}"
     looks = list(_look_figures(testbed, walks, address, flower, ended, size))
     open_pages = OpenPages(address, _paths(ended))
-    figures = [*looks, *_throughput_figures(walks, open_pages, size)]
+    beside = _throughput_figures(testbed, walks, open_pages, flower, size)
+    figures = [*looks, *beside]
     return Section(figures, _method(size, open_pages.answers))
 
 
@@ -163,23 +166,28 @@ def _look_figures(
             total = used.workers.total + used.postgres.total + used.redis.total
             spent[name].append(1000 * total / size.looks)
     yield Figure("processor time of a hop", Spread.of(hops).text("ms"))
-    cores = os.cpu_count() or 1
     for name, costs in spent.items():
         yield Figure(f"- of a look at {name} that finds nothing new", Spread.of(costs).text("ms"))
-        share = 100 * BROWSERS / INTERVAL * statistics.median(costs) / 1000 / cores
+        share = 100 * BROWSERS / INTERVAL * statistics.median(costs) / 1000 / CORES
         yield at_most(f"- ten browsers with {name}: share of the machine", share, SHARE_LIMIT, "%")
 
 
-def _throughput_figures(walks: DurableExecutions, pages: OpenPages, size: Size) -> Iterator[Figure]:
+def _throughput_figures(
+    testbed: Testbed, walks: DurableExecutions, pages: OpenPages, flower: int, size: Size
+) -> Iterator[Figure]:
     print_step(f"{size.at_once_beside} executions at once, with ten open pages and without, in turns")
     without: list[Batch] = []
     beside: list[Batch] = []
+    shares: list[float] = []
     for turn in range(size.turns_beside):
         # Which one is first changes, or what wears off within a turn would be taken for the pages'.
         for has_pages in (turn % 2 == 0, turn % 2 == 1):
             if has_pages:
+                before, begin = Usage.now(testbed, {"flower": flower}), time.perf_counter()
                 with pages.opened():
                     beside.append(walks.run(size.at_once_beside, NODES))
+                used, seconds = Usage.now(testbed, {"flower": flower}) - before, time.perf_counter() - begin
+                shares.append(100 * used.workers.total / seconds / CORES)
             else:
                 without.append(walks.run(size.at_once_beside, NODES))
     yield Figure(
@@ -191,6 +199,7 @@ def _throughput_figures(walks: DurableExecutions, pages: OpenPages, size: Size) 
         Spread.of([1 / ratio for ratio in ratios(beside, without)]),
         THROUGHPUT_LIMIT,
     )
+    yield Figure("- share of the machine that Flower took meanwhile", Spread.of(shares).text("%"))
 
 
 def _method(size: Size, answers: Mapping[int, int]) -> str:

@@ -427,7 +427,7 @@ def test_statistics_count_attempts_failures_and_durations_by_node(site: Site, fa
     text = site.get("/statistics?workflow=shop").text
     charge = text.partition(">charge</th>")[2].partition("</tr>")[0]
 
-    assert "100.0%" in charge
+    assert "100.0 %" in charge
     assert ">ship</th>" not in text
 
 
