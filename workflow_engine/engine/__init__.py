@@ -6,6 +6,9 @@
 - `attempts`: running the node, or waiting for a worker that has its code
 - `preconditions`: what must hold before a node runs: branches that arrived, slots of limits
 - `children`: what a node's children are started with, and their results
+- `commits`: offering a node's outcome to the journal, which decides
+- `departure`: leaving a node, and enqueueing what is due next
+- `overlap`: what of a hop goes on while its process serves the next message
 - `hop`: what follows from a node's outcome, as pure values; `hop_report`: the result for Celery
 - `inline`: continuing with the next node under the same claim
 - `failure_workflows`: what the end of a failed execution starts

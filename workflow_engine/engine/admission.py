@@ -19,7 +19,7 @@ from workflow_engine.execution.messages import HopMessage
 from workflow_engine.execution.states import SlotStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.cached_context import CachedContext, rebuilt_context
-from workflow_engine.redis.contexts import Entry, SentAhead
+from workflow_engine.redis.contexts import Entry, SentEntry
 from workflow_engine.redis.lock import Claim, Holder
 from workflow_engine.redis.results import Full, Held, Late, Missing
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
@@ -63,7 +63,7 @@ class Admission:
         claim = self._locks.new_claim(message.execution_id, task_id, message.node_id)
         return Entry(claim, message.node_id, message.seq, workflow.needs(message.node_id))
 
-    def admit(self, message: HopMessage, task_id: str, sent: SentAhead | None = None) -> Hop:
+    def admit(self, message: HopMessage, task_id: str, sent: SentEntry | None = None) -> Hop:
         """Take the lock and read what the node needs, by the call that was sent ahead for it if there is one.
 
         Raises `NotAdmitted` if its node is not due, `ExecutionNotFound`, and `LeftToOthers` if only another

@@ -20,7 +20,6 @@ from workflow_engine.engine.hop_report import HopReport
 from workflow_engine.engine.publisher import Envelope
 from workflow_engine.execution.context import Wake
 from workflow_engine.execution.ids import random_uuid
-from workflow_engine.execution.messages import NextMessage
 from workflow_engine.execution.records import (
     CommitResult,
     Crashes,
@@ -42,7 +41,6 @@ from workflow_engine.redis.cached_context import (
     encoded_crashes,
     progress_fields,
 )
-from workflow_engine.redis.contexts import SentAhead
 from workflow_engine.redis.lock import Claim
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.runner.compiled import CompiledWorkflow
@@ -383,6 +381,8 @@ class Committed:
     """Nodes that were due or waiting, and will not go on after it."""
     followed_by: Hop | None = None
     """The hop that comes before the commit, if that is put off; `result` is then what it will be."""
+    is_awaited: bool = False
+    """The commit was sent, and its result is read later; `result` is what is expected."""
 
     @property
     def goes_on(self) -> bool:
@@ -441,15 +441,6 @@ class Committed:
     @property
     def report(self) -> HopReport:
         return HopReport.of(self.hop.node.id, self.outcome, is_accepted=self.result.accepted)
-
-
-@dataclass(frozen=True)
-class HopAhead:
-    """A hop that was left in one round trip with entering the next message's node; Redis has yet to reply."""
-
-    done: Committed
-    next: NextMessage
-    sent: SentAhead
 
 
 def worker_name() -> str:

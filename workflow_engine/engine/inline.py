@@ -95,6 +95,10 @@ class Slice:
         self.uncommitted.append(done)
         return done
 
+    def goes_on(self, hop: Hop, walk: Walk) -> bool:
+        """Return whether this worker continues with the next node of the walk itself."""
+        return self._next(hop, walk) is not None
+
     def take_uncommitted(self) -> list[Committed]:
         """Return the pure nodes that have run since the last commit, and forget them."""
         taken, self.uncommitted = self.uncommitted, []

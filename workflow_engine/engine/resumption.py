@@ -17,6 +17,7 @@ from workflow_engine.execution.lost_messages import lost_after
 from workflow_engine.execution.records import FORMAT, Crashes, Snapshot
 from workflow_engine.execution.states import ExecutionStatus, SlotStatus
 from workflow_engine.execution.walk import Walk
+from workflow_engine.nodes.results import failure_of
 from workflow_engine.redis.lock import Claim, Holder, Unlocked
 from workflow_engine.redis.results import Abandoned
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
@@ -138,6 +139,14 @@ class Resumption:
             due = replayed(workflow, snapshot).due
             node_id, seq = (due[0], snapshot.seq) if due else (node_id, seq)
         return self._state.count_crash(execution_id, node_id, seq, what)
+
+    def count_error(self, execution_id: str, node_id: str, seq: int, error: BaseException) -> None:
+        """Count a hop on top of `seq` that ended without a commit, by an error that is not the node's."""
+        told = failure_of(error).error
+        what = f"with {told.type}: {told.message}" if told is not None else ""
+        with suppress(BackingServiceUnavailable):
+            self._state.count_crash(execution_id, node_id, seq, what)
+            self._cache.remove_from_cache(execution_id)  # it lacks this crash
 
     def count_abandoned(self, execution_id: str, workflow: CompiledWorkflow, run: Abandoned) -> None:
         """Count the run that left its mark: its process was lost while it ran a node."""

@@ -53,11 +53,14 @@ class NextMessage(NamedTuple):
     task_id: str
 
 
-LookAhead = Callable[[], NextMessage | None]
-"""Returns the message that this process is certain to serve next, if it has come already."""
+LookAhead = Callable[[int | None], NextMessage | None]
+"""Returns the message that this process is certain to serve next, if it has come already.
+
+With a file descriptor, waits for the message until that is readable.
+"""
 
 
-def sees_nothing() -> None:
+def sees_nothing(_until: int | None) -> None:
     """Return None, where no message is known before it is served."""
 
 

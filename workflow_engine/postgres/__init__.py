@@ -2,6 +2,7 @@
 
 - `database`: executing statements, alone or in a transaction
 - `pool`: lends connections, which `connection` makes; `deadline` cuts those whose server stops responding
+- `sender`: sends a statement whose result is read later
 - `driver_errors`: the driver's errors as the engine's; `values`: values on their way to Postgres and back
 - `tables`: the tables; `migrations/` makes them, and installs `functions/`
 - `executions/`: executions and their journal

@@ -7,6 +7,7 @@ connection pooler in transaction mode.
 from __future__ import annotations
 
 import select
+from typing import Any
 
 import psycopg2
 from psycopg2 import extras
@@ -28,14 +29,34 @@ def connect(settings: Settings) -> Connection:
     connection: Connection = psycopg2.connect(
         libpq_url(settings.database_url),
         connection_factory=connection_factory(deadline=settings.database_deadline),
-        client_encoding=UTF8["client_encoding"],
-        connect_timeout=max(2, round(settings.database_timeout)),
-        keepalives_idle=30,
-        keepalives_interval=10,
-        keepalives_count=3,
-        tcp_user_timeout=30_000,
+        **_options(settings),
     )
     connection.autocommit = True
+    return _reading_json(connection)
+
+
+def connect_without_blocking(settings: Settings) -> Connection:
+    """Return a connection that is being made, and never blocks: `sender.wait` waits for it.
+
+    Its statements commit by themselves, too. Raises `psycopg2.Error`.
+    """
+    return _reading_json(
+        psycopg2.connect(libpq_url(settings.database_url), async_=True, **_options(settings))
+    )
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        **UTF8,
+        "connect_timeout": max(2, round(settings.database_timeout)),
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+
+
+def _reading_json(connection: Connection) -> Connection:
     extras.register_default_json(connection, loads=decode_jsonb)
     extras.register_default_jsonb(connection, loads=decode_jsonb)
     return connection

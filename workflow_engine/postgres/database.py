@@ -21,6 +21,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, in spi
 
 from workflow_engine.postgres.driver_errors import engine_errors
 from workflow_engine.postgres.pool import ConnectionPool
+from workflow_engine.postgres.sender import AwaitedRows, Sender
 from workflow_engine.settings import Settings
 
 Row = tuple[Any, ...]
@@ -67,6 +68,14 @@ class Database(Statements):
             transaction.rows("SET LOCAL jit = off")
             return transaction.rows(statement, **parameters)
 
+    def send(self, statement: str, /, **parameters: Any) -> AwaitedRows | None:
+        """Send a statement without waiting for its result, whose reader is returned.
+
+        Return None, and send nothing, while another such result is awaited, or where statements are always
+        waited for. Raises as `rows` does.
+        """
+        return None
+
     @abstractmethod
     def dispose(self) -> None:
         """Close all connections that no thread is using."""
@@ -108,6 +117,7 @@ class PooledDatabase(Database):
         super().__init__(settings.quoted_schema)
         self.url = settings.database_url
         self.pool = ConnectionPool(settings)
+        self._sender = Sender(settings)
 
     @contextmanager
     def transaction(self) -> Iterator[Statements]:
@@ -120,8 +130,12 @@ class PooledDatabase(Database):
                 _roll_back(cursor)
                 raise
 
+    def send(self, statement: str, /, **parameters: Any) -> AwaitedRows | None:
+        return self._sender.send(statement.replace("{s}", self.schema), parameters)
+
     def dispose(self) -> None:
         self.pool.dispose()
+        self._sender.dispose()
 
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         with engine_errors(), _LentCursor(self.pool) as cursor:

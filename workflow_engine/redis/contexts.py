@@ -57,13 +57,25 @@ class Leaving(NamedTuple):
     """It sends the message for the next node."""
 
 
-class SentAhead(NamedTuple):
-    """A node left and another entered in one round trip, whose replies are still to come."""
+class SentLeaving(NamedTuple):
+    """A call that leaves a node, whose reply is still to come."""
+
+    reply: Reply
+    has_message: bool
+
+
+class SentEntry(NamedTuple):
+    """A call that enters a node, whose reply is still to come."""
 
     entry: Entry
-    has_message: bool
-    left: Reply
-    entered: Reply
+    reply: Reply
+
+
+class SentAhead(NamedTuple):
+    """Calls that were sent together, without waiting for their replies."""
+
+    leaving: SentLeaving | None
+    entry: SentEntry | None
 
 
 class CachedContexts:
@@ -251,45 +263,53 @@ class CachedContexts:
         changed: Mapping[bytes, Any],
         message: QueuedMessage,
     ) -> Leaving:
-        """Return what `update_context` does, for `leave_and_enter`."""
+        """Return what `update_context` does, for `send_ahead`."""
         keys = [*self._locks.script_keys(claim), message.key]
         args = [claim.value, *_leaving(entered, committed, changed, message)]
         return Leaving(claim, call_of(self._leave, keys, args), has_message=True)
 
     def finishing(self, claim: Claim, status: str) -> Leaving:
-        """Return what `finish` does, for `leave_and_enter`."""
+        """Return what `finish` does, for `send_ahead`."""
         args = [claim.value, self._keys.finished(claim.execution_id), status]
         return Leaving(claim, call_of(self._drop, self._locks.script_keys(claim), args), has_message=False)
 
-    def leave_and_enter(self, leaving: Leaving, entry: Entry) -> SentAhead | None:
-        """Send the calls that leave a node and that enter another message's together, and do not wait.
+    def send_ahead(self, leaving: Leaving | None, entry: Entry | None) -> SentAhead | None:
+        """Send the call that leaves a node, the one that enters another, or both, and do not wait.
 
-        Return None, and send nothing, unless both locks are whole ones and beside the contexts. `left` and
-        `entered` then read the replies, in this order. Without them, the new lock expires by itself.
+        Return None, and send nothing, unless these locks are whole ones and beside the contexts. `left` and
+        `entered` then read the replies. Without them, the new lock expires by itself.
         """
         client = self._client
+        claims = [of.claim for of in (leaving, entry) if of is not None]
         if not isinstance(client, Client) or not self._servers.keeps_contexts:
             return None
-        if leaving.claim.place or entry.claim.place:
+        if any(claim.place for claim in claims):
             return None
-        self._locks.stop_renewing(leaving.claim)
-        keys = self._locks.script_keys(entry.claim)
-        entering = call_of(self._enter, keys, self._entering(entry, entry.claim.value))
+        calls = []
+        if leaving is not None:
+            self._locks.stop_renewing(leaving.claim)
+            calls.append(leaving.call)
+        if entry is not None:
+            keys = self._locks.script_keys(entry.claim)
+            calls.append(call_of(self._enter, keys, self._entering(entry, entry.claim.value)))
         with redis_errors():
-            left, begun = client.send_ahead([leaving.call, entering])
-        return SentAhead(entry, leaving.has_message, left, begun)
+            replies = client.send_ahead(calls)
+        return SentAhead(
+            SentLeaving(replies[0], leaving.has_message) if leaving is not None else None,
+            SentEntry(entry, replies[-1]) if entry is not None else None,
+        )
 
-    def left(self, sent: SentAhead) -> LeaveResult:
+    def left(self, sent: SentLeaving) -> LeaveResult:
         """Return the result of leaving. If it raises, the node has to be left again, by a call of its own."""
         with redis_errors():
-            _, was_contended, *was_updated = sent.left.value()
+            _, was_contended, *was_updated = sent.reply.value()
         return _left(was_updated == [1], was_contended, sent.has_message)
 
-    def entered(self, sent: SentAhead) -> Late | Held | Full | Missing | CachedContext:
+    def entered(self, sent: SentEntry) -> Late | Held | Full | Missing | CachedContext:
         """Return what `enter` returns; if the call has to be repeated for that, repeat it."""
         entered = None
         with suppress(CacheUnavailable), redis_errors():
-            entered = self._entered(sent.entry, sent.entered.value())
+            entered = self._entered(sent.entry, sent.reply.value())
         if entered is None or isinstance(entered, Held):
             return self.enter(*sent.entry)
         if isinstance(entered, Missing | CachedContext):

@@ -33,6 +33,7 @@ class LogEvent(StrEnum):
     CODE_MISSING = "code_missing"
     TASK_NOT_ROUTED = "task_not_routed"
     INLINE_RUN_CUT_SHORT = "inline_run_cut_short"
+    HOP_UNFINISHED = "hop_unfinished"
     CONTEXT_DISCARDED = "context_discarded"
     CONTEXT_NOT_CACHED = "context_not_cached"
     LOCK_TAKEN_OVER = "lock_taken_over"

@@ -153,7 +153,7 @@ def _serve(
         if isinstance(form, int) and form > FORMAT:
             raise LeftToOthers("the message was written by a newer release")
         return engine.executor.continue_execution(
-            HopMessage.of(body), task_id, traceparent, lookahead.next_message
+            HopMessage.of(body), task_id, traceparent, lookahead.sight()
         )
     except LeftToOthers as reason:
         try:

@@ -44,6 +44,7 @@ from workflow_engine.postgres.executions.commits import (
 )
 from workflow_engine.postgres.executions.creation import ExecutionCreation, Key, UsedKey
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
+from workflow_engine.postgres.sender import AwaitedRows
 from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
@@ -137,6 +138,29 @@ SELECT definition FROM {s}.workflow_versions WHERE workflow_id = %(workflow_id)s
 """
 
 
+class CommitReply:
+    """The reply to a commit that was sent."""
+
+    def __init__(self, commit: NodeCommit, rows: AwaitedRows) -> None:
+        self._commit = commit
+        self._rows = rows
+
+    @property
+    def is_here(self) -> bool:
+        """True if the reply has come with the commit's sending already."""
+        return self._rows.is_here
+
+    @property
+    def socket(self) -> int:
+        """The file descriptor that is readable once the reply comes, if it has not by now."""
+        return self._rows.socket
+
+    def result(self) -> CommitResult:
+        """Wait for the result, and return it, once. Raises as `update_execution` does."""
+        (row,) = self._rows.rows()
+        return commit_result(self._commit, row)
+
+
 class ExecutionStateService:
     """Executions and their journal in Postgres. Every method may raise `DatabaseUnavailable`."""
 
@@ -182,15 +206,26 @@ class ExecutionStateService:
             return self._commit_waiting_for_events(commit)
         return self._commit(self._database, commit)
 
+    def send_update(self, commit: NodeCommit) -> CommitReply | None:
+        """Send what `update_execution` executes, and return its reply, which has yet to come.
+
+        Return None if nothing can be sent without waiting. Raises as `update_execution` does.
+        """
+        statement, document = self._statement(commit)
+        reply = self._database.send(statement, commit=document)
+        return None if reply is None else CommitReply(commit, reply)
+
     def _commit(self, statements: Statements, commit: NodeCommit) -> CommitResult:
+        statement, document = self._statement(commit)
+        (row,) = statements.rows(statement, commit=document)
+        return commit_result(commit, row)
+
+    def _statement(self, commit: NodeCommit) -> tuple[str, str]:
+        """Return the statement of a commit, and its parameter."""
         document = commit_document(commit, self._claim_lease)
         if commit.before or commit.passes_crash_to is not None:
-            (row,) = statements.rows(COMMIT_TOGETHER, commit=commits_document(commit, document))
-        else:
-            (row,) = statements.rows(
-                COMMIT if commit.iteration is None else COMMIT_ITERATION, commit=document
-            )
-        return commit_result(commit, row)
+            return COMMIT_TOGETHER, commits_document(commit, document)
+        return COMMIT if commit.iteration is None else COMMIT_ITERATION, document
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitResult:
         """Commit under the lock that senders of events take too, and take the events that came early."""

@@ -17,13 +17,16 @@ from celery.signals import worker_process_init, worker_process_shutdown
 from workflow_engine.broker.wire_format import FORMAT_HEADER, TASK_NAME
 from workflow_engine.engine.assembly import worker_engine
 from workflow_engine.errors import InvalidMessage
-from workflow_engine.execution.messages import HopMessage, NextMessage
+from workflow_engine.execution.messages import HopMessage, LookAhead, NextMessage, sees_nothing
 from workflow_engine.execution.records import FORMAT
 from workflow_engine.worker.celery_internals.compatibility import (
     changes_for_lookahead,
     is_turned_on,
     log_changes,
 )
+
+LONGEST_WAIT = 1_000
+"""Milliseconds."""
 
 
 class Lookahead:
@@ -44,16 +47,28 @@ class Lookahead:
             raise seen
         return seen
 
-    def next_message(self) -> NextMessage | None:
-        """Return the message of the next task if that is a node and has come. This does not wait."""
+    def next_message(self, until: int | None = None) -> NextMessage | None:
+        """Return the message of the next task if that is a node and has come.
+
+        With a file descriptor, wait until that is readable, or the task comes.
+        """
         if self._seen is None:
-            if not self._poll.poll(0):
+            if not self._has_come(until):
                 return None
             try:
                 self._seen = self._receive()
             except SystemExit as end:  # of the loop, which comes to it once the present task has ended
                 self._seen = end
         return _message_of(self._seen)
+
+    def _has_come(self, until: int | None) -> bool:
+        if until is None:
+            return bool(self._poll.poll(0))
+        self._poll.register(until, select.POLLIN)
+        try:
+            return any(which != until for which, _ in self._poll.poll(LONGEST_WAIT))
+        finally:
+            self._poll.unregister(until)
 
 
 def _message_of(job: Any) -> NextMessage | None:
@@ -73,9 +88,9 @@ def _message_of(job: Any) -> NextMessage | None:
 _lookahead: Lookahead | None = None
 
 
-def next_message() -> NextMessage | None:
-    """Return the message that this process serves next; None if it has not come, or cannot be known."""
-    return _lookahead.next_message() if _lookahead is not None else None
+def sight() -> LookAhead:
+    """Return what sees the next message of this process."""
+    return _lookahead.next_message if _lookahead is not None else sees_nothing
 
 
 @worker_process_init.connect(weak=False)

@@ -1,0 +1,220 @@
+"""A process with its next message in sight does not wait for a commit; nothing follows from one too early."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import pytest
+import redis
+
+from support.polling import poll
+from support.pool_process import PoolProcess
+from support.workflows import line
+from workflow_engine import ExecutionStatus, Settings, WorkflowClient
+from workflow_engine.addresses.postgres import libpq_url
+
+WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+runs: list[str] = []
+"""The executions whose nodes have run, in their order."""
+meanwhile: list[Callable[[], object]] = []
+"""What the next node does while it runs."""
+
+
+def works() -> str:
+    runs.append("works")
+    while meanwhile:
+        meanwhile.pop()()
+    return "done"
+
+
+def ends() -> str:
+    return "the end"
+
+
+@pytest.fixture
+def process(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
+    runs.clear()
+    meanwhile.clear()
+    process = PoolProcess(settings, redis_client)
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def client(process: PoolProcess) -> WorkflowClient:
+    client = WorkflowClient(engine=process.engine)
+    client.deploy(line(works, ends))
+    return client
+
+
+@pytest.fixture
+def knows_its_nodes(client: WorkflowClient, process: PoolProcess) -> None:
+    """Let the process find out that its nodes are brief."""
+    for _ in range(2):
+        client.start("line")
+    process.drain()
+    runs.clear()
+
+
+@contextmanager
+def held_up(settings: Settings, execution: str) -> Iterator[Callable[[], None]]:
+    """Make commits of an execution wait in Postgres. Yield what lets them go on."""
+    connection = psycopg2.connect(libpq_url(settings.database_url))
+    row = f"SELECT FROM {settings.quoted_schema}.executions WHERE id = %s FOR UPDATE"
+    connection.cursor().execute(row, [execution])
+    try:
+        yield connection.rollback
+    finally:
+        connection.close()
+
+
+def statuses(client: WorkflowClient, execution: str) -> list[str]:
+    return [row.node_id for row in client.journal(execution)]
+
+
+def is_completed(client: WorkflowClient, execution: str) -> bool:
+    whole = ["start", "works", "ends"]
+    return client.get(execution).status is ExecutionStatus.COMPLETED and statuses(client, execution) == whole
+
+
+def test_a_process_that_has_its_next_message_does_not_wait_for_a_commit(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    one, two = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+
+    with held_up(settings, one):
+        process.serve(now, then)
+        assert statuses(client, one) == ["start"]
+        assert process.engine.locks.is_locked(one), "nothing follows from a commit before its result"
+
+    process.serve(then)
+    process.drain()
+    assert is_completed(client, one)
+    assert is_completed(client, two)
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_a_brief_node_runs_while_the_commit_of_another_execution_is_awaited(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    one, two = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+
+    with held_up(settings, one) as let_go:
+        process.serve(now, then)
+        meanwhile.append(let_go)
+        process.serve(then)
+
+    assert statuses(client, one) == ["start", "works"]
+    process.drain()
+    assert is_completed(client, one)
+    assert is_completed(client, two)
+
+
+def test_a_node_of_unknown_duration_runs_after_the_hop_before_is_finished(
+    client: WorkflowClient, process: PoolProcess
+) -> None:
+    one, _ = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+    # The first hop is one of the other node, so the process does not know this one.
+    process.serve(now)
+    process.serve(process.take(), then)
+    ended: list[bool] = []
+
+    meanwhile.append(lambda: ended.append(is_completed(client, one)))
+    process.serve(then)
+
+    assert ended == [True]
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_a_node_that_takes_long_for_once_does_not_hold_up_the_execution_before_it(
+    client: WorkflowClient, process: PoolProcess
+) -> None:
+    one, _ = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+    process.serve(now, then)
+    sent: list[str] = []
+
+    def waits_for_the_next_message() -> None:
+        sent.append(process.take().message.execution_id)
+
+    meanwhile.append(waits_for_the_next_message)
+    process.serve(then)
+
+    assert sent == [one]
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_a_commit_whose_connection_is_lost_is_offered_again(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    one, two = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+    rows = process.engine.database.rows
+
+    with held_up(settings, one):
+        process.serve(now, then)
+        waiting = poll(lambda: rows(WAITING), "the commit waits")
+        rows("SELECT pg_terminate_backend(%(pid)s)", pid=waiting[0][0])
+
+    process.serve(then)
+    process.drain()
+    assert is_completed(client, one)
+    assert is_completed(client, two)
+    assert len(runs) == 2, "no node has run again"
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_a_commit_that_is_refused_while_it_is_awaited_leaves_the_next_message_alone(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    one, two = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+
+    with held_up(settings, one):
+        cancelling = threading.Thread(target=client.control.cancel, args=(one,))
+        cancelling.start()
+        poll(lambda: process.engine.database.rows(WAITING), "the cancellation waits")
+        process.serve(now, then)
+    cancelling.join()
+
+    process.serve(then)
+    process.drain()
+    assert client.get(one).status is ExecutionStatus.CANCELLED
+    assert is_completed(client, two)
+    assert not process.engine.locks.is_locked(one)
+
+
+def test_a_hop_is_finished_although_the_next_message_is_dropped(
+    client: WorkflowClient, process: PoolProcess
+) -> None:
+    one, two = client.start("line").id, client.start("line").id
+    late = process.take()
+    process.serve(late)
+    now = process.take()
+
+    process.serve(now, late)
+    process.serve(late)
+
+    assert not process.engine.locks.is_locked(now.message.execution_id)
+    process.drain()
+    assert is_completed(client, one)
+    assert is_completed(client, two)
+
+
+def test_a_process_that_ends_finishes_its_last_hop(client: WorkflowClient, process: PoolProcess) -> None:
+    one, _ = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+    process.serve(now, then)
+
+    process.engine.executor.settle()
+
+    assert statuses(client, one) == ["start", "works"]
+    assert not process.engine.locks.is_locked(one)
+    assert not process.engine.locks.is_locked(then.message.execution_id)

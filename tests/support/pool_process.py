@@ -1,0 +1,55 @@
+"""A process of a worker's pool, without Celery: it serves messages with the next one in sight."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import cast
+
+import redis
+
+from support.polling import poll
+from support.wire import Wire, read_redis_commands
+from workflow_engine import Settings
+from workflow_engine.engine.assembly import Engine
+from workflow_engine.execution.messages import HopMessage, NextMessage
+
+
+class PoolProcess:
+    """A process of a worker, which takes its messages from the Redis of the contexts."""
+
+    def __init__(self, settings: Settings, queues: redis.Redis) -> None:
+        self._queues = queues
+        self.wire = Wire(settings.redis_url, read_redis_commands)
+        self.engine = Engine.assemble(settings.model_copy(update={"redis_url": self.wire.url}))
+
+    def take(self) -> NextMessage:
+        """Return the message that waits longest; one that was sent ahead may still be under way."""
+        return cast(NextMessage, poll(self._take, "a message waits"))
+
+    def _take(self) -> NextMessage | None:
+        queues = sorted(self._queues.scan_iter(_type="list", count=100))  # one for each priority
+        if not queues:
+            return None
+        envelope = self._queues.rpop(queues[0])
+        assert isinstance(envelope, bytes)
+        message = json.loads(envelope)
+        _, body, _ = json.loads(base64.b64decode(message["body"]))
+        return NextMessage(HopMessage(**body), message["headers"]["id"])
+
+    def serve(self, now: NextMessage, then: NextMessage | None = None) -> None:
+        """Serve a message, with the one that is served after it in sight."""
+        self.engine.executor.continue_execution(*now, look_ahead=lambda _until: then)
+
+    def drain(self) -> None:
+        """Serve all messages, each with the next one in sight, until there are none."""
+        now, then = self._take(), None
+        while now is not None:
+            then = self._take()
+            self.serve(now, then)
+            now = then or self._take()
+
+    def close(self) -> None:
+        self.engine.locks.stop_all_renewing()
+        self.engine.database.dispose()
+        self.wire.close()

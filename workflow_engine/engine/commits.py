@@ -1,0 +1,163 @@
+"""Commits: a node's outcome is offered to the journal in Postgres, which decides (step 3 of a hop)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from workflow_engine.engine.children import REFUSED
+from workflow_engine.engine.failure_workflows import FailureWorkflows
+from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.observation.counts import count_commits
+from workflow_engine.engine.stores import Stores
+from workflow_engine.errors import BackingServiceUnavailable, ChildrenRefused, InvalidValue
+from workflow_engine.execution.records import CommitResult, FailureStart
+from workflow_engine.execution.states import ExecutionStatus
+from workflow_engine.execution.walk import Step, Walk
+from workflow_engine.nodes.results import NodeError
+from workflow_engine.outages import retry_unavailable
+from workflow_engine.postgres.executions.state import CommitReply
+from workflow_engine.runner.node_run import Outcome
+from workflow_engine.settings import Settings
+
+
+@dataclass(frozen=True)
+class AwaitedCommit:
+    """An outcome that was sent to Postgres, whose result has yet to be read."""
+
+    hop: Hop
+    outcome: Outcome
+    walk: Walk
+    cancelled: tuple[str, ...]
+    before: tuple[Committed, ...]
+    """The pure nodes whose rows are committed together with its own."""
+    status: ExecutionStatus
+    """The status of the execution after it."""
+    reply: CommitReply
+
+    @property
+    def expected(self) -> Committed:
+        """What the hop has come to if nothing has come in between."""
+        result = CommitResult(
+            accepted=True,
+            seq=self.hop.cached.seq + 1,
+            status=self.status,
+            fence=self.hop.token,
+            wake_requested=False,
+            committed_at=datetime.now(UTC),
+        )
+        return Committed(self.hop, self.outcome, self.walk, result, self.cancelled, is_awaited=True)
+
+
+class Commits:
+    """Offers outcomes to the journal. One instance serves a process."""
+
+    def __init__(self, stores: Stores, failure_workflows: FailureWorkflows, settings: Settings) -> None:
+        self._state = stores.state
+        self._queue_deadlines = stores.queue_deadlines
+        self._failure_workflows = failure_workflows
+        self._settings = settings
+
+    def commit(self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = ()) -> Committed:
+        """Commit the outcome, retrying while Postgres is away; the node fails for content that it refuses.
+
+        `before` are the pure nodes whose rows are committed together with its own.
+        """
+        done = self._commit(hop, outcome, before)
+        count_commits(done, before)
+        return done
+
+    def _commit(self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = ()) -> Committed:
+        try:
+            return self._offer(hop, outcome)
+        except InvalidValue as refusal:
+            if before:
+                return self._commit_one_by_one(before, hop, outcome)
+            name = REFUSED if isinstance(refusal, ChildrenRefused) else type(refusal).__name__
+            return self._offer(hop, hop.failure_outcome(NodeError(name, str(refusal))))
+
+    def send(
+        self, hop: Hop, outcome: Outcome, walk: Walk, step: Step, before: Sequence[Committed]
+    ) -> AwaitedCommit | None:
+        """Send a commit whose result is not waited for. Return None if it cannot be sent now.
+
+        `walk` and `step` are those after the outcome. `received` has to be called with what this returns.
+        """
+        commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
+        if commit.opens is not None:
+            return None
+        with suppress(BackingServiceUnavailable, InvalidValue):
+            if (reply := self._state.send_update(commit)) is not None:
+                status = commit.execution_status
+                return AwaitedCommit(hop, outcome, walk, step.cancelled, tuple(before), status, reply)
+        return None
+
+    def received(self, awaited: AwaitedCommit) -> Committed:
+        """Return what a commit that was sent has come to; offer it again if it has failed."""
+        try:
+            result = awaited.reply.result()
+        except (BackingServiceUnavailable, InvalidValue):
+            return self.commit(awaited.hop, awaited.outcome, awaited.before)
+        done = Committed(awaited.hop, awaited.outcome, awaited.walk, result, awaited.cancelled)
+        count_commits(done, awaited.before)
+        return done
+
+    def _commit_one_by_one(self, before: Sequence[Committed], hop: Hop, outcome: Outcome) -> Committed:
+        """Commit each of these nodes alone, up to the one whose content Postgres refuses, which fails."""
+        for each in before:
+            done = self._commit(replace(each.hop, uncommitted=()), each.outcome)
+            if done.outcome is not each.outcome or not done.result.accepted:
+                return done
+        return self._commit(replace(hop, uncommitted=()), outcome)
+
+    def _offer(self, hop: Hop, outcome: Outcome) -> Committed:
+        """Offer the outcome, again on top of what siblings have committed if it depends on that."""
+        while True:
+            walk, step = hop.walk_after(outcome)
+            commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
+            if outcome.ends_execution and hop.workflow.workflow.on_failure is not None:
+                commit = replace(commit, on_failure=self._started_by_failure(hop, outcome))
+            result = retry_unavailable(
+                partial(self._state.update_execution, commit),
+                self._settings.commit_retry_timeout,
+                f"commit node {hop.node.id} of execution {hop.execution_id}",
+            )
+            if not hop.is_shared:
+                return Committed(hop, outcome, walk, result, step.cancelled)
+            hop = hop.caught_up(result) if result.missed else hop
+            if result.accepted:
+                walk, step = hop.walk_after(outcome)
+                if late := hop.queue_timeouts_after(walk).items() - commit.queue_timeouts.items():
+                    self._begin_queue_time(hop, dict(late))
+                return Committed(hop, outcome, walk, self._settle(hop, walk, result), step.cancelled)
+            if not result.is_behind or not hop.is_due:
+                return Committed(hop, outcome, walk, result)
+
+    def _begin_queue_time(self, hop: Hop, timeouts: Mapping[str, float]) -> None:
+        """Note nodes of which only the rows of siblings have shown that this commit sends them."""
+        with suppress(BackingServiceUnavailable):  # without it they may stand there for longer
+            self._queue_deadlines.add(hop.execution_id, timeouts)
+
+    def _started_by_failure(self, hop: Hop, outcome: Outcome) -> FailureStart | None:
+        return retry_unavailable(
+            partial(self._failure_workflows.of_commit, hop, outcome),
+            self._settings.commit_retry_timeout,
+            f"make ready what the failure of execution {hop.execution_id} starts",
+        )
+
+    def _settle(self, hop: Hop, walk: Walk, result: CommitResult) -> CommitResult:
+        """Bring an execution to rest if nothing is due, which its last commit did not know."""
+        if result.status is not ExecutionStatus.RUNNING or walk.due:
+            return result
+        status = ExecutionStatus.COMPLETED if walk.is_finished else ExecutionStatus.WAITING
+        settled = retry_unavailable(
+            lambda: self._state.settle(hop.execution_id, status, result.fence),
+            self._settings.commit_retry_timeout,
+            f"settle execution {hop.execution_id}",
+        )
+        if settled is None:
+            return result
+        return replace(result, status=settled.status, follow_ups=settled.follow_ups or result.follow_ups)

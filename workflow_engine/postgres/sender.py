@@ -1,0 +1,134 @@
+"""Sender: sends a statement, and reads its result later, on a connection of its own.
+
+The connection is one of libpq's that do not block. It waits in Python, so the deadline needs no thread.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
+from psycopg2.extensions import connection as Connection  # noqa: N812 - a class, in spite of its name
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+from workflow_engine.postgres.connection import connect_without_blocking, has_ended
+from workflow_engine.postgres.driver_errors import engine_errors
+from workflow_engine.settings import Settings
+
+EVENTS = {POLL_READ: select.POLLIN, POLL_WRITE: select.POLLOUT}
+
+
+class AwaitedRows:
+    """The result of a statement that was sent. Another thread may read it, once."""
+
+    __slots__ = ("_connection", "_cursor", "_deadline", "_sender", "is_here")
+
+    def __init__(self, sender: Sender, connection: Connection, cursor: Cursor, deadline: float) -> None:
+        self._sender = sender
+        self._connection = connection
+        self._cursor = cursor
+        self._deadline = deadline
+        self.is_here = _flushed(connection, deadline) == POLL_OK
+        """The result has come by now."""
+
+    @property
+    def socket(self) -> int:
+        """The file descriptor that becomes readable when the result comes, if it has not by now."""
+        return self._connection.fileno()
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Wait for the result, and return its rows. Raises as `Statements.rows` does."""
+        is_usable = False
+        try:
+            with engine_errors():
+                try:
+                    wait(self._connection, self._deadline)
+                except psycopg2.Error as error:
+                    is_usable = error.pgcode is not None and not self._connection.closed
+                    raise
+                is_usable = True
+                return self._cursor.fetchall()
+        finally:
+            self._sender.take_back(self._connection if is_usable else None)
+            if not is_usable:
+                self._connection.close()
+
+
+class Sender:
+    """Sends one statement at a time. It connects when it is first used, and again in a forked process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._is_free = True
+        self._process = os.getpid()
+        self._of_parent: Any = None
+
+    def send(self, statement: str, parameters: Mapping[str, Any]) -> AwaitedRows | None:
+        """Send a statement. Return None while the result of another is awaited."""
+        if self._process != os.getpid():
+            self._leave_connection_to_parent()
+        if not self._is_free:
+            return None
+        with engine_errors():
+            connection, self._connection = self._connection, None
+            if connection is not None and has_ended(connection):
+                connection.close()
+                connection = None
+            if connection is None:
+                connection = connect_without_blocking(self._settings)
+                wait(connection, time.monotonic() + self._settings.database_timeout)
+            deadline = time.monotonic() + self._settings.database_deadline
+            try:
+                cursor = connection.cursor()
+                cursor.execute(statement, parameters)
+                reply = AwaitedRows(self, connection, cursor, deadline)
+            except BaseException:
+                connection.close()
+                raise
+        self._is_free = False
+        return reply
+
+    def take_back(self, connection: Connection | None) -> None:
+        """Keep a connection whose result was read; None if it cannot be used any more."""
+        self._connection = connection
+        self._is_free = True
+
+    def dispose(self) -> None:
+        """Close the connection, unless a result is awaited."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._process == os.getpid():
+            connection.close()
+
+    def _leave_connection_to_parent(self) -> None:
+        # Closing it here would end its session there, too.
+        self._of_parent, self._connection = self._connection, None
+        self._is_free, self._process = True, os.getpid()
+
+
+def wait(connection: Connection, deadline: float) -> None:
+    """Wait until a connection that does not block has done its work.
+
+    Raises `psycopg2.Error`, also if that takes until the deadline, by `time.monotonic()`.
+    """
+    while (state := connection.poll()) != POLL_OK:
+        _await_socket(connection, EVENTS[state], deadline)
+
+
+def _flushed(connection: Connection, deadline: float) -> int:
+    """Send what the socket has not taken at once, and return the state of the connection then."""
+    while (state := connection.poll()) == POLL_WRITE:
+        _await_socket(connection, EVENTS[state], deadline)
+    return int(state)
+
+
+def _await_socket(connection: Connection, events: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(connection.fileno(), events)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise psycopg2.OperationalError("no response before the deadline")
