@@ -27,7 +27,7 @@ from simulation.steps import Clock, Fate
 from simulation.worker import SETTINGS, Queue, Variant, Worker, World
 from workflow_engine.definition.graph import Graph
 from workflow_engine.definition.workflow import Workflow
-from workflow_engine.engine.attempts import CRASHED
+from workflow_engine.engine.steps.attempts import CRASHED
 from workflow_engine.execution.records import FIRST_SEQ, NewExecution, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Walk

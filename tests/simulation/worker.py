@@ -15,11 +15,11 @@ from simulation.redis_in_memory import RedisClient, RedisInMemory
 from simulation.steps import Fate, Process, step
 from simulation.waits_in_memory import ChildrenInMemory, WaitsInMemory
 from workflow_engine.broker.dispatcher import Backlog
-from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.resumption import Resumption
+from workflow_engine.engine.steps.attempts import Attempts
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import (
     BackingServiceUnavailable,

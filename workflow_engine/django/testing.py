@@ -25,10 +25,10 @@ from workflow_engine.django import client
 from workflow_engine.django.configuration import celery_app, database_alias
 from workflow_engine.django.without_redis import NoContexts, NoLocks, NoSignals
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.hop import Hop
 from workflow_engine.engine.publisher import Publisher
+from workflow_engine.engine.steps.attempts import Attempts
 from workflow_engine.engine.stores import Stores
 from workflow_engine.execution.messages import Dispatch, QueuedMessage
 from workflow_engine.postgres.executions.parts import Parts

@@ -1,13 +1,9 @@
 """What moves executions: one hop, from message to message.
 
 - `starts/`: an execution begins, or many at once
-- `executor`: the five steps: enter, run, commit, leave, enqueue
-- `admission`: entering a node: its lock and its input, or the reason why the message is dropped
-- `attempts`: running the node, or waiting for a worker that has its code
+- `executor`: the five steps: enter, run, commit, leave, enqueue; `steps/` has each
 - `preconditions`: what must hold before a node runs: branches that arrived, slots of limits
 - `children`: what a node's children are started with, and their results
-- `commits`: offering a node's outcome to the journal, which decides
-- `departure`: leaving a node, and enqueueing what is due next
 - `overlap`: what of a hop goes on while its process serves the next message
 - `hop`: what follows from a node's outcome, as pure values; `hop_report`: the result for Celery
 - `inline`: continuing with the next node under the same claim

@@ -9,13 +9,13 @@ from typing import Any
 from workflow_engine.broker.dispatcher import CeleryDispatcher, Dispatcher, producer_app
 from workflow_engine.broker.queue_looks import QueueLooks
 from workflow_engine.broker.tasks import Tasks
-from workflow_engine.engine.attempts import Attempts
 from workflow_engine.engine.context_cache import ExecutionContextCache
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.observation.spans import Spans
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.starts.starting import Starts
+from workflow_engine.engine.steps.attempts import Attempts
 from workflow_engine.engine.stores import Stores
 from workflow_engine.nodes.loading import load_node_types
 from workflow_engine.nodes.registry import NodeRegistry

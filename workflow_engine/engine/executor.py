@@ -16,10 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from workflow_engine.engine.admission import Admission, NotAdmitted, Overtaken
-from workflow_engine.engine.attempts import Attempts
-from workflow_engine.engine.commits import Commits
-from workflow_engine.engine.departure import Departure
 from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.hop import Committed, Hop, worker_name
 from workflow_engine.engine.hop_report import INTERRUPTED, HopEnd, HopReport, dropped
@@ -29,6 +25,10 @@ from workflow_engine.engine.overlap import Overlap
 from workflow_engine.engine.publisher import Publisher
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.siblings import Siblings
+from workflow_engine.engine.steps.admission import Admission, NotAdmitted, Overtaken
+from workflow_engine.engine.steps.attempts import Attempts
+from workflow_engine.engine.steps.commits import Commits
+from workflow_engine.engine.steps.departure import Departure
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import (
     BackingServiceUnavailable,
@@ -265,8 +265,7 @@ class WorkflowExecutor:
         try:
             if self._spans is None:
                 return self._commit(hop, run(hop), slice_, look_ahead)
-            # A span ends with the commit of its node.
-            return self._spans.attempt(hop, lambda hop: self._commit(hop, run(hop), slice_, sees_nothing))
+            return self._spans.attempt(hop, lambda hop: self._commit(hop, run(hop), slice_, look_ahead))
         except NodeInterrupted:
             self._abandon(hop)
             return None

@@ -19,12 +19,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from workflow_engine.engine.admission import Admission, NotAdmitted
-from workflow_engine.engine.commits import AwaitedCommit, Commits
-from workflow_engine.engine.departure import Departure
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.engine.inline import Slice
 from workflow_engine.engine.resumption import Resumption
+from workflow_engine.engine.steps.admission import Admission, NotAdmitted
+from workflow_engine.engine.steps.commits import AwaitedCommit, Commits
+from workflow_engine.engine.steps.departure import Departure
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import (
     BackingServiceUnavailable,
@@ -52,6 +52,9 @@ WEIGHT = 0.2
 
 MOST_NODES = 10_000
 """Nodes whose durations a process remembers."""
+
+QUIET = 60.0
+"""Seconds without such a commit after which the connection for them is closed."""
 
 LONGEST_AWAITED = 0.1
 """Seconds after which a thread finishes a hop whose process is still busy with the next node."""
@@ -290,7 +293,9 @@ class Overlap:
 
     def _keep_looking(self) -> None:
         while True:
-            self._is_needed.wait()
+            if not self._is_needed.wait(QUIET):
+                self._commits.rest()
+                continue
             seen = self._awaited
             if seen is None:
                 # In this order: another thread sets the event after it has sent a commit.
@@ -309,7 +314,9 @@ def _node(hop: Hop) -> tuple[str, int, str]:
 def _may_be_awaited(hop: Hop, outcome: Outcome) -> bool:
     """Return whether a hop may end for Celery before its commit has.
 
-    Celery is told how a failed node ended. After a crash, each node is committed before another runs, so
-    that the next crash is counted for the right one.
+    Celery is told how a failed node ended, and a span ends with its commit. After a crash, each node is
+    committed before another runs, so that the next crash is counted for the right one.
     """
-    return outcome.status is NodeStatus.COMPLETED and not hop.is_shared and not hop.cached.crashes
+    if outcome.status is not NodeStatus.COMPLETED or hop.span is not None:
+        return False
+    return not hop.is_shared and not hop.cached.crashes

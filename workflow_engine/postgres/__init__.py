@@ -1,8 +1,7 @@
 """The engine's data in Postgres, and every statement that reads or changes it.
 
 - `database`: executing statements, alone or in a transaction
-- `pool`: lends connections, which `connection` makes; `deadline` cuts those whose server stops responding
-- `sender`: sends a statement whose result is read later
+- `connections/`: how this process reaches Postgres
 - `driver_errors`: the driver's errors as the engine's; `values`: values on their way to Postgres and back
 - `tables`: the tables; `migrations/` makes them, and installs `functions/`
 - `executions/`: executions and their journal

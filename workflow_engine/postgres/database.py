@@ -19,9 +19,9 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class, in spite of its name
 
+from workflow_engine.postgres.connections.pool import ConnectionPool
+from workflow_engine.postgres.connections.sender import AwaitedRows, Sender
 from workflow_engine.postgres.driver_errors import engine_errors
-from workflow_engine.postgres.pool import ConnectionPool
-from workflow_engine.postgres.sender import AwaitedRows, Sender
 from workflow_engine.settings import Settings
 
 Row = tuple[Any, ...]
@@ -75,6 +75,10 @@ class Database(Statements):
         waited for. Raises as `rows` does.
         """
         return None
+
+    def rest(self) -> None:
+        """Close the connection that `send` keeps, until it is used again."""
+        return
 
     @abstractmethod
     def dispose(self) -> None:
@@ -133,9 +137,12 @@ class PooledDatabase(Database):
     def send(self, statement: str, /, **parameters: Any) -> AwaitedRows | None:
         return self._sender.send(statement.replace("{s}", self.schema), parameters)
 
+    def rest(self) -> None:
+        self._sender.rest()
+
     def dispose(self) -> None:
         self.pool.dispose()
-        self._sender.dispose()
+        self._sender.rest()
 
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
         with engine_errors(), _LentCursor(self.pool) as cursor:

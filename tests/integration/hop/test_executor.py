@@ -14,8 +14,8 @@ from support.nodes.line_of_three import WHOLE_JOURNAL, calls, first, journal, se
 from support.redis_keys import keys_in
 from support.workflows import line
 from workflow_engine import ExecutionStatus, WorkflowClient
-from workflow_engine.engine.admission import NOT_DUE
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.engine.steps.admission import NOT_DUE
 from workflow_engine.errors import LeftToOthers
 
 

@@ -143,7 +143,7 @@ def test_a_message_that_the_broker_does_not_take(
 ) -> None:
     message = broker.take()
     monkeypatch.setattr(engine.dispatcher, "publish", raising(BrokerUnavailable("the broker is away")))
-    monkeypatch.setattr("workflow_engine.engine.departure.PUBLISH_TIMEOUT", 0)
+    monkeypatch.setattr("workflow_engine.engine.steps.departure.PUBLISH_TIMEOUT", 0)
 
     engine.executor.continue_execution(message)
 

@@ -12,7 +12,7 @@ import pytest
 from support.broker import Broker, Workers
 from support.http_server import HttpServer, Received, Reply
 from workflow_engine import ExecutionStatus, NodeStatus, WorkflowBuilder, WorkflowClient
-from workflow_engine.engine import attempts
+from workflow_engine.engine.steps import attempts
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 SECRET = "s3cr3t-token/älter"

@@ -366,7 +366,7 @@ def test_show_and_doctor_report_what_it_waits_for(
 def test_the_log_reports_it_once_for_each_name(
     client: WorkflowClient, workers: Workers, lacking: str, log_lines: Callable[[], list[str]]
 ) -> None:
-    from workflow_engine.engine.attempts import _log_missing_code
+    from workflow_engine.engine.steps.attempts import _log_missing_code
 
     _log_missing_code.cache_clear()
     client.start("newer")

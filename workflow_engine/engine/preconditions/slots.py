@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from workflow_engine.engine.admission import NotAdmitted
 from workflow_engine.engine.hop import Hop
+from workflow_engine.engine.steps.admission import NotAdmitted
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import DatabaseUnavailable, InvalidValue
 from workflow_engine.execution.context import ExecutionContext

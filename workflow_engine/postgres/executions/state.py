@@ -34,6 +34,7 @@ from workflow_engine.execution.states import (
     legal_sources,
 )
 from workflow_engine.json_values import decode_jsonb, encode_jsonb, storable_text
+from workflow_engine.postgres.connections.sender import AwaitedRows
 from workflow_engine.postgres.database import Database, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
 from workflow_engine.postgres.executions.commits import (
@@ -44,7 +45,6 @@ from workflow_engine.postgres.executions.commits import (
 )
 from workflow_engine.postgres.executions.creation import ExecutionCreation, Key, UsedKey
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
-from workflow_engine.postgres.sender import AwaitedRows
 from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
@@ -214,6 +214,10 @@ class ExecutionStateService:
         statement, document = self._statement(commit)
         reply = self._database.send(statement, commit=document)
         return None if reply is None else CommitReply(commit, reply)
+
+    def rest(self) -> None:
+        """Close the connection that `send_update` keeps, until it is used again."""
+        self._database.rest()
 
     def _commit(self, statements: Statements, commit: NodeCommit) -> CommitResult:
         statement, document = self._statement(commit)

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from workflow_engine.errors import MigrationRefused
-from workflow_engine.postgres.connection import UTF8
+from workflow_engine.postgres.connections.connection import UTF8
 from workflow_engine.postgres.driver_errors import engine_errors
 from workflow_engine.postgres.migrations.online_indexes import build_missing
 from workflow_engine.postgres.tables import tables

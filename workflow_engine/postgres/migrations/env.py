@@ -5,7 +5,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from workflow_engine.errors import MigrationRefused
-from workflow_engine.postgres.connection import UTF8
+from workflow_engine.postgres.connections.connection import UTF8
 from workflow_engine.postgres.migrations import OWN_TABLES, VERSION_TABLE, current_revision, is_known
 from workflow_engine.postgres.tables import tables
 

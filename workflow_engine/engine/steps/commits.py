@@ -105,6 +105,10 @@ class Commits:
         count_commits(done, awaited.before)
         return done
 
+    def rest(self) -> None:
+        """Close what `send` keeps open."""
+        self._state.rest()
+
     def _commit_one_by_one(self, before: Sequence[Committed], hop: Hop, outcome: Outcome) -> Committed:
         """Commit each of these nodes alone, up to the one whose content Postgres refuses, which fails."""
         for each in before:

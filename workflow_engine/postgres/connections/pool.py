@@ -17,7 +17,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class, in spite of its name
 
 from workflow_engine.errors import DatabaseUnavailable
-from workflow_engine.postgres.connection import breaks_connection, connect, has_ended
+from workflow_engine.postgres.connections.connection import breaks_connection, connect, has_ended
 from workflow_engine.settings import Settings
 
 OVERFLOW = 4

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from workflow_engine.addresses.postgres import libpq_url
 from workflow_engine.json_values import decode_jsonb
-from workflow_engine.postgres.deadline import connection_factory
+from workflow_engine.postgres.connections.deadline import connection_factory
 from workflow_engine.postgres.driver_errors import READ_ONLY, sqlstate
 from workflow_engine.settings import Settings
 

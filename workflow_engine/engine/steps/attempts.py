@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from workflow_engine.definition.body import TRIGGER_ID
-from workflow_engine.engine.admission import NotAdmitted, Overtaken
 from workflow_engine.engine.children import ChildExecutions, outer_values
 from workflow_engine.engine.hop import Hop, worker_name
 from workflow_engine.engine.preconditions.joins import incomplete_join
 from workflow_engine.engine.preconditions.slots import Slots
+from workflow_engine.engine.steps.admission import NotAdmitted, Overtaken
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import UnknownNodeType
 from workflow_engine.execution.context import ExecutionContext, LazyMapping

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +17,12 @@ from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class, in spite of its name
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-from workflow_engine.postgres.connection import connect_without_blocking, has_ended
+from workflow_engine.postgres.connections.connection import connect_without_blocking, has_ended
 from workflow_engine.postgres.driver_errors import engine_errors
 from workflow_engine.settings import Settings
+
+PAUSE = 30.0
+"""Seconds without an attempt to connect after one that failed."""
 
 EVENTS = {POLL_READ: select.POLLIN, POLL_WRITE: select.POLLOUT}
 
@@ -65,50 +69,71 @@ class Sender:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection: Connection | None = None
-        self._is_free = True
-        self._process = os.getpid()
         self._of_parent: Any = None
+        self._connects_again = 0.0
+        self._reset()
+        os.register_at_fork(after_in_child=self._leave_connection_to_parent)
+
+    def _reset(self) -> None:
+        self._connection = None
+        self._free = threading.Lock()
 
     def send(self, statement: str, parameters: Mapping[str, Any]) -> AwaitedRows | None:
-        """Send a statement. Return None while the result of another is awaited."""
-        if self._process != os.getpid():
-            self._leave_connection_to_parent()
-        if not self._is_free:
+        """Send a statement.
+
+        Return None while the result of another is awaited, and for a while after it could not connect.
+        """
+        if time.monotonic() < self._connects_again or not self._free.acquire(blocking=False):
             return None
-        with engine_errors():
-            connection, self._connection = self._connection, None
-            if connection is not None and has_ended(connection):
-                connection.close()
-                connection = None
-            if connection is None:
-                connection = connect_without_blocking(self._settings)
-                wait(connection, time.monotonic() + self._settings.database_timeout)
-            deadline = time.monotonic() + self._settings.database_deadline
-            try:
-                cursor = connection.cursor()
-                cursor.execute(statement, parameters)
-                reply = AwaitedRows(self, connection, cursor, deadline)
-            except BaseException:
-                connection.close()
-                raise
-        self._is_free = False
-        return reply
+        try:
+            with engine_errors():
+                connection = self._connected()
+                deadline = time.monotonic() + self._settings.database_deadline
+                try:
+                    cursor = connection.cursor()
+                    cursor.execute(statement, parameters)
+                    return AwaitedRows(self, connection, cursor, deadline)
+                except BaseException:
+                    connection.close()
+                    raise
+        except BaseException:
+            self._free.release()
+            raise
 
     def take_back(self, connection: Connection | None) -> None:
         """Keep a connection whose result was read; None if it cannot be used any more."""
         self._connection = connection
-        self._is_free = True
+        self._free.release()
 
-    def dispose(self) -> None:
+    def rest(self) -> None:
         """Close the connection, unless a result is awaited."""
+        if self._free.acquire(blocking=False):
+            try:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.close()
+            finally:
+                self._free.release()
+
+    def _connected(self) -> Connection:
         connection, self._connection = self._connection, None
-        if connection is not None and self._process == os.getpid():
+        if connection is not None:
+            if not has_ended(connection):
+                return connection
             connection.close()
+        try:
+            connection = connect_without_blocking(self._settings)
+            wait(connection, time.monotonic() + self._settings.database_timeout)
+        except psycopg2.Error:
+            # Of several hosts this tries only those within its time. A pool's connection tries all.
+            self._connects_again = time.monotonic() + PAUSE
+            raise
+        return connection
 
     def _leave_connection_to_parent(self) -> None:
         # Closing it here would end its session there, too.
-        self._of_parent, self._connection = self._connection, None
-        self._is_free, self._process = True, os.getpid()
+        self._of_parent = self._connection
+        self._reset()
 
 
 def wait(connection: Connection, deadline: float) -> None:
