@@ -95,7 +95,7 @@ class Slice:
         self.uncommitted.append(done)
         return done
 
-    def goes_on(self, hop: Hop, walk: Walk) -> bool:
+    def continues(self, hop: Hop, walk: Walk) -> bool:
         """Return whether this worker continues with the next node of the walk itself."""
         return self._next(hop, walk) is not None
 

@@ -147,7 +147,7 @@ class Overlap:
         if look_ahead is sees_nothing or not _may_be_awaited(hop, outcome):
             return None
         walk, step = hop.walk_after(outcome)
-        if slice_.goes_on(hop, walk):
+        if slice_.continues(hop, walk):
             return None
         earlier = self._decided(self._awaited)  # there is one connection for such commits
         awaited = self._commits.send(hop, outcome, walk, step, slice_.uncommitted)

@@ -45,6 +45,14 @@ def process(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProce
 
 
 @pytest.fixture
+def other(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
+    """Yield a process of another worker."""
+    process = PoolProcess(settings, redis_client)
+    yield process
+    process.close()
+
+
+@pytest.fixture
 def client(process: PoolProcess) -> WorkflowClient:
     client = WorkflowClient(engine=process.engine)
     client.deploy(line(works, ends))
@@ -117,13 +125,12 @@ def test_a_brief_node_runs_while_the_commit_of_another_execution_is_awaited(
 
 
 def test_a_node_of_unknown_duration_runs_after_the_hop_before_is_finished(
-    client: WorkflowClient, process: PoolProcess
+    client: WorkflowClient, process: PoolProcess, other: PoolProcess
 ) -> None:
     one, _ = client.start("line").id, client.start("line").id
     now, then = process.take(), process.take()
-    # The first hop is one of the other node, so the process does not know this one.
-    process.serve(now)
-    process.serve(process.take(), then)
+    other.serve(now)
+    process.serve(process.take(), then)  # the last node, so the process does not know the first
     ended: list[bool] = []
 
     meanwhile.append(lambda: ended.append(is_completed(client, one)))

@@ -129,7 +129,7 @@ class Commits:
                 self._settings.commit_retry_timeout,
                 f"commit node {hop.node.id} of execution {hop.execution_id}",
             )
-            if not hop.is_shared:
+            if not hop.is_shared or hop.goes_on(outcome):
                 return Committed(hop, outcome, walk, result, step.cancelled)
             hop = hop.caught_up(result) if result.missed else hop
             if result.accepted:

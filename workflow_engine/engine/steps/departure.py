@@ -33,6 +33,7 @@ class Departure:
         settings: Settings,
     ) -> None:
         self._cache = stores.cache
+        self._locks = stores.locks
         self._siblings = siblings
         self._resumption = resumption
         self._publisher = publisher
@@ -68,7 +69,10 @@ class Departure:
         if result.accepted and result.status.is_finished:
             unlocked = self._cache.finish(hop.claim, result.status.value)
             return LeaveResult(was_updated=False, was_contended=unlocked.was_contended)
-        if result.accepted and result.status is not ExecutionStatus.PAUSED:
+        if result.accepted and done.goes_on and hop.node.id not in hop.cached.crashes:
+            unlocked = self._locks.release_lock(hop.claim)  # the context is as it was entered
+            return LeaveResult(was_updated=True, was_contended=unlocked.was_contended)
+        if result.accepted and result.status is not ExecutionStatus.PAUSED and not done.goes_on:
             changed = hop.changed_fields(done.outcome, done.walk, result)
             messages = self._messages_sent_on_leaving(done)
             if hop.is_shared:
@@ -115,7 +119,9 @@ class Departure:
             due = [] if left.has_sent else done.to_send
             woken = self._publisher.woken(execution_id) if done.has_to_wake(left) else []
             self._publisher.publish(done.envelope, [*due, *woken], PUBLISH_TIMEOUT)
-            if hop.is_shared:
+            if done.goes_on and hop.is_shared and left.was_contended:
+                self._resumption.resume(execution_id)  # a sibling may have found all places taken
+            elif hop.is_shared:
                 self._siblings.enqueue(done, left)
         elif result.status is ExecutionStatus.PAUSED and left.was_contended:
             self._resumption.resume(execution_id)  # it may have been resumed while we held the lock
