@@ -188,12 +188,13 @@ def retry_unavailable(call: Callable[[], Result], timeout: float, what: str) -> 
     Only `BackingServiceUnavailable` is retried. Raises it once the timeout has passed.
     """
     began = time.monotonic()
-    back_off = BackOff()
+    back_off: BackOff | None = None
     while True:
         try:
             with outages.watch(what, since=began):
                 return call()
         except BackingServiceUnavailable:
+            back_off = back_off or BackOff()
             pause = back_off.pause()
             if time.monotonic() + pause > began + timeout:
                 raise

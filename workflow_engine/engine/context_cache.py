@@ -44,7 +44,8 @@ class ExecutionContextCache(CachedContexts):
     def output_loader(self, cached: CachedContext) -> Callable[[str], Any]:
         """Return a function that loads outputs which entering did not read.
 
-        It asks Redis, then Postgres, and raises `ContextUnavailable` while both are away.
+        It asks Redis, then Postgres, but for what was read before on an inline walk. Raises
+        `ContextUnavailable` while both are away.
         """
 
         def load(node_id: str) -> Any:
@@ -52,8 +53,10 @@ class ExecutionContextCache(CachedContexts):
                 raise KeyError(node_id)
             if (unstored := cached.unstored.get(OUTPUT + node_id.encode())) is not None:
                 return decode(unstored)
-            with _read_by_a_node():
-                return self._load_output(cached, node_id)
+            if (encoded := cached.encoded.get(node_id)) is None:
+                with _read_by_a_node():
+                    encoded = cached.encoded[node_id] = self._load_output(cached, node_id)
+            return decode(encoded)
 
         return load
 
@@ -85,12 +88,16 @@ class ExecutionContextCache(CachedContexts):
         """Write a context to its execution's row. Return False if the execution has moved on since."""
         return self._state.persist_context(context.execution_id, fence, context.to_dict())
 
-    def _load_output(self, cached: CachedContext, node_id: str) -> Any:
-        """Return the output of a node. Raises KeyError if it has produced none."""
-        with suppress(CacheUnavailable, ValueError):
-            if not isinstance(output := self.read_output(cached, node_id), Missing):
-                return _decoded(output, node_id)
-        return _decoded(self._state.load_output(cached.execution_id, node_id), node_id)
+    def _load_output(self, cached: CachedContext, node_id: str) -> bytes:
+        """Return the output of a node as JSON. Raises KeyError if it has produced none."""
+        output: bytes | Missing | None = Missing()
+        with suppress(CacheUnavailable):
+            output = self.read_output(cached, node_id)
+        if isinstance(output, Missing) or not _is_readable(output):
+            output = self._state.load_output(cached.execution_id, node_id)
+        if output is None:
+            raise KeyError(node_id)
+        return output
 
     def _load_context(
         self, execution_id: str, seq: int | None = None, unstored: Mapping[bytes, Any] = EMPTY
@@ -103,10 +110,13 @@ class ExecutionContextCache(CachedContexts):
         return context_of(execution_id, {**context_fields(snapshot, b""), **unstored})
 
 
-def _decoded(encoded: bytes | None, node_id: str) -> Any:
-    if encoded is None:
-        raise KeyError(node_id)
-    return decode(encoded)
+def _is_readable(output: bytes | None) -> bool:
+    """Return whether this was read from Redis as the engine writes it: JSON, or None for no output."""
+    try:
+        decode(output or b"null")
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

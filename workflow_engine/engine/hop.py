@@ -248,9 +248,10 @@ class Hop:
             stored_seq=entered.stored_seq,
             variables=unstored.get(b"variables", entered.variables),
             identity=entered.identity,
-            # Read again, so that a node's changes to its inputs are not kept. What a body gets from around it
-            # is copied where it is used.
+            # Decoded again, so that a node's changes to its inputs are not kept. What a body gets from around
+            # it is copied where it is used.
             outputs={TRIGGER_ID: entered.outputs[TRIGGER_ID]} if TRIGGER_ID in entered.outputs else {},
+            encoded=entered.encoded,
             crashes=self._crashes_after(outcome, walk),
             unstored=unstored,
         )
@@ -302,20 +303,27 @@ class Hop:
             due_queue=due.queue if due else None,
             due_priority=due.priority if due else None,
             retry_details=self._retry_details(outcome),
-            opens=_new_wait(outcome, self._wait_details, timeout, self._seconds_left),
+            opens=self._wait_of(outcome, timeout) if outcome.is_waiting else None,
             closes=(*step.cancelled, *((node.id,) if is_over else ())),
             woken_status=self.woken.status_when_resumed if self.woken and is_over else None,
             iteration=iteration,
             is_limited=self.workflow.is_limited,
-            shared_since=self.cached.seq if self.is_shared else None,
-            ordered=self.workflow.graph.any_merges if self.is_shared else (),
             before=self.uncommitted,
             passes_crash_to=self._passes_crash_to(outcome, walk),
-            joins=self.workflow.graph.joins_after(node.id) if self.is_shared else (),
             queue_timeouts=self.queue_timeouts_after(walk),
             has_queue_timeout=node.queue_timeout is not None,
             removes_parts=outcome.is_divided and outcome.status is NodeStatus.COMPLETED,
+            **(self._beside_siblings() if self.is_shared else {}),
         )
+
+    def _beside_siblings(self) -> dict[str, Any]:
+        """Return the parts of a commit that say how it may be appended behind those of siblings."""
+        graph = self.workflow.graph
+        return {
+            "shared_since": self.cached.seq,
+            "ordered": graph.any_merges,
+            "joins": graph.joins_after(self.node.id),
+        }
 
     def _newly_due(self, walk: Walk, step: Step) -> tuple[str, ...]:
         """Return the nodes that the commit makes due, those of its earlier rows included."""
@@ -334,11 +342,12 @@ class Hop:
             node_id for node_id in walk.in_hand(graph) if node_id not in sent_before
         )
 
-    @property
-    def _wait_details(self) -> dict[str, Any]:
-        """What is kept with a wait for the run that follows it."""
+    def _wait_of(self, outcome: Outcome, timeout: float) -> NewWait | None:
+        """Return the wait that an outcome opens, with what is kept for the run that follows it."""
         details: dict[str, Any] = {"attempt": self.attempt}
-        return details if self.span is None else {**details, TRACEPARENT: self.span}
+        if self.span is not None:
+            details[TRACEPARENT] = self.span
+        return _new_wait(outcome, details, timeout, self._seconds_left)
 
     @property
     def _seconds_left(self) -> float | None:
@@ -427,13 +436,13 @@ class Committed:
     def envelope(self) -> Envelope:
         """What the messages for the nodes that are due now have in common."""
         hop, result = self.hop, self.result
-        queue, priority = (hop.cached.identity[name] for name in ("queue", "priority"))
+        identity = hop.cached.identity
         return Envelope(
             hop.execution_id,
             hop.workflow,
             result.seq,
-            queue,
-            priority,
+            identity["queue"],
+            identity["priority"],
             result.committed_at,
             hop.traceparent,
         )

@@ -137,5 +137,4 @@ def _may_differ(hop: Hop) -> bool:
 
 
 def _size(row: PureRow) -> int:
-    parts = (row.output, row.variables, row.input_data, row.logs)
-    return sum([len(part) for part in parts if part is not None])
+    return sum(map(len, filter(None, (row.output, row.variables, row.input_data, row.logs))))

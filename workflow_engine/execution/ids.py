@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import uuid
@@ -31,7 +32,7 @@ def new_execution_id() -> str:
 
 def random_uuid() -> str:
     """Return a random UUID (version 4). Every hop makes several, and `uuid.uuid4` makes an object first."""
-    digits = secrets.token_hex(16)
+    digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 

@@ -231,14 +231,16 @@ class Walk:
 
     def copy(self) -> Walk:
         """Return a walk that can move without this one."""
+        joins = {name: Join(each.taken.copy(), each.untaken.copy()) for name, each in self.joins.items()}
+        failures = {name: counts.copy() for name, counts in self.failures.items()}
         return Walk(
             self.due.copy(),
             self.waiting.copy(),
-            {node_id: Join(join.taken.copy(), join.untaken.copy()) for node_id, join in self.joins.items()},
+            joins,
             self.closed.copy(),
             self.visits.copy(),
             self.attempts.copy(),
-            {node_id: counts.copy() for node_id, counts in self.failures.items()},
+            failures,
         )
 
     def to_json(self) -> bytes:

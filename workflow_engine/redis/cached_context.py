@@ -8,12 +8,12 @@ content, and the cache stores it.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from workflow_engine.execution.context import ExecutionContext
+from workflow_engine.execution.messages import UUID
 from workflow_engine.execution.records import Crashes, Snapshot
 from workflow_engine.json_values import decode, encode
 from workflow_engine.redis.results import Abandoned
@@ -37,6 +37,9 @@ class CachedContext:
     identity: Mapping[str, Any]
     outputs: Mapping[str, Any] = field(default_factory=dict)
     """The requested outputs that exist."""
+    encoded: dict[str, bytes] = field(default_factory=dict)
+    """The JSON of outputs that were read before, by node id: the nodes of an inline walk share it, and each
+    decodes copies of its own. What one of them has to fetch is added."""
     absent: frozenset[str] = frozenset()
     """The nodes whose output was requested and does not exist."""
     abandoned: Abandoned | None = None
@@ -147,12 +150,13 @@ def read_context(
     return CachedContext(
         execution_id=execution_id,
         seq=int(seq),
-        fence=str(uuid.UUID(fence.decode())),
+        fence=_fence(fence),
         walk=walk,
         stored_seq=int(seq),
         variables=variables,
         identity=decoded,
         outputs=found,
+        encoded=dict(outputs),
         absent=frozenset(needs) - found.keys(),
         abandoned=abandoned,
         crashes=Crashes.from_json(decode(crashes)) if crashes else {},
@@ -162,8 +166,8 @@ def read_context(
 def rebuilt_context(snapshot: Snapshot, walk: bytes, needs: Sequence[str]) -> CachedContext:
     """Return what entering a node would have read, had the snapshot's context been cached."""
     fields = context_fields(snapshot, walk)
-    encoded = {node_id: fields.get(OUTPUT + node_id.encode()) for node_id in needs}
-    outputs = {node_id: decode(value) for node_id, value in encoded.items() if value is not None}
+    encoded = {row.entry.node_id: row.output for row in snapshot.journal if row.output is not None}
+    outputs = {node_id: decode(encoded[node_id]) for node_id in needs if node_id in encoded}
     return CachedContext(
         execution_id=snapshot.execution_id,
         seq=snapshot.seq,
@@ -173,6 +177,7 @@ def rebuilt_context(snapshot: Snapshot, walk: bytes, needs: Sequence[str]) -> Ca
         variables=fields[b"variables"],
         identity=decode(fields[b"identity"]),
         outputs=outputs,
+        encoded=encoded,
         absent=frozenset(needs) - outputs.keys(),
         crashes=snapshot.crashes,
     )
@@ -197,6 +202,12 @@ def context_of(execution_id: str, fields: Mapping[bytes, Any]) -> ExecutionConte
         variables=decode(fields[b"variables"]),
         metadata=dict(sorted({**identity["metadata"], "executionPath": path}.items())),
     )
+
+
+def _fence(value: bytes) -> str:
+    if UUID.fullmatch(fence := value.decode()) is None:
+        raise ValueError(f"{value!r} is no fence")
+    return fence
 
 
 def _text(value: bytes | str) -> str:

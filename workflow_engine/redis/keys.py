@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from workflow_engine.settings import Settings
 
+CONTEXT, LOCK, CONTENDED = "execution:context", "lock:execution", "lock:contended"
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -23,16 +25,25 @@ class Keys:
     def of(cls, settings: Settings) -> Keys:
         return cls(settings.key_prefix, settings.redis_address.is_cluster)
 
+    def of_claim(self, execution_id: str, place: str) -> tuple[str, str, str]:
+        """Return the keys of the context, of the contention flag and of the lock that a claim needs."""
+        tag, suffix = self._tag(execution_id), _of(place)
+        return (
+            f"{self.prefix}{CONTEXT}:{tag}",
+            f"{self.prefix}{CONTENDED}:{tag}{suffix}",
+            f"{self.prefix}{LOCK}:{tag}{suffix}",
+        )
+
     def context(self, execution_id: str) -> str:
-        return f"{self.prefix}execution:context:{self._tag(execution_id)}"
+        return f"{self.prefix}{CONTEXT}:{self._tag(execution_id)}"
 
     def lock(self, execution_id: str, place: str = "") -> str:
         """Return the key of an execution's lock, or of the place in it that one node takes."""
-        return f"{self.prefix}lock:execution:{self._tag(execution_id)}{_of(place)}"
+        return f"{self.prefix}{LOCK}:{self._tag(execution_id)}{_of(place)}"
 
     def contended(self, execution_id: str, place: str = "") -> str:
         """Return the key of the flag of waiters that met the lock; its holder then resumes the execution."""
-        return f"{self.prefix}lock:contended:{self._tag(execution_id)}{_of(place)}"
+        return f"{self.prefix}{CONTENDED}:{self._tag(execution_id)}{_of(place)}"
 
     def in_hand(self, execution_id: str) -> str:
         """Return the key of the nodes that were sent or are running, where several may run at once."""

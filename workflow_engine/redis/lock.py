@@ -254,11 +254,12 @@ class DistributedLockService:
         Those of a place have three more before the lock: its run, the nodes in hand, those turned away.
         """
         execution_id, place = claim.execution_id, claim.place
-        keys = [self._keys.context(execution_id), self._keys.contended(execution_id, place)]
+        context, contended, lock = self._keys.of_claim(execution_id, place)
+        keys = [context, contended]
         if place:
             keys.append(self._keys.run(execution_id, place))
             keys += [self._keys.in_hand(execution_id), self._keys.turned_away(execution_id)]
-        return [*keys, self._key_of(claim)] if self._servers.keeps_contexts else keys
+        return [*keys, lock] if self._servers.keeps_contexts else keys
 
     def _key_of(self, claim: Claim) -> str:
         return self._keys.lock(claim.execution_id, claim.place)

@@ -247,6 +247,29 @@ def test_on_an_inline_walk_pure_nodes_cost_no_call(
     assert cost.broker.names == []
 
 
+def test_on_an_inline_walk_an_output_that_several_nodes_read_is_fetched_once(
+    worker: WiredWorker, client: WorkflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node("test.reads")(lambda value: value)
+    flow = WorkflowBuilder("reading", settings={"hops": "inline"})
+    last = flow.trigger("start") >> flow.function("first", {"length": 3})
+    for number, read in enumerate(["_trigger", "_trigger", "first", "first", "_trigger"]):
+        last = last >> flow.python(
+            f"reads{number}", "test.reads", arguments={"value": f"{{{{ {read}.length }}}}"}
+        )
+    client.deploy(flow.build())
+    starting = WorkflowClient(engine=worker.engine)
+    for _ in range(2):  # the first loads the scripts
+        started = starting.start("reading", {"length": 2})
+        monkeypatch.setattr(inline, "TIME_SLICE", 0.0)
+        worker.measured_hop()
+        monkeypatch.setattr(inline, "TIME_SLICE", 60.0)
+        cost = worker.measured_hop()
+
+    assert client.get(started.id).result == 2
+    assert cost.redis.names == ["EVALSHA"] * 3, "enter with `_trigger`, fetch `first` once, end"
+
+
 def test_a_hop_fetches_the_outputs_that_its_node_reads_and_no_others(
     hop_before_the_last: Callable[[Workflow, int], Cost],
 ) -> None:
