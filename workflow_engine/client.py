@@ -436,12 +436,14 @@ class WorkflowClient:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._engine.cache.finished_signal(checked_id(execution_id)) as wait_for_signal:
-            while not (execution := self._engine.queries.get(execution_id)).is_finished:
+            execution = self.get(execution_id)
+            while not execution.is_finished:
                 left = LONGEST_SIGNAL_WAIT if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise WaitTimeout(execution_id, timeout or 0, execution.status.value)
                 wait_for_signal(min(left, LONGEST_SIGNAL_WAIT))
-        return self.get(execution_id)
+                execution = self._read_again(execution)
+        return execution
 
     def journal(self, execution_id: str) -> Sequence[NodeExecution]:
         """Return what each node of an execution did, in commit order. Raises `ExecutionNotFound`."""
@@ -506,12 +508,30 @@ class WorkflowClient:
     def _with_result(self, execution: Execution) -> Execution:
         if execution.status is not ExecutionStatus.COMPLETED:
             return execution
-        graph = self._engine.workflows.get(execution.workflow_id, execution.version).graph
-        return dataclasses.replace(execution, result=self._result(execution.id, graph.ends))
+        ends = self._ends(execution)
+        return _with_result_of(execution, ends, self._engine.queries.outputs(execution.id, ends))
 
-    def _result(self, execution_id: str, ends: Sequence[str]) -> Any:
-        outputs = self._engine.queries.outputs(execution_id, ends)
-        return outputs.get(ends[0]) if len(ends) == 1 else outputs
+    def _read_again(self, before: Execution) -> Execution:
+        """Return an execution as it is now, with its result if it completed; in one round trip."""
+        try:
+            ends = self._ends(before)
+        except ValueError:  # this release cannot read the definition, of which only a result needs it
+            return self.get(before.id)
+        execution, outputs = self._engine.queries.get_with_outputs(before.id, ends)
+        if execution.version != before.version:
+            return self._with_result(execution)
+        return _with_result_of(execution, ends, outputs)
+
+    def _ends(self, execution: Execution) -> Sequence[str]:
+        """Return the nodes whose outputs are the result of an execution."""
+        return self._engine.workflows.get(execution.workflow_id, execution.version).graph.ends
+
+
+def _with_result_of(execution: Execution, ends: Sequence[str], outputs: Mapping[str, Any]) -> Execution:
+    if execution.status is not ExecutionStatus.COMPLETED:
+        return execution
+    result = outputs.get(ends[0]) if len(ends) == 1 else outputs
+    return dataclasses.replace(execution, result=result)
 
 
 def _workflow_of_task(task: str | Any, options: Mapping[str, Any]) -> Workflow:

@@ -2,6 +2,7 @@
 
 - `contexts`: cached contexts, and the scripts that enter and leave a node; `cached_context`: the form of one
 - `results`: the results of entering and leaving a node
+- `finished_signals`: callers that wait for the end of an execution are woken
 - `lock`: the lock of an execution, its renewal and its waiters
 - `lock_servers`: where locks are kept: beside the contexts, or by `redlock` on several servers
 - `running_nodes`: a node while it runs: its progress, and the request to stop it

@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,6 +26,7 @@ from workflow_engine.outages import outages
 from workflow_engine.redis.cached_context import OUTPUT, PATH, CachedContext, context_fields, read_context
 from workflow_engine.redis.client import Client, Reply, call_of, load_script, redis_errors
 from workflow_engine.redis.cluster.nodes import time_at
+from workflow_engine.redis.finished_signals import FinishedSignals
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim, DistributedLockService, Unlocked
 from workflow_engine.redis.lock_servers import LockServers
@@ -92,6 +93,7 @@ class CachedContexts:
         self._servers = servers
         self._locks = locks
         self._keys = Keys.of(settings)
+        self._signals = FinishedSignals(client, self._keys)
         self._lock_ms = round(settings.lock_expiry * 1000)
         self._context_ms = round(settings.context_expiry * 1000)
         self._overdue_ms = round(lost_beside_siblings_after(settings.stall_after) * 1000)
@@ -440,39 +442,16 @@ class CachedContexts:
 
     def announce_finished(self, execution_id: str, status: str) -> None:
         """Notify waiting callers that an execution ended outside of a hop."""
-        with redis_errors():
-            self._client.publish(self._keys.finished(execution_id), status)
+        self._signals.announce(execution_id, status)
 
-    @contextmanager
-    def finished_signal(self, execution_id: str) -> Iterator[Callable[[float], None]]:
-        """Subscribe to the end of an execution, and yield a function that waits for it, some seconds at most.
-
-        A caller asks Postgres after subscribing and after every wait: the signal only saves time. While Redis
-        is away nothing is raised; the wait then takes its full time.
-        """
-        pubsub = self._client.pubsub(ignore_subscribe_messages=True)
-        try:
-            with suppress(CacheUnavailable), redis_errors():
-                pubsub.subscribe(self._keys.finished(execution_id))
-            yield lambda seconds: _wait_for_message(pubsub, seconds)
-        finally:
-            pubsub.close()
+    def finished_signal(self, execution_id: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Return what `FinishedSignals.of` does: a function that waits for the end, some seconds at most."""
+        return self._signals.of(execution_id)
 
 
 def _abandoned(claim: Claim, mark: Any = None, seq: Any = None) -> Abandoned | None:
     """Return the run that left a mark; None if the mark is this claim's, whose call was repeated."""
     return Abandoned(mark, int(seq)) if isinstance(mark, bytes) and mark != claim.value else None
-
-
-def _wait_for_message(pubsub: redis.client.PubSub, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    try:
-        with redis_errors():
-            while (left := deadline - time.monotonic()) > 0:
-                if pubsub.get_message(timeout=left) is not None:
-                    return
-    except CacheUnavailable:
-        time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))
 
 
 def _leaving(

@@ -124,6 +124,12 @@ WHERE execution_id = %(id)s AND node_id = ANY(%(nodes)s) AND superseded_by IS NU
 ORDER BY node_id, seq DESC
 """
 
+GET_WITH_OUTPUTS = """
+SELECT {columns}, CASE WHEN e.status = 'COMPLETED' THEN (
+    SELECT jsonb_object_agg(o.node_id, o.output_data) FROM ({outputs}) o) END
+FROM {s}.executions e WHERE e.id = %(id)s
+""".replace("{columns}", EXECUTION_COLUMNS).replace("{outputs}", OUTPUTS)
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -258,6 +264,16 @@ class ExecutionQueries:
         if (row := self._database.first(GET, id=checked_id(execution_id))) is None:
             raise ExecutionNotFound(execution_id)
         return _execution(row)
+
+    def get_with_outputs(self, execution_id: str, nodes: Sequence[str]) -> tuple[Execution, dict[str, Any]]:
+        """Return an execution, and if it has completed the outputs of those of these nodes that have one.
+
+        Raises `ExecutionNotFound`.
+        """
+        row = self._database.first(GET_WITH_OUTPUTS, id=checked_id(execution_id), nodes=list(nodes))
+        if row is None:
+            raise ExecutionNotFound(execution_id)
+        return _execution(row[:-1]), row[-1] or {}
 
     def list(
         self, wanted: ExecutionFilter, *, children: bool = False, limit: int = 50, before: str | None = None
