@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import orjson
 
@@ -321,15 +322,15 @@ class Walk:
                 return
         raise ValueError(f"node {node_id!r} is neither due nor waiting")
 
-    def _siblings_in_hand(self, graph: Graph, node_id: str) -> list[str]:
+    def _siblings_in_hand(self, graph: Graph, node_id: str) -> frozenset[str]:
         """Return the other nodes in hand, ahead of which nothing may be put.
 
         Otherwise a node that was sent would count as unsent, and another would be sent too many. One node
         at a time has no siblings: a branch then goes on before the next one begins.
         """
         if graph.concurrency == 1:
-            return []
-        return [sibling for sibling in self.in_hand(graph) if sibling != node_id]
+            return frozenset()
+        return frozenset(self.in_hand(graph)) - {node_id}
 
     def _drop(self, node_id: str) -> None:
         self.joins.pop(node_id, None)
@@ -337,7 +338,7 @@ class Walk:
         self.attempts.pop(node_id, None)
         self.failures.pop(node_id, None)
 
-    def _decide(self, graph: Graph, ways: list[Way], behind: Collection[str] = ()) -> Step:
+    def _decide(self, graph: Graph, ways: list[Way], behind: frozenset[str] = frozenset()) -> Step:
         """Decide edges in order, following each skip to its end before the next edge.
 
         Nodes that become due go to the front of the line, but behind those of `behind` that are due still.
@@ -354,8 +355,10 @@ class Walk:
                 skipped.append(target)
                 self._drop(target)
                 pending.extend(reversed(_ways_out(graph, target, ())))
-        ahead = sum(node_id in behind for node_id in self.due) if behind else 0
-        self.due[ahead:ahead] = due
+        if due:
+            # Those of `behind` stand at the front of the line: nothing was put before them.
+            ahead = sum(1 for _ in takewhile(behind.__contains__, self.due))
+            self.due[ahead:ahead] = due
         return Step(tuple(due), tuple(skipped))
 
     def _arrive(self, graph: Graph, target: str, position: int, is_taken: bool) -> bool | None:
