@@ -131,13 +131,16 @@ def test_variables_of_siblings_are_all_kept_and_the_last_commit_wins(
     assert client.context(execution).variables == {"by_slow": 1, "by_quick": 2, "last": "slow"}
 
 
-@pytest.mark.parametrize("concurrency", [2, 8, 64])
+@pytest.mark.parametrize(
+    ("concurrency", "processes"), [(2, 6), (8, 6), (64, 6), (8, 1)], ids="{} at a time, {} processes".format
+)
 def test_however_branches_interleave_each_runs_once_and_the_journal_replays(
     client: WorkflowClient,
     broker: Broker,
     engine: Engine,
     new_engine: Callable[..., Engine],
     concurrency: int,
+    processes: int,
 ) -> None:
     runs: Counter[str] = Counter()
     overlapping: list[int] = []
@@ -174,8 +177,9 @@ def test_however_branches_interleave_each_runs_once_and_the_journal_replays(
             else:
                 engine.executor.continue_execution(message)
 
+    engines = [new_engine(database_pool_size=6) for _ in range(processes)]
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(serve, [new_engine() for _ in range(6)], timeout=60))
+        list(pool.map(serve, engines * (6 // processes), timeout=60))
 
     found = client.get(execution)
     assert found.result == {f"n{number}": f"n{number}" for number in range(1, 120, 2)}

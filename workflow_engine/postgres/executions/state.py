@@ -35,7 +35,7 @@ from workflow_engine.execution.states import (
 )
 from workflow_engine.json_values import decode_jsonb, encode_jsonb, storable_text
 from workflow_engine.postgres.connections.sender import AwaitedRows
-from workflow_engine.postgres.database import Database, Statements
+from workflow_engine.postgres.database import Database, Row, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
 from workflow_engine.postgres.executions.commits import (
     commit_document,
@@ -45,9 +45,11 @@ from workflow_engine.postgres.executions.commits import (
 )
 from workflow_engine.postgres.executions.creation import ExecutionCreation, Key, UsedKey
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
+from workflow_engine.postgres.executions.group_commit import GroupCommit, may_join_others
 from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
+COMMIT_SIBLINGS = "SELECT {s}.commit_node_v1(given) FROM jsonb_array_elements(%(commits)s) AS given"
 COMMIT_TOGETHER = "SELECT {s}.commit_nodes_v1(%(commit)s)"
 COMMIT_ITERATION = "SELECT {s}.commit_iteration_v1(%(commit)s)"
 SNAPSHOT = "SELECT * FROM {s}.load_snapshot_v2(%(execution_id)s, %(with_outputs)s)"
@@ -169,6 +171,7 @@ class ExecutionStateService:
         self._claim_lease = claim_lease
         self._event_retention = event_retention
         self._creation = ExecutionCreation(database)
+        self._group_commit = GroupCommit(self._commit_documents)
 
     def create_execution(self, new: NewExecution, within: Statements | None = None) -> StartedExecution:
         """Write an execution and its trigger's journal row, `within` the caller's transaction if it is given.
@@ -204,6 +207,9 @@ class ExecutionStateService:
         """
         if commit.opens is not None and commit.opens.type is WaitType.EVENTS:
             return self._commit_waiting_for_events(commit)
+        if may_join_others(commit):
+            document = commit_document(commit, self._claim_lease)
+            return commit_result(commit, self._group_commit.commit(commit.execution_id, document))
         return self._commit(self._database, commit)
 
     def send_update(self, commit: NodeCommit) -> CommitReply | None:
@@ -230,6 +236,11 @@ class ExecutionStateService:
         if commit.before or commit.passes_crash_to is not None:
             return COMMIT_TOGETHER, commits_document(commit, document)
         return COMMIT if commit.iteration is None else COMMIT_ITERATION, document
+
+    def _commit_documents(self, documents: Sequence[str]) -> Sequence[Row]:
+        if len(documents) == 1:
+            return self._database.rows(COMMIT, commit=documents[0])
+        return self._database.rows(COMMIT_SIBLINGS, commits=f"[{','.join(documents)}]")
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitResult:
         """Commit under the lock that senders of events take too, and take the events that came early."""
