@@ -131,9 +131,7 @@ def test_variables_of_siblings_are_all_kept_and_the_last_commit_wins(
     assert client.context(execution).variables == {"by_slow": 1, "by_quick": 2, "last": "slow"}
 
 
-@pytest.mark.parametrize(
-    ("concurrency", "processes"), [(2, 6), (8, 6), (64, 6), (8, 1)], ids="{} at a time, {} processes".format
-)
+@pytest.mark.parametrize(("concurrency", "processes"), [(2, 6), (8, 6), (64, 6), (8, 1)])
 def test_however_branches_interleave_each_runs_once_and_the_journal_replays(
     client: WorkflowClient,
     broker: Broker,
