@@ -37,12 +37,12 @@ from workflow_engine.postgres.waits import Waits
 from workflow_engine.postgres.workflows.deployments import Deployments
 from workflow_engine.postgres.workflows.triggers import Triggers
 from workflow_engine.redis.client import connect_redis
-from workflow_engine.redis.data_age import DataAge
 from workflow_engine.redis.lock import DistributedLockService
 from workflow_engine.redis.lock_servers import connect_lock_servers
-from workflow_engine.redis.periodic_lease import PeriodicLease
 from workflow_engine.redis.presence import Introduction, Presence
 from workflow_engine.redis.running_nodes import RunningNodes
+from workflow_engine.redis.upkeep.data_age import DataAge
+from workflow_engine.redis.upkeep.periodic_lease import PeriodicLease
 from workflow_engine.runner.compiled import CompiledWorkflows
 from workflow_engine.settings import Settings, get_settings
 from workflow_engine.telemetry.tracing import Tracing

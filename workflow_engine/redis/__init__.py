@@ -9,10 +9,9 @@
 - `worker_heartbeats`: what each running worker reports about itself
 - `presence`: which processes are connected: a dead one is told from a frozen one
 - `periodic_call`: calls that a process repeats while nodes run, and what a forked child resets
-- `periodic_lease`: work that one worker of the fleet does at a time
-- `data_age`: for how long Redis has kept its data
 - `keys`: the names of all keys and channels
 - `client`: connections, scripts, errors
+- `upkeep/`: what the periodic work of the whole fleet asks of Redis
 - `cluster/`: a Redis Cluster behind the same commands
 - `scripts/`: the Lua scripts, each one step
 """

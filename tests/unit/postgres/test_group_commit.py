@@ -11,8 +11,8 @@ import pytest
 
 from support.polling import poll
 from workflow_engine.errors import DatabaseUnavailable, InvalidValue
-from workflow_engine.postgres.executions import group_commit
-from workflow_engine.postgres.executions.group_commit import GroupCommit
+from workflow_engine.postgres.executions.commits import group_commit
+from workflow_engine.postgres.executions.commits.group_commit import GroupCommit
 
 
 class Postgres:

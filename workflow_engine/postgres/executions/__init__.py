@@ -1,7 +1,7 @@
 """Executions and their journal.
 
-- `state`: commits nodes, loads snapshots, counts crashes; `commits` encodes a commit
-- `group_commit`: siblings that end at the same moment are committed by one statement
+- `state`: commits nodes, loads snapshots, counts crashes
+- `commits/`: the commit of a node, alone or together with those of siblings
 - `children`: the results of child executions, and what has to be done for them
 - `parts`: what the parts of a node's work have returned, until the node commits
 - `follow_ups`: what a commit or an end has started or woken elsewhere

@@ -19,7 +19,7 @@ from workflow_engine.execution.states import ExecutionStatus, SupersededFor
 from workflow_engine.execution.walk import JournalEntry
 from workflow_engine.postgres.database import Database, Row, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
-from workflow_engine.postgres.executions.commits import commit_document
+from workflow_engine.postgres.executions.commits.documents import commit_document
 from workflow_engine.postgres.executions.filters import ExecutionFilter
 from workflow_engine.postgres.executions.follow_ups import REQUEST_WAKE, follow_ups_of
 from workflow_engine.postgres.values import to_jsonb

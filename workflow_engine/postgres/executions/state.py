@@ -37,15 +37,15 @@ from workflow_engine.json_values import decode_jsonb, encode_jsonb, storable_tex
 from workflow_engine.postgres.connections.sender import AwaitedRows
 from workflow_engine.postgres.database import Database, Row, Statements
 from workflow_engine.postgres.events import lock_events, take_kept
-from workflow_engine.postgres.executions.commits import (
+from workflow_engine.postgres.executions.commits.documents import (
     commit_document,
     commit_result,
     commits_document,
     journal_row,
 )
+from workflow_engine.postgres.executions.commits.group_commit import GroupCommit, may_join_others
 from workflow_engine.postgres.executions.creation import ExecutionCreation, Key, UsedKey
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
-from workflow_engine.postgres.executions.group_commit import GroupCommit, may_join_others
 from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
