@@ -217,17 +217,19 @@ class Hop:
 
         Raises ValueError for rows that do not fit the walk.
         """
-        walk, variables = Walk.from_json(self.cached.walk), decode(self.cached.variables)
+        walk, graph, set_by_them = self.walk.copy(), self.workflow.graph, {}
         for row in result.missed:
-            walk.apply(self.workflow.graph, row.entry)
-            variables.update(row.variables or {})
+            walk.apply(graph, row.entry)
+            if row.variables:
+                set_by_them.update(row.variables)
         cached = replace(
             self.cached,
             seq=result.missed[-1].entry.seq,
             fence=result.fence,  # that of the last row, if the outcome is to be offered again
-            walk=walk.to_json(),
-            variables=encode(variables),
         )
+        if set_by_them:
+            variables = encode({**decode(self.cached.variables), **set_by_them})
+            cached = replace(cached, variables=variables)
         return replace(self, cached=cached, walk=walk, missed=(*self.missed, *result.missed))
 
     def following(

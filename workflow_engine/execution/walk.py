@@ -148,11 +148,11 @@ class Walk:
         if isinstance(handles, str):
             # `"" in "true"` holds, so a bare string would silently take the wrong edges.
             raise TypeError(f"handles must be a collection of handles, not the string {handles!r}")
-        siblings = self._siblings_in_hand(graph, node_id)
+        in_hand = self._in_hand_with_siblings(graph)
         self._leave_line(node_id)
         overtaken = self._end_overtaken(graph, node_id) if graph.joins_any(node_id) else None
         self._drop(node_id)
-        step = self._decide(graph, _ways_out(graph, node_id, handles), behind=siblings)
+        step = self._decide(graph, _ways_out(graph, node_id, handles), behind=in_hand)
         if overtaken is None:
             return step
         return Step(step.due, step.skipped, overtaken.cancelled, overtaken.ended)
@@ -170,7 +170,7 @@ class Walk:
 
     def retry(self, graph: Graph, node_id: str, attempt: int, rule: int | None = None) -> Step:
         """Retry a node at once, before all that are not in hand; `attempt` is that of the next attempt."""
-        siblings = self._siblings_in_hand(graph, node_id)
+        siblings = [each for each in self._in_hand_with_siblings(graph) if each != node_id]
         self._leave_line(node_id)
         self.due.insert(len(siblings), node_id)
         self._count_attempt(node_id, attempt, rule)
@@ -322,15 +322,13 @@ class Walk:
                 return
         raise ValueError(f"node {node_id!r} is neither due nor waiting")
 
-    def _siblings_in_hand(self, graph: Graph, node_id: str) -> frozenset[str]:
-        """Return the other nodes in hand, ahead of which nothing may be put.
+    def _in_hand_with_siblings(self, graph: Graph) -> list[str]:
+        """Return the nodes in hand, ahead of which nothing may be put.
 
         Otherwise a node that was sent would count as unsent, and another would be sent too many. One node
         at a time has no siblings: a branch then goes on before the next one begins.
         """
-        if graph.concurrency == 1:
-            return frozenset()
-        return frozenset(self.in_hand(graph)) - {node_id}
+        return self.in_hand(graph) if graph.concurrency > 1 else []
 
     def _drop(self, node_id: str) -> None:
         self.joins.pop(node_id, None)
@@ -338,7 +336,7 @@ class Walk:
         self.attempts.pop(node_id, None)
         self.failures.pop(node_id, None)
 
-    def _decide(self, graph: Graph, ways: list[Way], behind: frozenset[str] = frozenset()) -> Step:
+    def _decide(self, graph: Graph, ways: list[Way], behind: Collection[str] = ()) -> Step:
         """Decide edges in order, following each skip to its end before the next edge.
 
         Nodes that become due go to the front of the line, but behind those of `behind` that are due still.
@@ -357,7 +355,7 @@ class Walk:
                 pending.extend(reversed(_ways_out(graph, target, ())))
         if due:
             # Those of `behind` stand at the front of the line: nothing was put before them.
-            ahead = sum(1 for _ in takewhile(behind.__contains__, self.due))
+            ahead = sum(1 for _ in takewhile(frozenset(behind).__contains__, self.due))
             self.due[ahead:ahead] = due
         return Step(tuple(due), tuple(skipped))
 
