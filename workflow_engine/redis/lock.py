@@ -30,11 +30,11 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.ids import random_uuid
 from workflow_engine.outages import outages
 from workflow_engine.redis.client import load_script, redis_errors
-from workflow_engine.redis.data_age import DataAge
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock_servers import LockServers
 from workflow_engine.redis.periodic_call import PeriodicCall, call_in_children
 from workflow_engine.redis.presence import life_of_this_process
+from workflow_engine.redis.upkeep.data_age import DataAge
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 
