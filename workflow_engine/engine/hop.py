@@ -217,7 +217,8 @@ class Hop:
 
         Raises ValueError for rows that do not fit the walk.
         """
-        walk, graph, set_by_them = self.walk.copy(), self.workflow.graph, {}
+        walk, graph = self.walk.copy(), self.workflow.graph
+        set_by_them: dict[str, Any] = {}
         for row in result.missed:
             walk.apply(graph, row.entry)
             if row.variables:
