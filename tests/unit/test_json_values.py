@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from workflow_engine.errors import InvalidValue
-from workflow_engine.json_values import MAX_DEPTH, check_size, decode, encode, equal, normalise
+from workflow_engine.json_values import MAX_DEPTH, check_size, decode, encode, encode_normal, equal, normalise
 
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 scalars = st.one_of(
@@ -72,6 +73,17 @@ def test_normalising_twice_changes_nothing(value: Any) -> None:
     normal = normalise(value)
 
     assert typed(normalise(normal)) == typed(normal)
+
+
+@given(json_values | st.tuples(json_values, st.sampled_from([-0.0, 1e300, 2**62, "\x00", math.nan])))
+def test_a_value_is_encoded_as_its_normal_form_is(value: Any) -> None:
+    try:
+        expected = encode(normalise(value))
+    except InvalidValue as refused:
+        with pytest.raises(InvalidValue, match=re.escape(str(refused))):
+            encode_normal(value)
+    else:
+        assert encode_normal(value) == expected
 
 
 @given(json_values)

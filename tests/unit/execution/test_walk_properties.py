@@ -57,6 +57,21 @@ def test_a_walk_that_is_stored_as_json_after_every_move_goes_the_same_way(
 
 @property_test
 @given(workflows(), rolls)
+def test_a_copy_of_a_walk_goes_the_same_way_and_leaves_the_walk_where_it_is(
+    workflow: Workflow, rolls: Rolls
+) -> None:
+    graph, _, walk, journal = begin(workflow)
+    before, stored = walk.copy(), walk.to_json()
+
+    for event in execute(graph, walk, journal, rolls, may_fail=True):
+        after = before.copy()
+        assert after.apply(graph, event.entry) == event.step
+        assert (before.to_json(), after) == (stored, walk)
+        before, stored = after, after.to_json()
+
+
+@property_test
+@given(workflows(), rolls)
 def test_the_walk_agrees_with_the_rules_after_every_move(workflow: Workflow, rolls: Rolls) -> None:
     graph, trigger, walk, journal = begin(workflow)
     history = History(workflow, trigger)

@@ -153,3 +153,33 @@ def test_a_hostile_expression_fails_its_node_at_once_wherever_it_stands(place: s
     assert outcome.error is not None
     assert outcome.error.type == "ExpressionError"
     assert time.process_time() - began < 1
+
+
+# -- its config --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("items", [[1], ["{{ placed.tax }}", 1]], ids=["constant", "with expressions"])
+def test_what_a_node_does_to_its_arguments_neither_the_journal_nor_the_next_run_sees(items: Any) -> None:
+    def drain(items: list[int]) -> list[int]:
+        drained = [*items]
+        items.clear()
+        return drained
+
+    known = registry()
+    known.add_function(RegisteredFunction("drain", drain))
+    node = Node(id="n", type="action", sub_type="drain", config={"items": items})
+    trigger = Node(id="placed", type="trigger", sub_type="manual")
+    workflow = Workflow(id="w", nodes=(trigger, node), edges=(Edge(source="placed", target="n"),))
+    compiled = CompiledWorkflow.of(workflow, 1, known)
+    context = ExecutionContext("e-1", "w", "t-1", "placed", "n", {"placed": {"tax": 2}})
+
+    runs = [run_node(compiled.node("n"), compiled.graph, context, LIMIT) for _ in range(2)]
+
+    assert [output_of(run) for run in runs] == [[2, 1][-len(items) :]] * 2
+    assert [orjson.loads(run.input_data or b"") for run in runs] == [{"items": [2, 1][-len(items) :]}] * 2
+
+
+def test_a_constant_config_that_is_too_large_for_the_journal_is_recorded_by_its_size() -> None:
+    outcome = outcome_of("function", config={"expression": "x" * 2 * LIMIT})
+
+    assert orjson.loads(outcome.input_data or b"") == {"_omitted": "2017 bytes"}
