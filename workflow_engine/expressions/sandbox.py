@@ -176,13 +176,13 @@ def member(value: Any, key: Any, base: str) -> Any:
 
     A key is a key, never a method or an attribute.
     """
+    if isinstance(value, Mapping) and isinstance(key, str) and key in value:
+        return value[key]
     path = join_path(base, key)
     if type(value) is Undefined:
         return Undefined(path, value.reason)
     used(key)
     if isinstance(value, Mapping):
-        if isinstance(key, str) and key in value:
-            return value[key]
         return Undefined(path, f"`{base}` has no such key{_keys_there_are(value)}")
     if isinstance(value, list | str):
         if type(key) is int:
