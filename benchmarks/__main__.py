@@ -13,6 +13,7 @@ from contextlib import nullcontext
 import click
 
 from benchmarks import (
+    brokers,
     calls,
     children,
     desk,
@@ -36,11 +37,13 @@ from benchmarks.machine import described
 from benchmarks.quietness import Load
 from benchmarks.report import CHART, printed, without_targets, write_into
 from benchmarks.testbed import BenchmarkFailed, Testbed
+from workflow_engine.embedded.rabbitmq import rabbitmq_programs
 from workflow_engine.errors import WorkflowEngineError
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
 BENCHMARKS = {
     "hops": hops.measure,
+    "brokers": brokers.measure,
     "workloads": workloads.measure,
     "growth": growth.measure,
     "memory": memory.measure,
@@ -59,8 +62,8 @@ BENCHMARKS = {
     "million": million.measure,
     "desk": desk.measure,
 }
-WITHIN_A_MINUTE = tuple(name for name in BENCHMARKS if name != "waiting")
-"""The benchmarks of a quick run without names; waits cannot be hurried."""
+WITHIN_A_MINUTE = tuple(name for name in BENCHMARKS if name not in ("waiting", "brokers"))
+"""The benchmarks of a quick run without names; neither waits nor the start of RabbitMQ can be hurried."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,7 +78,7 @@ def main(names: tuple[str, ...], quick: bool) -> None:
     disturbed: list[str] = []
     # One testbed for all saves most of a quick run's time; where it counts, each has tables of its own.
     with Testbed(keeps_workers=True) if quick else nullcontext() as common:
-        for name in names or (WITHIN_A_MINUTE if quick else BENCHMARKS):
+        for name in names or (WITHIN_A_MINUTE if quick else _possible()):
             click.echo(f"{name}{' (quick)' if quick else ''}", err=True)
             before = Load.now()
             try:
@@ -98,6 +101,14 @@ def main(names: tuple[str, ...], quick: bool) -> None:
         click.echo("Not measured on a quiet machine: " + ", ".join(dict.fromkeys(disturbed)), err=True)
     if missed:
         sys.exit("Targets missed: " + "; ".join(missed))
+
+
+def _possible() -> list[str]:
+    """Return the benchmarks for which this machine has the servers."""
+    if rabbitmq_programs() is not None:
+        return list(BENCHMARKS)
+    click.echo("brokers is left out: this machine has no rabbitmq-server", err=True)
+    return [name for name in BENCHMARKS if name != "brokers"]
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class DurableExecutions:
 class RawWorker:
     """A worker of raw Celery with its defaults and no result backend, on another database of the same Redis.
 
-    With `results` it keeps them there, as Celery's chord requires.
+    With `results` it keeps them there, as Celery's chord requires. `broker_url` is that of another broker.
     """
 
     def __init__(
@@ -112,9 +112,10 @@ class RawWorker:
         database: int = RAW_DATABASE,
         options: Sequence[str] = (),
         results: bool = False,
+        broker_url: str = "",
     ) -> None:
         self._testbed = testbed
-        url = testbed.redis_database(database)
+        url = broker_url or testbed.redis_database(database)
         self.app = raw_celery.connected_to(url, url if results else None)
         pipe = testbed.scratch_file(f"endings-of-{name}")
         if not pipe.exists():

@@ -12,15 +12,23 @@ import time
 
 from celery import Celery, shared_task
 
+from benchmarks.quorum_queues import quorum_queue
 from benchmarks.work import fib as number
 
 ENDINGS_VARIABLE = "BENCHMARK_ENDINGS"
 """The path of the pipe."""
+BROKER_VARIABLE = "CELERY_BROKER_URL"
 
 
 def connected_to(broker: str | None = None, backend: str | None = None) -> Celery:
-    """Return an app with Celery's defaults and these servers; for workers, those of the environment."""
-    return Celery("raw_celery", broker=broker, backend=backend, set_as_current=False)
+    """Return an app with Celery's defaults and these servers; for workers, those of the environment.
+
+    Its queue is a quorum queue if the broker is RabbitMQ.
+    """
+    app = Celery("raw_celery", broker=broker, backend=backend, set_as_current=False)
+    if (broker or os.environ.get(BROKER_VARIABLE, "")).startswith("amqp"):
+        app.conf.task_queues = [quorum_queue(app.conf.task_default_queue)]
+    return app
 
 
 # celery has no type information

@@ -94,6 +94,10 @@ class Testbed:
         """Execute a statement that returns no rows."""
         self.engine.database.rows(statement)
 
+    def settings_over(self, broker_url: str) -> Settings:
+        """Return the settings with another broker; an empty URL stands for the Redis of the contexts."""
+        return self.settings.model_copy(update={"broker_url": broker_url})
+
     def redis_database(self, number: int) -> str:
         """Return the URL of another database of the same Redis; the engine's is 0."""
         return urlsplit(self.settings.redis_url)._replace(path=f"/{number}").geturl()
@@ -120,14 +124,19 @@ class Testbed:
         app: str = "workflow_engine.worker",
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        broker_url: str = "",
     ) -> dict[str, int]:
-        """Start workers and wait until they take messages. Return the ids of their main processes by name."""
+        """Start workers and wait until they take messages. Return the ids of their main processes by name.
+
+        `broker_url` is that of another broker than the Redis of the contexts.
+        """
         new = [name for name in names if name not in self._workers]
+        broker = {f"{ENVIRONMENT_PREFIX}BROKER_URL": broker_url} if broker_url else {}
         for name in new:
             command = [*_worker_command(app, name, concurrency), *options]
-            self._start(name, command, environment or {})
+            self._start(name, command, {**broker, **(environment or {})})
         if new:
-            self._wait_for_workers(producer_app(self.settings), new)
+            self._wait_for_workers(producer_app(self.settings_over(broker_url)), new)
         return {name: self._workers[name].pid(name) for name in names}
 
     def start_raw_worker(

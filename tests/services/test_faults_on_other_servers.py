@@ -16,7 +16,7 @@ from faults.topologies.rabbitmq import OverRabbit
 from faults.topologies.sentinel import BehindSentinels
 from faults.topologies.topology import Topology
 from faults.verdict import judge
-from support.rabbitmq import rabbitmq_programs
+from workflow_engine.embedded.rabbitmq import rabbitmq_programs
 
 pytestmark = pytest.mark.services
 

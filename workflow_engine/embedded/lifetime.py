@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -201,9 +201,16 @@ def _remove_if_abandoned(path: Path) -> None:
 
 
 def fork_server(
-    command: list[str], folder: ServerFolder, owner: ProcessOwner, when_abandoned: signal.Signals
+    command: list[str],
+    folder: ServerFolder,
+    owner: ProcessOwner,
+    when_abandoned: signal.Signals,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Run a program in the data folder, with its output in the log; the kernel signals it if we die."""
+    """Run a program in the data folder, with its output in the log; the kernel signals it if we die.
+
+    `variables` are added to its environment.
+    """
 
     def fork() -> subprocess.Popen[bytes]:
         with folder.log.open("ab") as log:
@@ -213,7 +220,7 @@ def fork_server(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder.data,
-                env=_environment(),
+                env={**_environment(), **(variables or {})},
                 # Ctrl-C reaches every process of a terminal, and servers must outlast their clients.
                 start_new_session=True,
                 preexec_fn=_end_with_parent(when_abandoned),  # noqa: PLW1509 - it takes no lock

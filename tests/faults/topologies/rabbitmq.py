@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 from faults.topologies.topology import Topology, flush
-from support.rabbitmq import EmbeddedRabbit
+from support.rabbitmq import RabbitQueues
 from workflow_engine.embedded import EmbeddedRedis
+from workflow_engine.embedded.rabbitmq import EmbeddedRabbit
 
 QUEUE = "workflow"
 
@@ -19,6 +20,7 @@ class OverRabbit(Topology):
     def __init__(self) -> None:
         self._redis = EmbeddedRedis()
         self._rabbit = EmbeddedRabbit()
+        self._queues = RabbitQueues(self._rabbit)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -39,7 +41,7 @@ class OverRabbit(Topology):
 
     def renew(self) -> None:
         self._redis.restart()
-        self._rabbit.delete_queue(QUEUE)
+        self._queues.delete(QUEUE)
 
     def flush(self) -> None:
         flush(self._redis)
@@ -50,6 +52,6 @@ class OverRabbit(Topology):
 
     def fail_over(self) -> None:
         """Kill the broker, and start it on what is on its disk."""
-        assert self._rabbit.queue_type(QUEUE) == "quorum"
+        assert self._queues.type_of(QUEUE) == "quorum"
         self._rabbit.kill()
         self._rabbit.start()
