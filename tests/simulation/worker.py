@@ -97,7 +97,7 @@ class UnwatchedNodes:
     """Stands in for `RunningNodes`: no node reports its progress or is interrupted."""
 
     @contextmanager
-    def running(self, claim: Claim) -> Iterator[RunningNode]:
+    def running(self, claim: Claim, walked_to: str = "") -> Iterator[RunningNode]:
         yield RunningNode(claim)
 
     def interrupt(self, execution_id: str, holder: Holder) -> None:

@@ -104,7 +104,7 @@ class NoSignals(RunningNodes):
         pass
 
     @contextmanager
-    def running(self, claim: Claim) -> Iterator[RunningNode]:
+    def running(self, claim: Claim, walked_to: str = "") -> Iterator[RunningNode]:
         yield RunningNode(claim)
 
     def interrupt(self, execution_id: str, holder: Holder) -> None:

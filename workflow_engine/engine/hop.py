@@ -83,6 +83,11 @@ class Hop:
         return self.claim.places > 1
 
     @property
+    def walked_to(self) -> str:
+        """The id of its node, if the worker has walked on to it under the same claim; else ""."""
+        return self.node.id if self.cached.unstored else ""
+
+    @property
     def is_due(self) -> bool:
         """False once a sibling's commit has ended the node for good."""
         return self.node.id in self.walk.due or self.node.id in self.walk.waiting

@@ -1,13 +1,13 @@
 """The state of every node of an execution, put together from plain facts without asking a server.
 
 The journal shows what nodes did. Its replay shows which were skipped or cancelled, and which are due. The
-lock shows which of these are running.
+lock shows which of these are running, and a worker that walks on by itself reports how far it has come.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -72,6 +72,26 @@ class Run:
     holder: Holder
     progress: Progress | None = None
     """The last report of the node that it runs."""
+
+    def node_id(self, due: Sequence[str], ended: Collection[str]) -> str:
+        """Return the node that runs: that of its place, the first one due, or the one that was walked to.
+
+        The last is ahead of the journal while rows of pure nodes before it are not committed. A report is
+        up to a second old, so its node may have `ended`: then the one that is due runs.
+        """
+        if self.progress is not None and self.progress.node_id and self.progress.node_id not in ended:
+            return self.progress.node_id
+        return self.holder.place or due[0]
+
+    @property
+    def began_at(self) -> datetime:
+        """When its node began, or its lock was taken, if no later time is known."""
+        return datetime.fromisoformat((self.progress and self.progress.began_at) or self.holder.since)
+
+    @property
+    def reported(self) -> Progress | None:
+        """What the node's own code has reported."""
+        return self.progress if self.progress is not None and self.progress.is_of_the_node else None
 
 
 @dataclass(frozen=True)
@@ -146,7 +166,8 @@ def _view(
     if entries:
         statuses = node_statuses(graph, start, entries, visits, is_over=is_over)
         due = () if is_over else tuple(Walk.replay(graph, start, entries, visits).due)
-    running = {run.holder.place or due[0]: run for run in runs} if due else {}
+    ended = [node_id for node_id, status in statuses.items() if status.is_final]
+    running = {run.node_id(due, ended): run for run in runs} if due else {}
     statuses.update(dict.fromkeys(running.keys() & graph.nodes.keys(), NodeStatus.RUNNING))
     rows = {row.node_id: row for row in journal if row.superseded_by is None}
     places = tuple(place(graph, start))
@@ -170,9 +191,8 @@ def _node_views(
         node, row, status = graph.nodes[node_id], rows.get(node_id), statuses.get(node_id)
         known: dict[str, Any] = {}
         if (run := running.get(node_id)) is not None:
-            since = datetime.fromisoformat(run.holder.since)
             worker = f"{run.holder.instance}:{run.holder.process}"
-            known = {"worker": worker, "started_at": since, "progress": run.progress}
+            known = {"worker": worker, "started_at": run.began_at, "progress": run.reported}
         elif row is not None:
             known = {
                 "visit": row.visit,

@@ -47,6 +47,15 @@ class Progress:
     message: str
     at: str
     """The time of the report, ISO 8601 in UTC, by the clock of its worker."""
+    node_id: str = ""
+    """The node, if its worker has walked on to it since it took the lock, whose value names the first one."""
+    began_at: str = ""
+    """The time at which that node began."""
+
+    @property
+    def is_of_the_node(self) -> bool:
+        """True if the node's own code has reported something."""
+        return self.fraction is not None or bool(self.message)
 
 
 @dataclass
@@ -54,15 +63,23 @@ class RunningNode:
     """One running node, as its own code sees it."""
 
     claim: Claim
+    walked_to: str = ""
+    """Its id, if its worker has walked on to it; the first look says so."""
     is_unwanted: bool = False
     """It was asked to stop."""
+    _began_at: str = field(default="", repr=False)
     _unsent: Progress | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.walked_to:
+            self._began_at = datetime.now(UTC).isoformat()
+            self.report_progress(None, "")
 
     def report_progress(self, fraction: float | None, message: str) -> None:
         """Keep the report for the next look, which sends only the latest one; this costs nothing."""
         now = datetime.now(UTC).isoformat()
         text = storable_text(shorten(str(message), LONGEST_MESSAGE))
-        self._unsent = Progress(self.claim.token, fraction, text, now)
+        self._unsent = Progress(self.claim.token, fraction, text, now, self.walked_to, self._began_at)
 
     def take_report(self) -> bytes:
         """Remove and return the report to send, as JSON; b"" if there is none."""
@@ -100,10 +117,13 @@ class RunningNodes:
         self._looking = PeriodicCall("running-nodes", seconds, self._look_quietly)
         call_in_children(self._forget_parent)
 
-    def running(self, claim: Claim) -> AbstractContextManager[RunningNode]:
-        """Look after the node that runs under this claim while the block lasts."""
+    def running(self, claim: Claim, walked_to: str = "") -> AbstractContextManager[RunningNode]:
+        """Look after the node that runs under this claim while the block lasts.
+
+        `walked_to` is its id, if it is not the one that the claim was made for.
+        """
         self._looking.start()
-        return _LookedAfter(self._running, RunningNode(claim))
+        return _LookedAfter(self._running, RunningNode(claim, walked_to))
 
     def interrupt(self, execution_id: str, holder: Holder) -> None:
         """Ask the node that this holder runs, on any worker, to stop.

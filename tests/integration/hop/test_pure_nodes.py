@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.broker import Broker, Workers
+from support.command_line import run_json
 from support.polling import poll
 from workflow_engine import ExecutionContext, ExecutionStatus, WorkflowBuilder, WorkflowClient, node
 from workflow_engine.engine import inline
@@ -359,3 +360,28 @@ def test_a_node_that_keeps_killing_its_process_behind_pure_ones_is_the_one_that_
     last = client.journal(execution)[-1]
     assert (last.node_id, last.error_details) == (deadly, {"type": "WORKER_LOST"})
     assert client.get(execution).status is ExecutionStatus.FAILED
+
+
+@MODES
+@pytest.mark.usefixtures("commands_use_the_servers")
+def test_a_long_node_behind_rows_that_are_not_committed_is_shown_as_the_one_that_runs(
+    client: WorkflowClient, workers: Workers, engine: Engine, settings_of: dict[str, Any]
+) -> None:
+    deploy(client, "a p1 p2 b", settings_of)
+    execution = client.start("line").id
+    seen: dict[str, Any] = {}
+
+    def look() -> None:
+        engine.running_nodes.look()
+        shown = run_json("show", execution)["nodes"]
+        seen.update({node["id"]: node["status"] for node in shown})
+        seen["progress"] = [node["progress"] for node in shown if node["progress"]]
+        seen["explained"] = client.explain(execution)
+
+    during["p2"] = look
+    workers.drain()
+
+    assert seen["p2"] == "RUNNING"
+    assert [seen["p1"], seen["b"], seen["progress"]] == [None, None, []]
+    assert seen["explained"].node_id == "p2"
+    assert seen["explained"].sentence.startswith("Node p2 runs on ")

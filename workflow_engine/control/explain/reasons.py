@@ -108,9 +108,11 @@ def _held(facts: Facts, hold: Hold) -> Reason:
     is_gone = holder.life in facts.disconnected
     if is_gone or hold.is_unrenewed:
         return _held_by_dead(facts, hold, place, {**evidence, "isConnected": not is_gone})
-    since = datetime.fromisoformat(holder.since)
-    sentence = f"Node {holder.node_id} runs on {place} since {at_time(since)}"
-    if (progress := facts.progress.get(holder.token)) is not None:
+    progress = facts.progress.get(holder.token)
+    node_id = (progress and progress.node_id) or holder.node_id
+    since = datetime.fromisoformat((progress and progress.began_at) or holder.since)
+    sentence = f"Node {node_id} runs on {place} since {at_time(since)}"
+    if progress is not None and progress.is_of_the_node:
         share = [f"{progress.fraction:.0%}"] if progress.fraction is not None else []
         told = ", ".join([*share, *([short(progress.message)] if progress.message else [])])
         sentence += f" ({told})" if told else ""
@@ -121,7 +123,7 @@ def _held(facts: Facts, hold: Hold) -> Reason:
         }
     show = commands.cli("show", facts.execution.id)
     account = Account(f"{sentence}.", evidence, show, "shows how far it has come; nothing has to be done")
-    return Reason.written(Code.RUNNING, account, holder.node_id, place)
+    return Reason.written(Code.RUNNING, account, node_id, place)
 
 
 def _held_by_dead(facts: Facts, hold: Hold, place: str, evidence: dict[str, Any]) -> Reason:

@@ -82,7 +82,7 @@ class Attempts:
                 hop = self._with_data_of_body(hop)
             if compiled.required is not None and (error := self._incomplete(hop, compiled.required)):
                 return hop.failure_outcome(error)
-            with self._running_nodes.running(hop.claim) as running:
+            with self._running_nodes.running(hop.claim, hop.walked_to) as running:
                 context = self._context(hop, running)
                 if (compiled.slot_limits or hop.lacks_slot) and (
                     limited := self._slots.taken(hop, compiled, context)
