@@ -240,3 +240,62 @@ def test_what_an_end_leaves_behind_is_forgotten(
     timekeeping.round()
 
     assert sql(NOTED) == []
+
+
+# -- where pure nodes run in the hop before them -----------------------------------------------------------
+
+
+def deploy_pure(client: WorkflowClient, act: Callable[..., Any], **settings: Any) -> str:
+    """Start `pure1`, `pure2`, `act` and `pure3` in a row, each with a time in its queue."""
+    flow = WorkflowBuilder("pure", settings={"pure": "inline", **settings})
+    last: Any = flow.trigger("start")
+    for name in ("pure1", "pure2"):
+        last = last >> flow.function(name, "{{ 1 }}", queue_timeout=60)
+    last = last >> calling(flow, act, queue_timeout=60)
+    last >> flow.function("pure3", "{{ act }}", queue_timeout=60)
+    client.deploy(flow.build())
+    return client.start("pure").id
+
+
+@pytest.mark.parametrize(("hops", "noted_for"), [("spread", [("act", 60.0)]), ("inline", [])])
+def test_what_a_worker_runs_by_itself_stands_in_no_queue_and_leaves_nothing(
+    client: WorkflowClient, workers: Workers, sql: Sql, hops: str, noted_for: list[Any]
+) -> None:
+    noted: list[Any] = []
+
+    def act() -> str:
+        noted.extend(sql(NOTED))
+        return "acted"
+
+    execution = deploy_pure(client, act, hops=hops)
+    assert sql(NOTED) == [("pure1", 60.0)]
+
+    workers.drain()
+
+    assert client.get(execution).result == "acted"
+    assert noted == noted_for
+    assert sql(NOTED) == []
+
+
+def test_a_node_behind_pure_ones_that_is_sent_to_its_queue_may_be_late_there(
+    client: WorkflowClient,
+    workers: Workers,
+    sql: Sql,
+    timekeeping: Timekeeping,
+    time_is_over: Callable[[], None],
+) -> None:
+    ran: list[int] = []
+
+    def act() -> None:
+        ran.append(1)
+
+    execution = deploy_pure(client, act)
+    workers.hop()
+    assert [row.node_id for row in client.journal(execution)] == ["start", "pure1", "pure2"]
+    assert sql(NOTED) == [("act", 60.0)]
+
+    time_is_over()
+    timekeeping.round()
+    workers.drain()
+
+    assert (last_error(client, execution), ran, sql(NOTED)) == ("QUEUE_TIMEOUT", [], [])
