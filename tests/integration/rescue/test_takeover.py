@@ -70,6 +70,18 @@ def look_for_a_while(look: Callable[[], int]) -> Callable[[], int]:
 
 
 @pytest.fixture
+def kill_and_rescue(look: Callable[[], int]) -> Callable[..., None]:
+    """Kill processes, and look until one execution was rescued."""
+
+    def kill_and_rescue(*processes: OtherProcess) -> None:
+        for process in processes:
+            process.signal(signal.SIGKILL)
+        poll(lambda: look() == 1, "the process is found to be dead")
+
+    return kill_and_rescue
+
+
+@pytest.fixture
 def dead(
     engine: Engine, look: Callable[[], int], redis_client: redis.Redis
 ) -> Callable[[OtherProcess], None]:
@@ -156,27 +168,51 @@ def execution(client: WorkflowClient) -> str:
     return client.start("line").id
 
 
+@pytest.fixture
+def process(broker: Broker, execution: str, running: Callable[..., OtherProcess]) -> OtherProcess:
+    """Return a process that runs the first node of the execution."""
+    return running(broker.take())
+
+
+@pytest.fixture
+def both(client: WorkflowClient) -> str:
+    """Return an execution whose nodes `one` and `two` run at once."""
+    flow = WorkflowBuilder("both", settings={"concurrency": 2})
+    begin, joined = flow.trigger("begin"), flow.merge("joined")
+    for function in (one, two):
+        begin >> calling(flow, function) >> joined
+    client.deploy(flow.build())
+    return client.start("both").id
+
+
+@pytest.fixture
+def comes_to(client: WorkflowClient, workers: Workers) -> Callable[[str, object], None]:
+    """Let an execution go on, and check its result."""
+
+    def comes_to(execution: str, result: object) -> None:
+        workers.drain()
+        assert client.get(execution).result == result
+
+    return comes_to
+
+
 def test_the_execution_of_a_process_that_died_goes_on_long_before_its_lock_expires(
-    client: WorkflowClient,
     engine: Engine,
-    broker: Broker,
-    workers: Workers,
     execution: str,
-    running: Callable[..., OtherProcess],
+    process: OtherProcess,
     look: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
+    comes_to: Callable[[str, object], None],
     redis_client: redis.Redis,
 ) -> None:
-    process = running(broker.take())
     assert look() == 0
     assert engine.locks.is_locked(execution)
 
-    process.signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the process is found to be dead")
+    kill_and_rescue(process)
 
     assert not engine.locks.is_locked(execution)
     assert redis_client.pttl(Keys.of(engine.settings).presence) > 0
-    workers.drain()
-    assert client.get(execution).result == 2
+    comes_to(execution, 2)
     assert look() == 0
 
 
@@ -187,13 +223,11 @@ def test_each_death_counts_as_a_crash_of_its_node(
     workers: Workers,
     execution: str,
     running: Callable[..., OtherProcess],
-    look: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
 ) -> None:
     workers.hop()
     for _ in range(engine.settings.max_recoveries + 1):
-        process = running(broker.take())
-        process.signal(signal.SIGKILL)
-        poll(lambda: look() == 1, "the process is found to be dead")
+        kill_and_rescue(running(broker.take()))
 
     workers.drain()
 
@@ -203,13 +237,8 @@ def test_each_death_counts_as_a_crash_of_its_node(
 
 
 def test_a_frozen_process_is_not_taken_for_dead(
-    engine: Engine,
-    broker: Broker,
-    execution: str,
-    running: Callable[..., OtherProcess],
-    look_for_a_while: Callable[[], int],
+    engine: Engine, execution: str, process: OtherProcess, look_for_a_while: Callable[[], int]
 ) -> None:
-    process = running(broker.take())
     process.signal(signal.SIGSTOP)
 
     assert look_for_a_while() == 0
@@ -217,57 +246,44 @@ def test_a_frozen_process_is_not_taken_for_dead(
 
 
 def test_a_frozen_process_whose_lock_has_expired_has_not_lost_its_message(
-    client: WorkflowClient,
     engine: Engine,
-    broker: Broker,
-    workers: Workers,
     execution: str,
-    running: Callable[..., OtherProcess],
+    process: OtherProcess,
     look_for_a_while: Callable[[], int],
-    look: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
+    comes_to: Callable[[str, object], None],
     redis_client: redis.Redis,
     sql: Callable[..., object],
 ) -> None:
     let_redis_remember(engine.settings)
-    process = running(broker.take())
     redis_client.delete(Keys.of(engine.settings).lock(execution))
     sql("UPDATE executions SET updated_at = updated_at - interval '60 s'")
 
     assert look_for_a_while() == 0
-    process.signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the process is found to be dead")
 
-    workers.drain()
-    assert client.get(execution).result == 2
+    kill_and_rescue(process)
+    comes_to(execution, 2)
 
 
 def test_of_two_nodes_that_run_at_once_the_one_whose_process_died_runs_again(
-    client: WorkflowClient,
     engine: Engine,
     broker: Broker,
     workers: Workers,
+    both: str,
     running: Callable[..., OtherProcess],
-    look: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
+    comes_to: Callable[[str, object], None],
 ) -> None:
-    flow = WorkflowBuilder("both", settings={"concurrency": 2})
-    begin, joined = flow.trigger("begin"), flow.merge("joined")
-    for function in (one, two):
-        begin >> calling(flow, function) >> joined
-    client.deploy(flow.build())
-    execution = client.start("both").id
     first, second = broker.take(), broker.take()
     dying, living = running(first), running(second)
 
-    dying.signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the process is found to be dead")
+    kill_and_rescue(dying)
 
     assert [each.node_id for each in broker.messages] == [first.node_id]
-    assert [each.node_id for each in engine.locks.holders(execution)] == [second.node_id]
+    assert [each.node_id for each in engine.locks.holders(both)] == [second.node_id]
     workers.hop()
-    living.signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the other process is found to be dead")
-    workers.drain()
-    assert client.get(execution).result == {"one": 1, "two": 2}
+    kill_and_rescue(living)
+    comes_to(both, {"one": 1, "two": 2})
 
 
 def test_a_woken_node_whose_process_died_is_woken_again(
@@ -277,7 +293,8 @@ def test_a_woken_node_whose_process_died_is_woken_again(
     time_passes: Callable[[float], None],
     wake_due: Callable[[], list[str]],
     running: Callable[..., OtherProcess],
-    look: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
+    comes_to: Callable[[str, object], None],
 ) -> None:
     client.deploy(line(second_attempt, retry=Retry(wait_duration=3_600_000)))
     execution = client.start("line").id
@@ -287,26 +304,22 @@ def test_a_woken_node_whose_process_died_is_woken_again(
     process = running(broker.take())
     assert client.get(execution).status is ExecutionStatus.WAITING
 
-    process.signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the process is found to be dead")
+    kill_and_rescue(process)
 
-    workers.drain()
-    assert client.get(execution).result == 2
+    comes_to(execution, 2)
 
 
 def test_an_execution_that_was_paused_while_its_process_died_goes_on_when_it_is_resumed(
     client: WorkflowClient,
     engine: Engine,
-    broker: Broker,
-    workers: Workers,
     execution: str,
-    running: Callable[..., OtherProcess],
+    process: OtherProcess,
     look: Callable[[], int],
     dead: Callable[[OtherProcess], None],
+    comes_to: Callable[[str, object], None],
     sql: Callable[..., object],
 ) -> None:
     let_redis_remember(engine.settings)
-    process = running(broker.take())
     client.control.pause(execution)
     dead(process)
     assert engine.locks.is_locked(execution)
@@ -315,76 +328,62 @@ def test_an_execution_that_was_paused_while_its_process_died_goes_on_when_it_is_
     sql("UPDATE executions SET updated_at = updated_at - interval '10 s'")
     poll(lambda: look() == 1, "the resumed execution is rescued")
 
-    workers.drain()
-    assert client.get(execution).result == 2
+    comes_to(execution, 2)
 
 
 def test_a_message_that_is_lost_after_a_takeover_is_sent_again_soon(
-    client: WorkflowClient,
     engine: Engine,
     broker: Broker,
-    workers: Workers,
     execution: str,
-    running: Callable[..., OtherProcess],
+    process: OtherProcess,
     look: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
+    comes_to: Callable[[str, object], None],
     sql: Callable[..., object],
 ) -> None:
     """Lose it while the mark of the dead process is still there, as that of a frozen one would be."""
     let_redis_remember(engine.settings)
-    running(broker.take()).signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the process is found to be dead")
+    kill_and_rescue(process)
     broker.queue.clear()
 
     past = "updated_at = updated_at - interval '10 s', recovered_at = recovered_at - interval '10 s'"
     sql(f"UPDATE executions SET {past}")
     poll(lambda: look() == 1, "the lost message is sent again")
 
-    workers.drain()
-    assert client.get(execution).result == 2
+    comes_to(execution, 2)
 
 
 def test_the_frozen_one_of_two_nodes_that_run_at_once_is_left_alone_when_its_place_expires(
-    client: WorkflowClient,
     engine: Engine,
     broker: Broker,
-    workers: Workers,
+    both: str,
     running: Callable[..., OtherProcess],
-    look: Callable[[], int],
     look_for_a_while: Callable[[], int],
+    kill_and_rescue: Callable[..., None],
+    comes_to: Callable[[str, object], None],
     redis_client: redis.Redis,
     sql: Callable[..., object],
 ) -> None:
     let_redis_remember(engine.settings)
-    flow = WorkflowBuilder("both", settings={"concurrency": 2})
-    begin, joined = flow.trigger("begin"), flow.merge("joined")
-    for function in (one, two):
-        begin >> calling(flow, function) >> joined
-    client.deploy(flow.build())
-    execution = client.start("both").id
     freezing, living = running(broker.take()), running(broker.take())
-    place = Keys.of(engine.settings).lock(execution, "one")
+    place = Keys.of(engine.settings).lock(both, "one")
     assert redis_client.delete(place) == 1
     sql("UPDATE executions SET updated_at = updated_at - interval '10 s'")
 
     assert look_for_a_while() == 0
 
-    freezing.signal(signal.SIGKILL)
-    living.signal(signal.SIGKILL)
-    poll(lambda: look() == 1, "the processes are found to be dead")
-    workers.drain()
-    assert client.get(execution).result == {"one": 1, "two": 2}
+    kill_and_rescue(freezing, living)
+    comes_to(both, {"one": 1, "two": 2})
 
 
-def test_after_a_restart_of_redis_nobody_is_dead_for_not_having_connected_again(
+def test_after_a_restart_of_redis_no_process_is_dead_for_not_having_connected_again(
     engine: Engine,
-    broker: Broker,
     execution: str,
-    running: Callable[..., OtherProcess],
+    process: OtherProcess,
     look: Callable[[], int],
     look_for_a_while: Callable[[], int],
     redis_client: redis.Redis,
 ) -> None:
-    process = running(broker.take())
     look()
     process.signal(signal.SIGKILL)
     # It cannot be told from one that is frozen, whose connections the restart has closed.
