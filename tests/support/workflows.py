@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workflow_engine import Workflow, WorkflowBuilder
-from workflow_engine.definition.builder import BuiltNode
+from workflow_engine.definition.built_nodes import BuiltNode
 from workflow_engine.nodes.registry import node
 
 

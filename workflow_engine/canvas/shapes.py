@@ -16,7 +16,8 @@ import orjson
 from pydantic.alias_generators import to_camel
 
 from workflow_engine.canvas.signatures import Call, Canvas, Gathered, Line, Mapped, Together
-from workflow_engine.definition.builder import BuiltNode, WorkflowBuilder
+from workflow_engine.definition.builder import WorkflowBuilder
+from workflow_engine.definition.built_nodes import BuiltNode
 from workflow_engine.definition.workflow import Workflow
 from workflow_engine.errors import DefinitionInvalid, Problem
 

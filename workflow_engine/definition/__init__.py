@@ -5,5 +5,6 @@
 - `body`: nodes inside a node, as a workflow of their own
 - `text`: reading YAML and JSON, with a line for each problem
 - `builder`: writing one in Python
+- `built_nodes`: its nodes, between which `>>` draws edges
 - `problems`: pydantic's errors as sentences with a place
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.broker import Workers
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
-from workflow_engine.definition.builder import Branch, BuiltNode
+from workflow_engine.definition.built_nodes import Branch, BuiltNode
 
 
 def test_a_thousand_nodes_in_a_row_complete(client: WorkflowClient, workers: Workers) -> None:

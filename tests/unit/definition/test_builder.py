@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from support.definitions import ORDER_FULFILMENT, REGISTRY, charge
-from workflow_engine.definition.builder import BuiltNode, WorkflowBuilder
+from workflow_engine.definition.builder import WorkflowBuilder
+from workflow_engine.definition.built_nodes import BuiltNode
 from workflow_engine.definition.workflow import Retry, RetryRule
 from workflow_engine.errors import DefinitionInvalid
 from workflow_engine.nodes.registry import node
