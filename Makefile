@@ -5,6 +5,9 @@
 .PHONY: help demo shop install dev test lint format unit integration acceptance browser screenshots lowest long longest services chaos promises bench clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
+# Where it is set, each of the many processes of a test run compiles all that it imports, and pytest rewrites
+# the assertions of every file in each of its processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first Python that is new enough; `make demo PYTHON=/path/to/python` names another.
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
