@@ -175,16 +175,17 @@ class RawChains:
 
 
 class RawChords:
-    """Celery's own `chord`: tasks that do nothing, all at once, and one more after all of them."""
+    """Celery's own `chord`: one of the raw tasks many times at once, and then one that does nothing."""
 
-    def __init__(self, worker: RawWorker) -> None:
+    def __init__(self, worker: RawWorker, task: str = "no_op", *arguments: Any) -> None:
         self._worker = worker
+        self._task = worker.task(task, *arguments)
         # The end comes through the pipe. Celery would subscribe to the result of every task here.
         worker.app.backend.on_task_call = lambda *_: None
 
     def run(self, number: int, nodes: int) -> Batch:
-        """Run the chains. Raises BenchmarkFailed."""
-        header = [self._worker.task("no_op")] * (nodes - 1)
+        """Run the chords. Raises BenchmarkFailed."""
+        header = [self._task] * (nodes - 1)
         whole = chord(header, self._worker.task("no_op", is_last=True), app=self._worker.app)
         return self._worker.measure(number, nodes, whole)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.contenders import (
     Batch,
+    Contender,
     DurableExecutions,
     RawChords,
     RawWorker,
@@ -33,6 +34,8 @@ CHORD_LIMIT = 1.0
 """The time of branches that do nothing, relative to Celery's own chord."""
 
 PLACES, THREADS = 8, 32
+THREADS_DATABASE = 5
+"""Of the Redis of the raw worker with threads."""
 WAIT, LONGER_WAIT = 0.05, 0.1
 """Seconds that each node waits, on processes and on threads."""
 
@@ -126,11 +129,20 @@ def _on_threads(testbed: Testbed, size: Size) -> list[Figure]:
         options=["--pool", "threads", "--queues", workflow_id],
         environment={f"{ENVIRONMENT_PREFIX}DATABASE_POOL_SIZE": str(THREADS)},
     )
-    ours = DurableExecutions(testbed, pids, workflow_id)
-    (batches,) = in_turns([ours], 1, size.on_threads + 1, size.repetitions)
+    raw_name, options = "raw-threads-results", ["--pool", "threads"]
+    with RawWorker(testbed, THREADS, raw_name, THREADS_DATABASE, options, results=True) as raw:
+        contenders: list[Contender] = [
+            DurableExecutions(testbed, pids, workflow_id),
+            RawChords(raw, "outside", LONGER_WAIT),
+        ]
+        ours, chords = in_turns(contenders, 1, size.on_threads + 1, size.repetitions)
     testbed.stop_workers(workflow_id)
-    share = _share(batches, LONGER_WAIT, THREADS)
-    return [ratio_at_least(f"{name}: throughput, relative to the ideal", share, THREADS_LIMIT)]
+    share = _share(ours, LONGER_WAIT, THREADS)
+    return [
+        ratio_at_least(f"{name}: throughput, relative to the ideal", share, THREADS_LIMIT),
+        Figure("- Celery's own chord, on the same pool", _share(chords, LONGER_WAIT, THREADS).text()),
+        Figure("- ratio of the time to the chord", Spread.of(ratios(ours, chords)).text()),
+    ]
 
 
 def _idle(testbed: Testbed, size: Size) -> list[Figure]:
@@ -175,7 +187,8 @@ def _method(size: Size) -> str:
     return (
         f"One execution at a time, {size.repetitions} times after a warm-up: branches whose node sleeps, and "
         f"a merge. The worker has as many processes as places ({PLACES}), or {THREADS} threads. Ideally "
-        "every place sleeps all the time. Calls are those of one more execution, without those of Celery. "
+        "every place sleeps all the time. A worker of raw Celery with as many threads runs a chord of such "
+        "tasks, alternating. Calls are those of one more execution, without those of Celery. "
         "Transactions include those of the worker's timekeeper. Branches that do nothing are the unkind "
         f"case, on {PROCESSES} processes like Celery's chord: their commits take turns at one row. "
         "Figures are medians, with the least and the greatest in brackets."
