@@ -385,3 +385,29 @@ def test_a_long_node_behind_rows_that_are_not_committed_is_shown_as_the_one_that
     assert [seen["p1"], seen["b"], seen["progress"]] == [None, None, []]
     assert seen["explained"].node_id == "p2"
     assert seen["explained"].sentence.startswith("Node p2 runs on ")
+
+
+OUTPUTS = """
+SELECT node_id, output_data::text FROM node_executions WHERE execution_id = %s AND seq > 1 ORDER BY seq
+"""
+
+
+@node("test.finds_nothing", pure=True)
+def finds_nothing(context: ExecutionContext) -> None:
+    ran.append(context.current_node_id)
+
+
+@MODES
+def test_nothing_is_an_output_too_whether_it_is_committed_alone_or_with_others(
+    client: WorkflowClient, workers: Workers, commits: list[list[str]], sql: Any, settings_of: dict[str, Any]
+) -> None:
+    flow = WorkflowBuilder("nothing", settings=settings_of)
+    first = flow.trigger("start") >> flow.python("first", "test.finds_nothing")
+    first >> flow.python("second", "test.finds_nothing") >> flow.set("last", variables={"a": None})
+    client.deploy(flow.build())
+
+    execution = client.start("nothing").id
+
+    workers.drain()
+    assert ["first", "second", "last"] in commits
+    assert sql(OUTPUTS, execution) == [("first", "null"), ("second", "null"), ("last", '{"a": null}')]

@@ -13,5 +13,5 @@ class Migration(migrations.Migration):
     """Runs revision 0008."""
 
     atomic = False  # a revision is a transaction of its own
-    dependencies: ClassVar = [("workflow_engine", "0005_queue_deadlines")]
+    dependencies: ClassVar = [("workflow_engine", "0006_cheaper_commits")]
     operations: ClassVar = [AlembicRevision("0008")]

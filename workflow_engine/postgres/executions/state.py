@@ -40,7 +40,6 @@ from workflow_engine.postgres.events import lock_events, take_kept
 from workflow_engine.postgres.executions.commits.documents import (
     commit_document,
     commit_result,
-    commits_document,
     journal_row,
 )
 from workflow_engine.postgres.executions.commits.group_commit import GroupCommit, may_join_others
@@ -48,9 +47,8 @@ from workflow_engine.postgres.executions.creation import ExecutionCreation, Key,
 from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant, to_jsonb
 
-COMMIT = "SELECT {s}.commit_node_v1(%(commit)s)"
-COMMIT_SIBLINGS = "SELECT {s}.commit_node_v1(given) FROM jsonb_array_elements(%(commits)s) AS given"
-COMMIT_TOGETHER = "SELECT {s}.commit_nodes_v1(%(commit)s)"
+COMMIT = "SELECT {s}.commit_node_v2(%(commit)s)"
+COMMIT_SIBLINGS = "SELECT {s}.commit_node_v2(given) FROM jsonb_array_elements(%(commits)s) AS given"
 COMMIT_ITERATION = "SELECT {s}.commit_iteration_v1(%(commit)s)"
 SNAPSHOT = "SELECT * FROM {s}.load_snapshot_v2(%(execution_id)s, %(with_outputs)s)"
 
@@ -232,10 +230,8 @@ class ExecutionStateService:
 
     def _statement(self, commit: NodeCommit) -> tuple[str, str]:
         """Return the statement of a commit, and its parameter."""
-        document = commit_document(commit, self._claim_lease)
-        if commit.before or commit.passes_crash_to is not None:
-            return COMMIT_TOGETHER, commits_document(commit, document)
-        return COMMIT if commit.iteration is None else COMMIT_ITERATION, document
+        statement = COMMIT if commit.iteration is None else COMMIT_ITERATION
+        return statement, commit_document(commit, self._claim_lease)
 
     def _commit_documents(self, documents: Sequence[str]) -> Sequence[Row]:
         if len(documents) == 1:

@@ -6,9 +6,11 @@ release go on calling the body that they were written for. A later release drops
 
 - `start_execution`: write a new execution
 - `load_snapshot`: read an execution and its journal, from which a context is rebuilt
-- `commit_node`: append a node's journal row and move its execution on; every hop calls it
+- `commit_node`: append a node's journal row and move its execution on; every hop calls it. Rows of pure nodes
+  before it come along, all or none
+- `follow_commit`: do what few commits bring along, such as to open a wait
 - `save_part`: store what a part of a node's work has returned
-- `commit_nodes`: the same for the rows of pure nodes and of the node behind them, all or none
+- `commit_nodes`: only workers of an older build call it, where `commit_node` takes no rows of pure nodes
 - `missed_commits`: decide whether a row may follow those of siblings, which its node has not seen
 - `move_execution`: move an execution for an operator
 - `commit_by_hand`: append the result that an operator gives a node

@@ -26,7 +26,7 @@ BEGIN
         RETURN;
     END IF;
 
-    committed := {s}.commit_node_v1(given || jsonb_build_object('fence', present_fence));
+    committed := {s}.commit_node_v2(given || jsonb_build_object('fence', present_fence));
     moved_seq := committed[2];
     moved_status := committed[3];
     follow_ups := committed[7];

@@ -1,7 +1,7 @@
 -- Ends an execution; nothing else does. Returns its `seq`, or NULL, with nothing changed, if it had ended before
 -- or the expected fence does not hold. It replaces the fence: a worker that still runs a node of it is refused.
 --
--- A commit that ends it gives its own document. Operators and timeouts give `execution_id`, `execution_status`,
+-- A commit that ends it gives its own document, with the rows that come `before` its own. Operators and timeouts give `execution_id`, `execution_status`,
 -- `error`, `execution_error`, and for the history `event`, `actor`, `reason`.
 --
 -- Its duration begins with its first node: without one, `started_at` and `duration_ms` stay NULL.
@@ -16,8 +16,11 @@ DECLARE
     given_execution uuid := given->>'execution_id';
     given_status text := given->>'execution_status';
     given_actor text := coalesce(given->>'actor', given->>'worker');
-    -- When the node began, if a commit ends it.
-    began timestamptz := now() - (given->>'duration_ms')::float8 * interval '1 millisecond';
+    -- Of the nodes of a commit that ends it, the first one, when that began, and how many come before the last.
+    first jsonb := coalesce(given->'before'->0, given);
+    began timestamptz := now()
+        - (coalesce((first->>'ago_ms')::float8, 0) + (first->>'duration_ms')::float8) * interval '1 millisecond';
+    earlier integer := coalesce(jsonb_array_length(given->'before'), 0);
     parent uuid;
     child record;
     freed jsonb;
@@ -26,8 +29,8 @@ BEGIN
     UPDATE {s}.executions e SET
         status = given_status,
         fence = coalesce((given->>'token')::uuid, gen_random_uuid()),
-        seq = e.seq + (given ? 'node_id')::int,
-        nodes_executed = e.nodes_executed + (given ? 'is_final')::int,
+        seq = e.seq + earlier + (given ? 'node_id')::int,
+        nodes_executed = e.nodes_executed + earlier + (given ? 'is_final')::int,
         started_at = coalesce(e.started_at, began),
         completed_at = now(),
         duration_ms = (extract(epoch FROM now() - coalesce(e.started_at, began)) * 1000)::bigint,

@@ -15,9 +15,9 @@ from workflow_engine.execution.records import (
     Iteration,
     JournalRow,
     NewChildren,
+    NewRow,
     NewWait,
     NodeCommit,
-    PureRow,
 )
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, WaitStatus
 from workflow_engine.execution.walk import JournalEntry
@@ -31,31 +31,17 @@ from workflow_engine.postgres.values import instant
 def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool = True) -> str:
     """Return the document for `commit_node`, without empty fields."""
     is_failed = commit.execution_status is ExecutionStatus.FAILED
+    first = commit.before[0] if commit.before else commit
     document = {
         "execution_id": commit.execution_id,
-        "fence": commit.fence if names_fence else None,
-        "token": commit.token,
+        "fence": first.fence if names_fence else None,
         "execution_status": commit.execution_status,
         "ends": commit.execution_status.is_finished or None,
-        "node_id": commit.node_id,
-        "label": commit.label,
-        "type": commit.type,
-        "sub_type": commit.sub_type,
-        "visit": commit.visit,
-        "attempt": commit.attempt,
-        "status": commit.status,
-        "is_final": commit.status.is_final or None,
-        "handles": _text_array(commit.handles),
-        "variables": _fragment(commit.variables),
-        "input_data": _fragment(commit.input_data),
-        "output": _fragment(commit.output),
-        "logs": _fragment(commit.logs),
         "error": commit.error,
         "error_details": commit.error_details,
         "execution_error": {"nodeId": commit.node_id, **(commit.error_details or {})} if is_failed else None,
         "retry_details": commit.retry_details,
         "worker": commit.worker,
-        "duration_ms": commit.duration_ms,
         "context": commit.context,
         "due_queue": commit.due_queue,
         "due_priority": commit.due_priority,
@@ -72,30 +58,24 @@ def commit_document(commit: NodeCommit, claim_lease: float, *, names_fence: bool
         "removes_parts": commit.removes_parts or None,
         **_iteration_fields(commit.iteration),
         "on_failure": None if commit.on_failure is None else failure_document(commit.on_failure),
+        "blamed": commit.passes_crash_to,
+        **(_earlier_rows(commit) if commit.before else {}),
     }
-    return orjson.dumps({name: value for name, value in document.items() if value is not None}).decode()
-
-
-def commits_document(commit: NodeCommit, document: str) -> str:
-    """Return the document for `commit_nodes`; `document` is that for `commit_node`, of the last row."""
-    now = time.monotonic()
-    first = commit.before[0] if commit.before else commit
-    given = {
-        "execution_id": commit.execution_id,
-        "fence": first.fence,
-        "reached": commit.fence,
-        "worker": commit.worker,
-        "rows": [_row_document(place, each, now) for place, each in enumerate(commit.before)],
-        "last": orjson.Fragment(document),
-    }
-    if commit.passes_crash_to is not None:
-        given |= {"crashed": commit.node_id, "blamed": commit.passes_crash_to}
+    given = _row_document(commit) | {name: value for name, value in document.items() if value is not None}
     return orjson.dumps(given).decode()
 
 
-def _row_document(place: int, row: PureRow, now: float) -> dict[str, Any]:
+def _earlier_rows(commit: NodeCommit) -> dict[str, Any]:
+    now = time.monotonic()
+    rows = [
+        _row_document(row) | {"place": place, "ago_ms": max(0.0, now - row.ended) * 1000}
+        for place, row in enumerate(commit.before)
+    ]
+    return {"before": rows, "reached": commit.fence}
+
+
+def _row_document(row: NewRow) -> dict[str, Any]:
     document = {
-        "place": place,
         "token": row.token,
         "node_id": row.node_id,
         "type": row.type,
@@ -105,8 +85,9 @@ def _row_document(place: int, row: PureRow, now: float) -> dict[str, Any]:
         "status": row.status,
         "handles": _text_array(row.handles),
         "duration_ms": row.duration_ms,
-        "ago_ms": max(0.0, now - row.ended) * 1000,
     }
+    if row.status.is_final:
+        document["is_final"] = True
     if row.label is not None:
         document["label"] = row.label
     if row.variables is not None:
@@ -114,14 +95,10 @@ def _row_document(place: int, row: PureRow, now: float) -> dict[str, Any]:
     if row.input_data is not None:
         document["input_data"] = orjson.Fragment(row.input_data)
     if row.output is not None:
-        document["output_data"] = orjson.Fragment(row.output)
+        document["output"] = orjson.Fragment(row.output)
     if row.logs is not None:
         document["logs"] = orjson.Fragment(row.logs)
     return document
-
-
-def _fragment(value: bytes | None) -> orjson.Fragment | None:
-    return None if value is None else orjson.Fragment(value)
 
 
 def _text_array(texts: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ BEGIN
 
     IF NOT given ? 'goes_on' AND (is_current OR NOT is_open) THEN
         -- If the wait is closed, this commit may be repeated.
-        result := {s}.commit_node_v1(given);
+        result := {s}.commit_node_v2(given);
         RETURN;
     END IF;
 

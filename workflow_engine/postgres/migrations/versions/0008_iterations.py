@@ -7,7 +7,7 @@ from alembic import context, op
 from workflow_engine.postgres import functions
 
 revision = "0008"
-down_revision = "0005"
+down_revision = "0006"
 
 NEW = ("children/commit_iteration_v1",)
 # Revision 0002 makes them with this text. In tables from before the first release they have an older one.
