@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Literal
 
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SlotStatus, WaitStatus, WaitType
@@ -29,6 +30,13 @@ class WantedSlot:
     rate: int | None = None
     seconds: float | None = None
     """`rate` owners begin within so many seconds, at most."""
+
+
+class WayIn(StrEnum):
+    """What must still hold of a workflow, for a start that relies on what was read for an earlier one."""
+
+    CURRENT = "CURRENT"  # workflow and trigger are open, and no other version has been deployed
+    OPEN = "OPEN"  # workflow and trigger are open
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class NewExecution:
     """The nodes that are due first, where a breakpoint may be."""
     queue_timeouts: Mapping[str, float] = field(default_factory=dict)
     """The seconds that those of them may stand in their queues that say so."""
+    way_in: WayIn | None = None
+    """What Postgres checks as it writes the rows; None if the producer has just read it."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ column that every hop changes, so that the change stays within the page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -34,16 +36,13 @@ from sqlalchemy.sql.elements import TextClause
 from workflow_engine.execution.states import (
     ACTIVE,
     FINAL,
-    FINISHED,
-    ExecutionStatus,
-    NodeStatus,
     SlotStatus,
-    SupersededFor,
     TriggerState,
     WaitStatus,
     WaitType,
     WorkflowState,
 )
+from workflow_engine.postgres.functions import definition
 
 NOW = text("now()")
 
@@ -55,6 +54,22 @@ def one_of(column: str, values: object) -> TextClause:
     """Return a condition that a text column holds one of an enumeration's values."""
     names = ", ".join(f"'{value}'" for value in sorted(values))  # type: ignore[call-overload]
     return text(f"{column} IN ({names})")
+
+
+EXECUTION_RULES = "status, seq, nodes_executed, started_at, completed_at, error"
+JOURNAL_RULES = "status, seq, visit, attempt, superseded_by, superseded_for, completed_at, error"
+"""The columns that the rules of these tables are about."""
+
+
+def _rules(schema: str, function: str, columns: str) -> TextClause:
+    return text(f'"{schema}".{function}({columns})')
+
+
+def _create(function: str) -> Callable[..., None]:
+    def create(table: Table, connection: Connection, **_: object) -> None:
+        connection.exec_driver_sql(definition(f"checks/{function}", str(table.schema)))
+
+    return create
 
 
 def _keep_room_for_updates(table: Table, connection: Connection, **_: object) -> None:
@@ -207,14 +222,7 @@ def tables(schema: str) -> MetaData:
             [f"{schema}.workflow_versions.workflow_id", f"{schema}.workflow_versions.version"],
             name="executions_version",
         ),
-        CheckConstraint(one_of("status", ExecutionStatus), name="executions_status"),
-        CheckConstraint("seq > 0 AND nodes_executed >= 0", name="executions_counts"),
-        CheckConstraint(
-            text(f"({one_of('status', FINISHED).text}) = (completed_at IS NOT NULL)"),
-            name="executions_finished",
-        ),
-        CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="executions_error"),
-        CheckConstraint("status <> 'RUNNING' OR started_at IS NOT NULL", name="executions_started"),
+        CheckConstraint(_rules(schema, "check_execution_v1", EXECUTION_RULES), name="executions_rules"),
         # Lists show roots: a child is found by its parent.
         Index(
             "executions_by_workflow",
@@ -270,7 +278,10 @@ def tables(schema: str) -> MetaData:
         ),
         Index("executions_key", "idempotency_key", postgresql_where=text("idempotency_key IS NOT NULL")),
         # `postgresql_with` would do, but SQLAlchemy takes it for a table only since 2.1.
-        listeners=[("after_create", _keep_room_for_updates)],
+        listeners=[
+            ("before_create", _create("check_execution_v1")),
+            ("after_create", _keep_room_for_updates),
+        ],
     )
     Table(
         "node_executions",
@@ -303,21 +314,7 @@ def tables(schema: str) -> MetaData:
         # What the node has logged, where that is kept.
         Column("logs", JSONB),
         CheckConstraint(
-            one_of("status", set(NodeStatus) - {"RUNNING", "SKIPPED"}), name="node_executions_status"
-        ),
-        CheckConstraint("seq > 0 AND visit > 0 AND attempt > 0", name="node_executions_counts"),
-        CheckConstraint("superseded_by IS NULL OR superseded_by > seq", name="node_executions_superseded"),
-        CheckConstraint(
-            text(
-                "(superseded_by IS NULL) = (superseded_for IS NULL) AND "
-                f"({one_of('superseded_for', SupersededFor).text})"
-            ),
-            name="node_executions_superseded_for",
-        ),
-        CheckConstraint("status <> 'FAILED' OR error IS NOT NULL", name="node_executions_error"),
-        CheckConstraint(
-            "status NOT IN ('COMPLETED', 'FAILED') OR completed_at IS NOT NULL",
-            name="node_executions_completed",
+            _rules(schema, "check_node_execution_v1", JOURNAL_RULES), name="node_executions_rules"
         ),
         Index(
             "node_executions_final",
@@ -327,6 +324,7 @@ def tables(schema: str) -> MetaData:
             unique=True,
             postgresql_where=text(f"{one_of('status', FINAL).text} AND superseded_by IS NULL"),
         ),
+        listeners=[("before_create", _create("check_node_execution_v1"))],
     )
     # Until when nodes have to begin that may not stand in their queue for longer; null while it is paused.
     Table(

@@ -1,4 +1,4 @@
-"""A commit takes the rows of pure nodes along in one document, and touches the execution once."""
+"""A commit writes the rows of pure nodes, too, a start checks its way in, and a function checks the rows."""
 
 from __future__ import annotations
 

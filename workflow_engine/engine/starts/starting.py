@@ -26,11 +26,11 @@ from workflow_engine.errors import (
     WorkflowNotFound,
 )
 from workflow_engine.execution.ids import new_execution_id
-from workflow_engine.execution.records import NewExecution, StartedExecution
+from workflow_engine.execution.records import NewExecution, StartedExecution, WayIn
 from workflow_engine.execution.walk import Walk
 from workflow_engine.json_values import check_size, encode, normalise
 from workflow_engine.nodes.trigger.direct import check_trigger_data
-from workflow_engine.postgres.executions.creation import Key
+from workflow_engine.postgres.executions.creation import Key, WayInChanged
 from workflow_engine.postgres.workflows.deployments import StartingPoint
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
 from workflow_engine.runner.limits import slots_of_execution
@@ -44,6 +44,12 @@ BATCH = 500
 
 BATCH_BYTES = 8 << 20
 """Data and variables that one statement writes: Postgres reads them as one value, of a limited size."""
+
+ENTRIES_KEPT = 100
+"""Triggers that a process remembers. It relies on no more than that Postgres checks with the start."""
+
+EntryKey = tuple[str, int | None, str | None]
+"""A workflow, and the version and trigger if the caller has named them."""
 
 REFUSALS = (WorkflowNotFound, TriggerDataInvalid, InvalidValue, StartRefused)
 """Why a deployed workflow does not begin with what is given."""
@@ -60,6 +66,7 @@ class Starts:
         self._workflows = workflows
         self._executor = executor
         self._settings = settings
+        self._entries: dict[EntryKey, _Entry] = {}
 
     def start(
         self,
@@ -74,10 +81,18 @@ class Starts:
         Raises as `WorkflowClient.start` does.
         """
         given = GivenStart.of(workflow_id, start)
+        known = self._entries.get((workflow_id, version, start.trigger)) if transaction is None else None
+        if known is not None:
+            # What is refused here may begin with the version that is deployed by now.
+            with suppress(WayInChanged, *REFUSALS):
+                way_in = WayIn.CURRENT if version is None else WayIn.OPEN
+                return self._executor.execute_workflow(self._new_execution(known, given, way_in))
 
         def prepare() -> NewExecution:
-            way_in = self._deployments.way_in(workflow_id, version)
-            return self._new_execution(self._entry(workflow_id, way_in, start.trigger), given)
+            entry = self._entry(workflow_id, self._deployments.way_in(workflow_id, version), start.trigger)
+            if transaction is None:
+                self._keep(entry, (workflow_id, version, start.trigger))
+            return self._new_execution(entry, given)
 
         try:
             new = prepare() if transaction is None else transaction.beside(prepare)
@@ -164,7 +179,12 @@ class Starts:
         due = Walk.start(compiled.graph, node.id).due
         return _Entry(compiled, node, way_in.trigger_ids[node.id], tuple(due))
 
-    def _new_execution(self, entry: _Entry, given: GivenStart) -> NewExecution:
+    def _keep(self, entry: _Entry, key: EntryKey) -> None:
+        if len(self._entries) >= ENTRIES_KEPT:
+            self._entries.clear()
+        self._entries[key] = entry
+
+    def _new_execution(self, entry: _Entry, given: GivenStart, way_in: WayIn | None = None) -> NewExecution:
         """Check a start against the deployed workflow. Raises one of `REFUSALS`."""
         compiled, trigger, start = entry.workflow, entry.trigger, given.start
         first = compiled.route(entry.due[0]) if entry.due else None
@@ -192,6 +212,7 @@ class Starts:
             names_trigger=given.key is not None and start.trigger is not None,
             user_metadata=given.metadata,
             tags=given.tags,
+            way_in=way_in,
         )
 
     def _checked_data(self, workflow_id: str, trigger: Node, data: Any) -> bytes:

@@ -28,10 +28,10 @@ from workflow_engine.postgres.values import instant
 
 START = "SELECT {s}.start_execution_v1(CAST(%(execution)s AS jsonb))"
 
-START_MANY = """
-SELECT each.place, {s}.start_execution_v1(each.document)
-FROM jsonb_array_elements(CAST(%(executions)s AS jsonb)) WITH ORDINALITY AS each (document, place)
-"""
+START_MANY = "SELECT place, created_us FROM {s}.start_executions_v1(CAST(%(executions)s AS jsonb))"
+
+NOT_THIS_WAY = 0
+"""What `start_execution` returns in place of a time if it has found the way in changed."""
 
 FIND_KEYS = """
 SELECT k.key, CAST(k.execution_id AS text), k.fingerprint, e.trigger_node_id,
@@ -70,6 +70,10 @@ class UsedKey:
         return StartedExecution(self.execution_id, False, instant(self.created_at))
 
 
+class WayInChanged(Exception):
+    """The workflow or its trigger has been closed, or deployed again, since it was read."""
+
+
 class ExecutionCreation:
     """Writes new executions to Postgres."""
 
@@ -80,12 +84,14 @@ class ExecutionCreation:
         """Write an execution and its trigger's journal row; return the earlier execution for a used key.
 
         It is committed on return, unless it is written `within` a transaction of the caller's, whose errors
-        are raised as they are. Raises `IdempotencyConflict` if the start that used
-        the key had other data. That comes from no error of Postgres, so the caller's transaction goes on.
+        are raised as they are. Raises `WayInChanged`, and `IdempotencyConflict` if the start that used
+        the key had other data. Neither is an error of Postgres, so the caller's transaction goes on.
         """
         document = orjson.dumps(start_document(new)).decode()
         while True:
             ((created_at,),) = (within or self._database).rows(START, execution=document)
+            if created_at == NOT_THIS_WAY:
+                raise WayInChanged
             if created_at is not None:
                 return StartedExecution(new.execution_id, True, instant(created_at))
             key = Key(
@@ -167,6 +173,7 @@ def start_document(new: NewExecution) -> dict[str, Any]:
         "body": new.body,
         "timeout": new.timeout,
         "limits": slot_documents(new.limits) or None,
+        "way_in": new.way_in,
         "token": str(uuid.uuid4()),
         "seq": FIRST_SEQ,
         "format": FORMAT,

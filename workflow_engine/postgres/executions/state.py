@@ -175,7 +175,7 @@ class ExecutionStateService:
         """Write an execution and its trigger's journal row, `within` the caller's transaction if it is given.
 
         For an idempotency key that was used before, return the execution it started then. Raises
-        `IdempotencyConflict` if that start had other data.
+        `IdempotencyConflict` if that start had other data, and `WayInChanged`.
         """
         return self._creation.create(new, within)
 

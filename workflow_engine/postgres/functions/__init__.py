@@ -5,6 +5,7 @@ new migration installs it beside the old one. So in a rolling deploy workers of 
 release go on calling the body that they were written for. A later release drops what no supported one calls.
 
 - `start_execution`: write a new execution
+- `start_executions`: write many at once, with one statement for each table
 - `load_snapshot`: read an execution and its journal, from which a context is rebuilt
 - `commit_node`: append a node's journal row and move its execution on; every hop calls it. Rows of pure nodes
   before it come along, all or none
@@ -23,6 +24,7 @@ release go on calling the body that they were written for. A later release drops
   a commit had started or woken whose reply was lost. `tend_children` starts and cancels them, outside of any
   hop
 - in `queues/`, until when nodes with a `queueTimeout` have to begin: `begin_queue_time`, `restart_queue_time`
+- in `checks/`, the rules of the rows that the tables take: `check_execution` and `check_node_execution`
 - `context_at_rest`: read the context from the journal, where a commit did not bring it along
 - in `waits/`, `request_wake` and `take_wake`: the only writers of `wake_requested`
 - in `limits/`, the slots of limits: an owner takes them or stands in line (`take_slots`, `stand_in_line`),

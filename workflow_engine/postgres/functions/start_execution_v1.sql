@@ -1,6 +1,9 @@
 -- Writes an execution and its trigger's journal row; `given` is a `NewExecution`. Returns NULL, with nothing
 -- written, if the idempotency key was used before. Otherwise returns the time of the start in microseconds since
 -- 1970: a caller's driver may be unable to read a timestamp in the style or zone of its session.
+--
+-- With `way_in` its producer relies on what an earlier start has read. Returns 0, with nothing written, if the workflow
+-- or its trigger has been closed since, or if another version has been deployed and `way_in` is CURRENT.
 CREATE FUNCTION {s}.start_execution_v1(given jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     given_execution uuid := given->>'execution_id';
@@ -16,6 +19,15 @@ DECLARE
         SELECT w.breakpoints FROM {s}.workflows w WHERE w.id = given->>'workflow_id') END;
     is_paused boolean := coalesce(given->'due' ?| given_breakpoints, false);
 BEGIN
+    IF given ? 'way_in' THEN
+        PERFORM FROM {s}.triggers t JOIN {s}.workflows w ON w.id = t.workflow_id
+        WHERE t.id = (given->>'trigger_id')::uuid AND t.state <> 'PAUSED' AND w.state = 'ACTIVE'
+            AND (given->>'way_in' = 'OPEN' OR w.current_version = (given->>'version')::integer);
+        IF NOT FOUND THEN
+            RETURN 0;
+        END IF;
+    END IF;
+
     IF given ? 'idempotency_key' THEN
         -- Waits for an open transaction that has used the key, and depends on how it ends.
         INSERT INTO {s}.idempotency_keys (workflow_id, key, execution_id, fingerprint, created_at)

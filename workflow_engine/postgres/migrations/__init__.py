@@ -1,7 +1,8 @@
 """The history of the tables.
 
 - `env`: runs the migrations in `versions/`
-- `online_indexes`: the indexes that are built while workers write
+- `online_checks` and `online_indexes`: the constraints that are validated, and the indexes that are built,
+  while workers write
 
 Within a minor release they only add, so that old and new workers can overlap.
 
@@ -29,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from workflow_engine.errors import MigrationRefused
 from workflow_engine.postgres.connections.connection import UTF8
 from workflow_engine.postgres.driver_errors import engine_errors
+from workflow_engine.postgres.migrations.online_checks import validate_checks
 from workflow_engine.postgres.migrations.online_indexes import build_missing
 from workflow_engine.postgres.tables import tables
 
@@ -52,6 +54,7 @@ def upgrade(url: str, schema: str = "public", revision: str = "head") -> None:
         command.upgrade(_config(url, schema), revision)
         if revision == "head":
             engine = create_engine(url, poolclass=NullPool, connect_args=UTF8)
+            validate_checks(engine, schema, OWN_TABLES)
             build_missing(engine, schema)
 
 
