@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,54 @@ def test_every_argument_of_a_start_is_kept(client: WorkflowClient, broker: Broke
     assert client.start("orders", {"id": 7}, variables={"currency": "CHF"}, idempotency_key="order-7").id == (
         execution.id
     )
+
+
+WRITTEN = """
+SELECT to_jsonb(e) - '{id,fence,idempotency_key,context,metadata,created_at,updated_at,expires_at}'::text[],
+    e.context - 'executionId' #- '{metadata,startedAt}', e.context->>'executionId' = e.id::text,
+    e.metadata - 'startedAt', e.context->'metadata' = e.metadata,
+    left(e.metadata->>'startedAt', 19) = to_char(e.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'),
+    e.expires_at - e.created_at, e.updated_at = e.created_at,
+    (k.execution_id, k.workflow_id) = (e.id, e.workflow_id), k.fingerprint,
+    to_jsonb(n) - '{execution_id,token,started_at,completed_at}'::text[],
+    (n.token, n.started_at, n.completed_at) = (e.fence, e.created_at, e.created_at)
+FROM executions e JOIN node_executions n ON n.execution_id = e.id
+LEFT JOIN idempotency_keys k ON k.key = e.idempotency_key
+WHERE e.id = %s
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        Start(),
+        Start(None),
+        Start([], variables={"currency": None}),
+        Start(
+            {"id": 1},
+            trigger="begin",
+            priority=0,
+            queue="slow",
+            metadata={"a": {"b": None}},
+            tags=["x", 'y"'],
+        ),
+    ],
+    ids=["nothing given", "null", "a variable", "all that can be given"],
+)
+@pytest.mark.parametrize("keys", [(None, None), ("one", "many")], ids=["without keys", "with keys"])
+def test_a_start_among_many_writes_what_a_single_one_writes(
+    client: WorkflowClient, sql: Sql, start: Start, keys: tuple[str | None, str | None]
+) -> None:
+    flow = WorkflowBuilder("anything", variables={"currency": "EUR"}, settings={"timeout": 600})
+    flow.trigger("begin", label="Begin") >> flow.function("end", 1, queue="own", priority=3)
+    client.deploy(flow.build())
+    given = {field.name: getattr(start, field.name) for field in fields(start)}
+
+    single = client.start("anything", **{**given, "idempotency_key": keys[0]})
+    _, among_many = client.start_many("anything", [Start(), replace(start, idempotency_key=keys[1])])
+
+    assert sql(WRITTEN, among_many.id) == sql(WRITTEN, single.id)
+    assert sql(WRITTEN, single.id)
 
 
 def test_each_batch_is_one_statement_and_its_messages_one_call(

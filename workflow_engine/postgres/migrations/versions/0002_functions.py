@@ -24,7 +24,7 @@ NAMES = (
     "limits/free_slots_v1",
     "limits/look_at_limits_v1",
     "pause_at_breakpoint_v1",
-    "start_execution_v1",
+    "starts/start_execution_v1",
     "children/go_on_with_children_v1",
     "children/open_children_v1",
     "children/child_reopened_v1",

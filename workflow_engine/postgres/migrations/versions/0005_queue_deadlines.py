@@ -17,7 +17,7 @@ REPLACED = (
     "queues/restart_queue_time_v1",
     "limits/grant_slots_v1",
     "pause_at_breakpoint_v1",
-    "start_execution_v1",
+    "starts/start_execution_v1",
     "children/go_on_with_children_v1",
     "end_execution_v1",
     "commit_node_v1",

@@ -14,11 +14,11 @@ NAMES = (
     "checks/check_node_execution_v1",
     "follow_commit_v1",
     "commit_node_v2",
-    "start_executions_v1",
+    "starts/start_executions_v1",
 )
 
 # Revision 0002 makes them with this text. In older tables they do not call, or read, what is new here.
-REPLACED = ("start_execution_v1", "end_execution_v1", "commit_by_hand_v1")
+REPLACED = ("starts/start_execution_v1", "end_execution_v1", "commit_by_hand_v1")
 
 # Each was a constraint of its own. The function in their place has the same rules, by the same names.
 RULES = {
