@@ -4,8 +4,8 @@ A function of a release is never changed. A change is written as its next versio
 new migration installs it beside the old one. So in a rolling deploy workers of the older
 release go on calling the body that they were written for. A later release drops what no supported one calls.
 
-- in `starts/`, new executions: `start_execution` writes one, and `start_executions` many with one statement for
-  each table
+- in `starts/`, new executions: `start_execution` writes one, and `start_executions` many, with one statement
+  for each table
 - `load_snapshot`: read an execution and its journal, from which a context is rebuilt
 - `commit_node`: append a node's journal row and move its execution on; every hop calls it. Rows of pure nodes
   before it come along, all or none
