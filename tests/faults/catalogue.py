@@ -103,6 +103,13 @@ FAULTS = (
         processes.poison,
     ),
     Fault(
+        "node-run-once",
+        "A node with `onCrash: fail` is killed",
+        "SIGKILL to a random process each second for half a minute, under 300 executions at once",
+        "no node begins twice; a killed one fails with CRASHED, and no others do",
+        processes.kill_where_nothing_may_be_repeated,
+    ),
+    Fault(
         "node-ending-badly",
         "Nodes end badly",
         f"{', '.join(sorted([*endings.ENDINGS, *endings.ENDLESS]))}; each at once and after a wait",

@@ -13,10 +13,10 @@ from contextlib import suppress
 
 from faults.effects import Effect, running_in
 from faults.endings import ENDINGS, ENDLESS
-from faults.fault import Findings
+from faults.fault import SLOW, Findings
 from faults.record import Record
 from faults.stage import Load, Stage, pool_processes
-from faults.workload import ENDING, ENDLESSLY, POISONED
+from faults.workload import ENDING, ENDLESSLY, ONCE, POISONED
 
 KILL_EVERY = 1.0
 GOES_ON_WITHIN = 2.0
@@ -91,6 +91,40 @@ def poison(stage: Stage) -> Findings:
     deaths = sum(entered.values())
     return Findings(
         record, frozenset(load.started), deaths, delays, [*problems, *held_up], [f"{POISON} poisoned nodes"]
+    )
+
+
+def kill_where_nothing_may_be_repeated(stage: Stage) -> Findings:
+    """Send SIGKILL to random pool processes while they run nodes with `onCrash: fail`."""
+    scale = stage.scale
+    stage.add_workers(scale.workers, pace=SLOW)
+    kills = 0
+    with Load(stage, scale.executions, workflow_id=ONCE):
+        until = time.monotonic() + scale.trouble / 2
+        while time.monotonic() < until:
+            time.sleep(min(KILL_EVERY, scale.trouble / 10))
+            victim = random.choice(pool_processes(stage.workers))
+            kills += 1
+            with suppress(ProcessLookupError):  # it has just been replaced
+                os.kill(victim, signal.SIGKILL)
+    stage.wait_for_the_end()
+
+    record = stage.record()
+    repeated = [key for key, times in Counter(run.key for run in record.entered).items() if times > 1]
+    problems = [f"{len(repeated)} nodes began twice, the first: {repeated[0]}"] if repeated else []
+    failed = [row for row in record.executions.values() if row.status != "COMPLETED"]
+    if not failed:
+        problems.append("no process was killed while it ran a node")
+    if len(failed) > kills:
+        problems.append(f"{len(failed)} executions did not complete, more than the {kills} kills")
+    problems += [stage.story_of(record, row.id) for row in failed if row.error_type != "CRASHED"]
+    return Findings(
+        record,
+        frozenset(),  # those that failed are not lost
+        kills,
+        (),
+        problems,
+        [f"{len(failed)} executions failed with CRASHED"],
     )
 
 

@@ -27,6 +27,8 @@ ORDER, BRIEF, POISONED, BLOCKING = "order", "brief", "poisoned", "blocking"
 PARCELS = "parcels"
 """The node of an order that is a loop."""
 ENDING, ENDLESSLY = "ending", "endlessly"
+ONCE = "once"
+"""The workflow of which no node may be repeated after a crash."""
 ENDLESS_FOR = 2
 """The timeout of a node that is not expected to end, in seconds."""
 
@@ -96,7 +98,7 @@ WALKS: Mapping[str, Mapping[str, Any]] = {
 
 def workflows(walk: str) -> list[Workflow]:
     """Return the workflows, which differ only in their settings."""
-    return [make(WALKS[walk]) for make in (_brief, _order, _poisoned, _blocking, _ending, _endlessly)]
+    return [make(WALKS[walk]) for make in (_brief, _order, _poisoned, _blocking, _ending, _endlessly, _once)]
 
 
 def _order(settings: Mapping[str, Any]) -> Workflow:
@@ -166,6 +168,15 @@ def _ending(settings: Mapping[str, Any]) -> Workflow:
 
 def _endlessly(settings: Mapping[str, Any]) -> Workflow:
     return _ending_badly(settings, ENDLESSLY, ENDLESS_FOR)
+
+
+def _once(settings: Mapping[str, Any]) -> Workflow:
+    flow = WorkflowBuilder(ONCE, settings=settings)
+    arguments = {"inputs": ["{{ begin.number }}"]}
+    last = flow.trigger("begin")
+    for name in ("reserve", "charge", "ship"):
+        last = last >> flow.python(name, "faults.step", arguments=arguments, on_crash="fail")
+    return flow.build()
 
 
 def _ending_badly(settings: Mapping[str, Any], workflow_id: str, timeout: int | None) -> Workflow:
