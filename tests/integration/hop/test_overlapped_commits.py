@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import psycopg2
 import pytest
-import redis
 
 from support.polling import poll
 from support.pool_process import PoolProcess
@@ -35,21 +34,10 @@ def ends() -> str:
     return "the end"
 
 
-@pytest.fixture
-def process(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
+@pytest.fixture(autouse=True)
+def _nothing_has_run() -> None:
     runs.clear()
     meanwhile.clear()
-    process = PoolProcess(settings, redis_client)
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def other(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
-    """Yield a process of another worker."""
-    process = PoolProcess(settings, redis_client)
-    yield process
-    process.close()
 
 
 @pytest.fixture

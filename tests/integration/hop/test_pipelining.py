@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,23 +14,8 @@ from support.nodes.line_of_three import WHOLE_JOURNAL, first, journal, second, t
 from support.polling import poll
 from support.pool_process import PoolProcess
 from support.workflows import calling, line
-from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
+from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.redis.keys import Keys
-
-
-@pytest.fixture
-def process(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
-    process = PoolProcess(settings, redis_client)
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def other(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
-    """Yield a process of another worker."""
-    process = PoolProcess(settings, redis_client)
-    yield process
-    process.close()
 
 
 @pytest.fixture
