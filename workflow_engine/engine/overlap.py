@@ -13,7 +13,6 @@ itself, and the takeover of its lock continues the execution.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from contextlib import suppress
@@ -104,10 +103,6 @@ class Overlap:
         self._left: _Left | None = None
         self._entered: _Entered | None = None
         self._durations: dict[tuple[str, int, str], float] = {}
-        self._reset()
-        os.register_at_fork(after_in_child=self._reset)
-
-    def _reset(self) -> None:
         self._taking = threading.Lock()
         self._is_needed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -154,6 +149,7 @@ class Overlap:
         if awaited is None:
             self._leave(earlier)
             return None
+        self._awaited = awaited  # from here on it is finished, also if an exception follows
         slice_.take_uncommitted()
         following = look_ahead(None)
         if not self._send_ahead(earlier, following):
@@ -162,8 +158,7 @@ class Overlap:
             following = look_ahead(awaited.reply.socket)
             self._send_ahead(None, following)
         if following is None or following.message.execution_id == hop.execution_id:
-            return self._commits.received(awaited)
-        self._awaited = awaited
+            return self._commits.received(awaited) if self._takes(awaited) else awaited.expected
         self._watch()
         return awaited.expected
 
@@ -233,18 +228,22 @@ class Overlap:
 
     def _decided(self, awaited: AwaitedCommit | None) -> Committed | None:
         """Read the result of a commit. Return None if another thread has, or if there is none to be had."""
-        if awaited is None:
+        if awaited is None or not self._takes(awaited):
             return None
-        with self._taking:
-            if self._awaited is not awaited:
-                return None
-            self._awaited = None
         try:
             with awaited.hop.log_context():
                 return self._commits.received(awaited)
         except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
             self._give_up(awaited.hop, error)
             return None
+
+    def _takes(self, awaited: AwaitedCommit) -> bool:
+        """Return whether this thread is the one that reads the result."""
+        with self._taking:
+            is_ours = self._awaited is awaited
+            if is_ours:
+                self._awaited = None
+            return is_ours
 
     def _leave(self, done: Committed | None) -> None:
         if done is None:
@@ -287,7 +286,7 @@ class Overlap:
         """Have a thread finish the hop if this one does not in time."""
         if not self._is_needed.is_set():
             self._is_needed.set()
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # it is none of a forked process
                 self._thread = threading.Thread(target=self._keep_looking, name="overlap", daemon=True)
                 self._thread.start()
 

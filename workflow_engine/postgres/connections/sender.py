@@ -71,18 +71,16 @@ class Sender:
         self._connection: Connection | None = None
         self._of_parent: Any = None
         self._connects_again = 0.0
-        self._reset()
-        os.register_at_fork(after_in_child=self._leave_connection_to_parent)
-
-    def _reset(self) -> None:
-        self._connection = None
         self._free = threading.Lock()
+        self._process = os.getpid()
 
     def send(self, statement: str, parameters: Mapping[str, Any]) -> AwaitedRows | None:
         """Send a statement.
 
         Return None while the result of another is awaited, and for a while after it could not connect.
         """
+        if self._process != os.getpid():
+            self._leave_connection_to_parent()
         if time.monotonic() < self._connects_again or not self._free.acquire(blocking=False):
             return None
         try:
@@ -107,7 +105,7 @@ class Sender:
 
     def rest(self) -> None:
         """Close the connection, unless a result is awaited."""
-        if self._free.acquire(blocking=False):
+        if self._process == os.getpid() and self._free.acquire(blocking=False):
             try:
                 connection, self._connection = self._connection, None
                 if connection is not None:
@@ -132,8 +130,8 @@ class Sender:
 
     def _leave_connection_to_parent(self) -> None:
         # Closing it here would end its session there, too.
-        self._of_parent = self._connection
-        self._reset()
+        self._of_parent, self._connection = self._connection, None
+        self._free, self._process = threading.Lock(), os.getpid()
 
 
 def wait(connection: Connection, deadline: float) -> None:
