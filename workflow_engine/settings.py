@@ -47,7 +47,10 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(
         1,
         ge=1,
-        description="connections each process keeps open; raise it for threaded workers and producers",
+        description=(
+            "connections each process keeps open, and one more in busy processes of a pool; raise it for "
+            "threaded workers and producers"
+        ),
     )
     database_timeout: float = Field(5, gt=0, description="seconds to wait for a connection to Postgres")
     database_deadline: float = Field(

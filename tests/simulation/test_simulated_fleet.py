@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -36,8 +36,11 @@ from workflow_engine.engine import inline
 from workflow_engine.engine.executor import WorkflowExecutor
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.engine.inline import Slice
+from workflow_engine.engine.steps.departure import Departure
+from workflow_engine.execution.messages import LookAhead
 from workflow_engine.execution.states import NodeStatus
 from workflow_engine.redis.client import script_text
+from workflow_engine.redis.results import LeaveResult
 from workflow_engine.runner.node_run import Outcome
 
 HOPS = tuple(MODES)
@@ -87,19 +90,28 @@ def without(script: str, *checks: tuple[str, str]) -> Variant:
     return Variant(edits=dict(checks))
 
 
-class NeverPublishesAfterARefusal(WorkflowExecutor):
-    """A hop calls this when its result was refused; also after a pause or an interruption, but not here."""
+class LeavesRefusalsAlone(Departure):
+    """Leaves a node whose result was refused, and publishes nothing."""
 
-    def resume_execution(self, execution_id: str) -> bool:
-        return False
+    def enqueue(self, done: Committed, left: LeaveResult) -> None:
+        if done.result.accepted:
+            super().enqueue(done, left)
+
+
+class NeverPublishesAfterARefusal(WorkflowExecutor):
+    """A hop that publishes nothing after its result was refused."""
+
+    def __init__(self, *parts: Any, **others: Any) -> None:
+        super().__init__(*parts, **others)
+        self._departure.__class__ = LeavesRefusalsAlone
 
 
 class PutsOffEverything(WorkflowExecutor):
     """A hop that commits a result which may come out otherwise only after the next node has run."""
 
-    def _commit_or_put_off(self, hop: Hop, outcome: Outcome, slice_: Slice) -> Committed:
+    def _commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed:
         with patch.object(inline, "_may_be_put_off", _succeeded):
-            return super()._commit_or_put_off(hop, outcome, slice_)
+            return super()._commit(hop, outcome, slice_, look_ahead)
 
 
 def _succeeded(hop: Hop, outcome: Outcome) -> bool:
@@ -109,9 +121,9 @@ def _succeeded(hop: Hop, outcome: Outcome) -> bool:
 class OverlooksOtherNodes(WorkflowExecutor):
     """A hop that leaves a pure result uncommitted although another node could change it."""
 
-    def _commit_or_put_off(self, hop: Hop, outcome: Outcome, slice_: Slice) -> Committed:
+    def _commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed:
         with patch.object(inline, "_may_differ", lambda _hop: False):
-            return super()._commit_or_put_off(hop, outcome, slice_)
+            return super()._commit(hop, outcome, slice_, look_ahead)
 
 
 BROKEN_FOR_PURE_NODES = {

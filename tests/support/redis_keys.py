@@ -7,13 +7,13 @@ import redis
 from workflow_engine.redis.keys import Keys
 from workflow_engine.settings import Settings
 
-PRESENCE = b"presence"
-"""The end of the name of the key that says which processes are connected."""
+OF_THE_FLEET = (b"presence", b"data-age")
+"""The ends of the names of the keys that say which processes are connected, and how old the data is."""
 
 
 def keys_in(client: redis.Redis) -> list[bytes]:
-    """Return all keys in the client's database, except that of the connected processes; sorted."""
-    return sorted(key for key in client.scan_iter(count=1000) if not key.endswith(PRESENCE))
+    """Return the keys of executions in the client's database, not those of the fleet; sorted."""
+    return sorted(key for key in client.scan_iter(count=1000) if not key.endswith(OF_THE_FLEET))
 
 
 def let_redis_remember(settings: Settings, seconds: float = 3600) -> None:

@@ -287,7 +287,7 @@ class WorkflowExecutor:
             return put_off
         if (done := self._overlap.commit(hop, outcome, slice_, look_ahead)) is not None:
             return done
-        self._overlap.finish(self._overlap.unfinished)  # before this process waits for Postgres
+        self._overlap.conclude(self._overlap.unfinished)  # before this process waits for Postgres
         return self._commits.commit(hop, outcome, slice_.take_uncommitted())
 
     def _walk_on(

@@ -131,7 +131,7 @@ class Overlap:
     def make_way(self, hop: Hop) -> None:
         """Finish the hop before, unless the node that runs next is brief."""
         if self._awaited is not None and self._durations.get(_node(hop), BRIEF) >= BRIEF:
-            self.finish(self._awaited)
+            self.conclude(self._awaited)
 
     def commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed | None:
         """Send a commit, and leave the hop before; await the result if the next message comes first.
@@ -170,14 +170,14 @@ class Overlap:
 
     def end(self, earlier: AwaitedCommit | None) -> None:
         """End a hop: only its own end may overlap with the next one, not that of the hop before."""
-        self.finish(earlier)
+        self.conclude(earlier)
         if self._entered is None:
             self._end_leaving()
 
     def settle(self) -> None:
         """Finish what is unfinished, and release the next node, whose message will not be served here."""
         self._end_leaving()
-        self.finish(self._awaited)
+        self.conclude(self._awaited)
         if self._entered is not None:
             self._resumption.release(self._entered.sent.entry.claim)
             self._entered = None
@@ -222,7 +222,7 @@ class Overlap:
 
     # -- a commit whose result is awaited ------------------------------------------------------------------
 
-    def finish(self, awaited: AwaitedCommit | None) -> None:
+    def conclude(self, awaited: AwaitedCommit | None) -> None:
         """Finish a hop whose commit is awaited, unless that is done."""
         self._leave(self._decided(awaited))
 
@@ -303,7 +303,7 @@ class Overlap:
                     self._is_needed.set()
                 continue
             time.sleep(LONGEST_AWAITED)
-            self.finish(seen)
+            self.conclude(seen)
 
 
 def _node(hop: Hop) -> tuple[str, int, str]:

@@ -66,20 +66,27 @@ def wait(caller: WorkflowClient, settings: Settings, workers: Workers, redis_cli
     return wait
 
 
-def subscribers(redis_client: redis.Redis) -> list[str]:
-    return [each["id"] for each in redis_client.client_list(_type="pubsub")]
+@pytest.fixture
+def subscribers(redis_client: redis.Redis) -> Callable[[], set[str]]:
+    """Return a function that returns the subscribed connections, without those of other tests."""
+
+    def all_of_them() -> set[str]:
+        return {each["id"] for each in redis_client.client_list(_type="pubsub")}
+
+    others = all_of_them()
+    return lambda: all_of_them() - others
 
 
 def test_a_caller_that_waits_again_opens_no_further_connection(
-    start: Callable[[], str], wait: Wait, redis_client: redis.Redis
+    start: Callable[[], str], wait: Wait, subscribers: Callable[[], set[str]]
 ) -> None:
     wait(start())
-    before = subscribers(redis_client)
+    before = subscribers()
 
     for _ in range(3):
         wait(start())
 
-    assert subscribers(redis_client) == before
+    assert subscribers() == before
     assert len(before) == 1
 
 
@@ -96,16 +103,19 @@ def test_a_wait_is_one_round_trip_to_postgres_before_the_end_and_one_after_it(
 
 
 def test_a_caller_is_woken_although_its_connection_has_ended_since_its_last_wait(
-    start: Callable[[], str], wait: Wait, redis_client: redis.Redis
+    start: Callable[[], str],
+    wait: Wait,
+    subscribers: Callable[[], set[str]],
+    redis_client: redis.Redis,
 ) -> None:
     wait(start())
-    before = subscribers(redis_client)
-    redis_client.client_kill_filter(_id=before[0])
+    (before,) = subscribers()
+    redis_client.client_kill_filter(_id=before)
 
     wait(start())
 
-    assert len(subscribers(redis_client)) == 1
-    assert subscribers(redis_client) != before
+    assert len(subscribers()) == 1
+    assert before not in subscribers()
 
 
 def test_the_end_of_another_execution_wakes_no_caller(engine: Engine, redis_client: redis.Redis) -> None:
@@ -131,21 +141,21 @@ def test_the_end_of_another_execution_wakes_no_caller(engine: Engine, redis_clie
 
 
 def test_a_forked_process_waits_on_a_connection_of_its_own(
-    start: Callable[[], str], wait: Wait, caller: WorkflowClient, redis_client: redis.Redis
+    start: Callable[[], str], wait: Wait, caller: WorkflowClient, subscribers: Callable[[], set[str]]
 ) -> None:
     wait(start())
-    before = subscribers(redis_client)
+    before = subscribers()
 
     child = os.fork()
     if child == 0:
         try:
             with caller._engine.cache.finished_signal("of the child"):
-                poll(lambda: len(subscribers(redis_client)) == 2, "the child has subscribed")
+                poll(lambda: len(subscribers()) == 2, "the child has subscribed")
                 os._exit(0)
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-    poll(lambda: subscribers(redis_client) == before, "that of the child has ended")
+    poll(lambda: subscribers() == before, "that of the child has ended")
     wait(start())
-    assert subscribers(redis_client) == before
+    assert subscribers() == before

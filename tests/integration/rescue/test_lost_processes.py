@@ -226,7 +226,7 @@ def test_a_loss_is_kept_when_a_message_is_requeued(
         killed_while_serving(broker.messages[0])
     with monkeypatch.context() as patched:
         patched.setattr(engine.state, "update_execution", postgres_is_away)
-        patched.setattr("workflow_engine.engine.executor.retry_unavailable", lambda call, *_: call())
+        patched.setattr("workflow_engine.engine.steps.commits.retry_unavailable", lambda call, *_: call())
         with pytest.raises(Requeue):
             engine.executor.continue_execution(broker.messages[0])
 

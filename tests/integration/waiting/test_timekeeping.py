@@ -45,7 +45,11 @@ def test_it_does_not_look_more_often_for_waits_that_only_an_operator_can_free(
     engine.state.update_execution_status(execution, ExecutionStatus.PAUSED)
     time_passes(2 * HOUR)
 
-    assert [Timekeeping(engine).round() for _ in range(3)] == [SHORTEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+    first, *others = [Timekeeping(engine).round() for _ in range(3)]
+
+    assert first == SHORTEST_PAUSE
+    # The next look for stalled executions may come a little earlier.
+    assert all(0.9 * LONGEST_PAUSE < pause <= LONGEST_PAUSE for pause in others)
 
 
 def test_a_broker_that_is_away_gets_the_woken_node_as_soon_as_it_is_back(
