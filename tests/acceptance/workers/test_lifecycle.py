@@ -80,6 +80,7 @@ def test_a_worker_that_ends_says_which_messages_it_gave_back(own_fleet: Fleet) -
     for execution_id in (running, *waiting):
         fleet.open_gate(execution_id, "first")
         fleet.open_gate(execution_id, "second")
+    for execution_id in (running, *waiting):
         fleet.completed(execution_id)
 
 
