@@ -149,7 +149,7 @@ class Overlap:
         if awaited is None:
             self._leave(earlier)
             return None
-        self._awaited = awaited  # from here on it is finished, also if an exception follows
+        self._awaited = awaited  # already here, so that the next hop finishes it after an exception
         slice_.take_uncommitted()
         following = look_ahead(None)
         if not self._send_ahead(earlier, following):

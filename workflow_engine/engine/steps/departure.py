@@ -45,6 +45,7 @@ class Departure:
             self.enqueue(done, self.leave(done))
 
     def leave(self, done: Committed) -> LeaveResult:
+        """Write the context and unlock the execution, retrying while Redis is away until the lock expires."""
         hop = done.hop
         try:
             # Until the lock has expired by itself: a message that meets it held would be dropped.
@@ -102,6 +103,7 @@ class Departure:
         return self._cache.updating(hop.claim, hop.cached.stored_seq, result.seq, changed, messages[0])
 
     def enqueue(self, done: Committed, left: LeaveResult) -> None:
+        """Send the messages for what is due and was not sent on leaving."""
         hop, result = done.hop, done.result
         execution_id = hop.execution_id
         if not result.accepted:
