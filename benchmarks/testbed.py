@@ -165,6 +165,10 @@ class Testbed:
         self.wait_until(lambda: _listens(port), START_TIMEOUT, "Flower listens")
         return address, self._workers[FLOWER].pid(FLOWER)
 
+    def running_workers(self) -> dict[str, int]:
+        """Return the ids of the main processes of all workers by name, also of those that are kept."""
+        return {name: one.pid(name) for name, one in self._workers.items() if name != FLOWER}
+
     def stop_workers(self, *names: str) -> None:
         """Stop these workers, unless the testbed keeps them."""
         if not self._keeps_workers:

@@ -57,13 +57,19 @@ class QueuedMessages:
         oldest = self._oldest(queue, priority)
         if not isinstance(oldest, datetime):
             return oldest is Backlog.UNKNOWN
-        return may_be_behind(oldest, wait) and not self._is_from_before_a_loss(oldest, wait)
+        lost_at = self._lost_at(wait)
+        return may_be_behind(oldest, wait) and (lost_at is None or oldest < lost_at)
 
-    def _is_from_before_a_loss(self, oldest: datetime, wait: DueWait) -> bool:
-        """Return whether a node was woken before the queues lost everything, and all in them is younger."""
+    def is_from_before_a_loss(self, wait: DueWait) -> bool:
+        """Return whether a node was woken before the queues lost everything."""
+        return self._lost_at(wait) is not None
+
+    def _lost_at(self, wait: DueWait) -> datetime | None:
+        """Return when the queues lost everything, if a node was woken before."""
         if wait.woken_at is None or wait.woken_before is None:
-            return False
-        return wait.woken_before < wait.woken_at - timedelta(seconds=self.kept) <= oldest
+            return None
+        lost_at = wait.woken_at - timedelta(seconds=self.kept)
+        return lost_at if wait.woken_before < lost_at else None
 
     def _list(self, queue: str, priority: int) -> bool:
         """Note the executions in a queue; return False if they are not to be listed, or too many."""

@@ -49,6 +49,10 @@ WAKES = 1_000
 SLICE = 0.25
 """Seconds after which a look at many executions is cut short for the timekeeper's other work."""
 
+SETTLING = 0.25
+"""Seconds in which a message that has just left its queue begins its node, or is put back. Of a long queue
+that is served, one look after another would find such messages, and take them for lost."""
+
 LEASE_ENDS = 0.01
 """Seconds after which a lease that has ended can be taken again."""
 
@@ -76,6 +80,7 @@ class Recovery:
         self._next_look = 0.0
         self._takeover = Takeover(engine)
         self._look: Iterator[bool] | None = None
+        self._continues_at = 0.0
 
     def process_lost(self, lost: LostNode) -> None:
         """Release the lock of the dead process, and resume its execution.
@@ -91,12 +96,12 @@ class Recovery:
 
     @property
     def seconds_until_look(self) -> float:
-        """The seconds until this worker tries to look again; 0 while a look continues with the next call."""
-        return 0.0 if self.is_looking else max(0.0, self._next_look - time.monotonic())
+        """The seconds until this worker tries to look again, or until a look continues that was cut short."""
+        return max(0.0, (self._continues_at if self.is_looking else self._next_look) - time.monotonic())
 
     @property
     def is_looking(self) -> bool:
-        """True while a look was cut short and continues with the next call."""
+        """True while a look was cut short and continues with a later call."""
         return self._look is not None
 
     def rescue_stalled(self) -> int:
@@ -104,8 +109,11 @@ class Recovery:
 
         The workers of the fleet take turns to look. An execution is left alone while its lock is held by a
         process that lives, and while its message may still be queued. The oldest message of its queue and
-        priority decides that. A look takes `SLICE` seconds at most before it is cut short.
+        priority decides that. A look takes `SLICE` seconds at most before it is cut short. What seems lost is
+        examined again after `SETTLING` seconds, in a later call.
         """
+        if self._look is not None and self.seconds_until_look:
+            return 0
         if self._look is None:
             if not self._is_our_turn():
                 return 0
@@ -114,7 +122,7 @@ class Recovery:
         try:
             for has_rescued in self._look:
                 rescued += has_rescued
-                if time.monotonic() > ends:
+                if time.monotonic() > ends or self.seconds_until_look:
                     return rescued
         except BaseException:
             self._look = None
@@ -161,25 +169,39 @@ class Recovery:
         taken = functools.cache(self._engine.dispatcher.taken)
         pages = self._engine.stalled.pages(suspicious_after, again, queued.front, queued.kept)
         for found in pages:
-            page = [execution for execution in found if not queued.holds(execution.id)]
-            held = self._engine.locks.held_values([execution.id for execution in page]) if page else []
-            for execution, values in zip(page, self._takeover.held_by_living(page, held), strict=True):
-                if self._is_idle(execution, values) and not self._may_be_taken(execution, taken):
-                    yield execution
+            idle = self._idle([execution for execution in found if not queued.holds(execution.id)], taken)
+            yield from (execution for execution in idle if execution.seconds > queued.kept)
+            if in_doubt := [execution for execution in idle if execution.seconds <= queued.kept]:
+                self._settle()
+                yield None
+                yield from self._idle(in_doubt, taken)
             yield None
+
+    def _idle(
+        self, stalled: Sequence[StalledExecution], taken: Callable[[], Collection[str] | None]
+    ) -> list[StalledExecution]:
+        """Return the executions that no process that lives runs, nor has taken to run later."""
+        held = self._engine.locks.held_values([execution.id for execution in stalled]) if stalled else []
+        return [
+            execution
+            for execution, values in zip(stalled, self._takeover.held_by_living(stalled, held), strict=True)
+            if self._is_idle(execution, values) and not self._may_be_taken(execution, taken)
+        ]
+
+    def _settle(self) -> None:
+        """Let a look continue only when messages that have just left their queue have begun their nodes."""
+        self._continues_at = time.monotonic() + SETTLING
 
     def _lost_wakes(self, queued: QueuedMessages) -> Iterator[bool]:
         """Let waits that are over be claimed again if the message for their node was lost; yield each."""
         stall_after = self._engine.settings.stall_after
         patience, again = lost_after(stall_after), lost_again_after(stall_after)
         woken = self._engine.waits.overdue(patience, again, queued.kept, WAKES)
-        held = self._engine.locks.held_values([wait.execution_id for wait in woken]) if woken else []
-        idle = [
-            wait
-            for wait, values in zip(woken, held, strict=True)
-            if not {"", wait.node_id}.intersection(_places(values))
-        ]
-        gone = [wait for wait in idle if self._is_gone(wait, queued)]
+        gone = [wait for wait in self._not_resumed(woken) if self._is_gone(wait, queued)]
+        if not all(map(queued.is_from_before_a_loss, gone)):
+            self._settle()
+            yield False
+            gone = self._not_resumed(gone)
         taken = self._engine.dispatcher.taken() if gone else ()
         lost = [wait for wait in gone if taken is not None and wait.execution_id not in taken]
         for wait in self._engine.waits.end_claims(lost):
@@ -196,6 +218,15 @@ class Recovery:
                 ),
             )
             yield True
+
+    def _not_resumed(self, woken: Sequence[DueWait]) -> list[DueWait]:
+        """Return the waits whose nodes no process runs."""
+        held = self._engine.locks.held_values([wait.execution_id for wait in woken]) if woken else []
+        return [
+            wait
+            for wait, values in zip(woken, held, strict=True)
+            if not {"", wait.node_id}.intersection(_places(values))
+        ]
 
     def _is_gone(self, wait: DueWait, queued: QueuedMessages) -> bool:
         """Return whether the message that woke a node is in no queue."""

@@ -133,9 +133,9 @@ class Timekeeping:
         next_slot = self._slots.serve(due)
         if self._recovery.rescue_stalled():
             return 0.0  # a wake that was lost can be claimed again at once
-        if woken == BATCH or self._recovery.is_looking:
+        if woken == BATCH:
             return 0.0
-        if due.soonest > 0:
+        if due.soonest > 0 and not self._recovery.is_looking:
             self._keeping.serve()
         pause = min(max(due.soonest, SHORTEST_PAUSE), next_slot, LONGEST_PAUSE)
         return min(pause, self._recovery.seconds_until_look)

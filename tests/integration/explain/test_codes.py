@@ -13,6 +13,7 @@ from support.parents import delay, function, sub_workflow
 from support.parents import line as parent_line
 from support.redis_keys import let_redis_remember
 from support.reported_workers import ReportedWorkers
+from support.rescues import rescue
 from support.workflows import calling, line
 from workflow_engine import (
     ExecutionContext,
@@ -27,7 +28,6 @@ from workflow_engine.control.explain import Code
 from workflow_engine.definition.workflow import Edge, Node, Workflow
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.ids import new_execution_id
-from workflow_engine.maintenance.recovery import Recovery
 
 Type = Callable[[str | None], None]
 Sql = Callable[..., Any]
@@ -421,7 +421,7 @@ def test_a_lost_message_is_brought_back_at_a_time_or_at_once_by_the_command(
     grow_old(30)
     overdue = client.explain(left)
     let_redis_remember(engine.settings)
-    Recovery(engine).rescue_stalled()
+    rescue(engine)
     fleet.serve()
 
     assert on_its_way.code is Code.QUEUED

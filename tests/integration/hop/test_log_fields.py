@@ -10,6 +10,7 @@ import pytest
 
 from support.broker import Broker, Workers
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from support.workflows import line
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
@@ -190,7 +191,7 @@ def test_an_execution_that_is_rescued(
     sql("UPDATE executions SET updated_at = updated_at - interval '31 seconds'")
 
     let_redis_remember(engine.settings)
-    Recovery(engine).rescue_stalled()
+    rescue(engine)
 
     [rescued] = logged()
     assert rescued.pop("idle_seconds") >= 31

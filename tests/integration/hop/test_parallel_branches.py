@@ -13,6 +13,7 @@ import redis
 
 from support.broker import Broker, Workers
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from support.workflows import calling
 from workflow_engine import (
     ExecutionContext,
@@ -29,7 +30,6 @@ from workflow_engine.control.moving import Move
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.lost_messages import LOST_AFTER
 from workflow_engine.execution.walk import Walk
-from workflow_engine.maintenance.recovery import Recovery
 from workflow_engine.redis.keys import Keys
 
 Meanwhile = Callable[[], None]
@@ -333,7 +333,7 @@ def test_a_lost_message_of_a_branch_is_sent_again_after_seconds_although_its_sib
         sql("UPDATE executions SET updated_at = updated_at - %s * interval '1 s' RETURNING id", seconds)
         redis_client.zincrby(Keys.of(settings).in_hand(execution), -seconds * 1000, "b")
         let_redis_remember(settings)
-        assert Recovery(engine).rescue_stalled() == 1
+        assert rescue(engine) == 1
         return "slow"
 
     client.deploy(fan_out(slow, b))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from kombu import Queue
 
 from support.broker import Broker, Workers
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from support.workflows import calling, line
 from workflow_engine import ExecutionStatus, NodeStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.broker import dispatcher as dispatcher_module
@@ -23,7 +25,7 @@ from workflow_engine.execution.messages import Dispatch, HopMessage
 from workflow_engine.execution.walk import Walk
 from workflow_engine.maintenance import recovery as recovery_module
 from workflow_engine.maintenance.queued_messages import QueuedMessages
-from workflow_engine.maintenance.recovery import LOCKING_AGAIN, TURN, Recovery
+from workflow_engine.maintenance.recovery import LOCKING_AGAIN, SETTLING, TURN, Recovery
 from workflow_engine.maintenance.timekeeper import Timekeeping
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import renewal_interval
@@ -76,11 +78,7 @@ def look(engine: Engine, redis_client: redis.Redis) -> Callable[[], int]:
 
     def look() -> int:
         redis_client.delete(Keys.of(engine.settings).lease(TURN))
-        recovery = Recovery(engine)
-        rescued = recovery.rescue_stalled()
-        while recovery.is_looking:
-            rescued += recovery.rescue_stalled()
-        return rescued
+        return rescue(engine)
 
     return look
 
@@ -312,10 +310,33 @@ def test_a_look_at_many_executions_lets_the_timekeeper_do_its_other_work(
 
     looks = [recovery.rescue_stalled()]
     while recovery.is_looking:
+        time.sleep(recovery.seconds_until_look)
         looks.append(recovery.rescue_stalled())
 
     assert (sum(looks), max(looks)) == (5, 1)
     assert {message.execution_id for message in broker.messages} == started
+
+
+def test_a_message_that_left_a_long_queue_during_the_look_is_not_sent_again(
+    client: WorkflowClient,
+    engine: Engine,
+    broker: Broker,
+    stand_still: Callable[..., None],
+) -> None:
+    client.deploy(line(one, two))
+    served, _ = client.start("line").id, client.start("line")
+    stand_still(32, served)
+    stand_still(31)
+    broker.grow_old(31)
+    taken = broker.take()
+    recovery = Recovery(engine)
+
+    assert (recovery.rescue_stalled(), recovery.is_looking) == (0, True)
+    engine.executor.continue_execution(taken)
+    time.sleep(recovery.seconds_until_look)
+    assert (recovery.rescue_stalled(), recovery.is_looking) == (0, False)
+
+    assert [message.execution_id for message in broker.messages].count(served) == 1, "of the next node"
 
 
 def test_queued_executions_of_large_workflows_are_told_apart_by_postgres(
@@ -400,6 +421,7 @@ def _die_with_a_node(engine: Engine, message: HopMessage, redis_client: redis.Re
     snapshot = engine.state.load_snapshot(message.execution_id)
     assert snapshot is not None
     engine.cache.cache_context(claim, snapshot, Walk.start(plan.graph, snapshot.trigger_node_id).to_json())
+    engine.locks.stop_all_renewing()
     redis_client.delete(Keys.of(engine.settings).lock(message.execution_id))
 
 
@@ -434,9 +456,9 @@ def test_only_one_worker_looks_at_a_time(
 ) -> None:
     stand_still(31)
 
-    assert Recovery(engine).rescue_stalled() == 1
+    assert rescue(engine) == 1
     stand_still(31)
-    assert Recovery(second_engine).rescue_stalled() == 0
+    assert rescue(second_engine) == 0
 
 
 def test_executions_are_rescued_sooner_after_redis_lost_its_data(
@@ -678,6 +700,9 @@ def test_a_timekeeper_that_found_a_lost_wake_sends_it_again_without_a_pause(
     redis_client.delete(Keys.of(engine.settings).lease(TURN))
     timekeeping = Timekeeping(engine)
 
+    settling = timekeeping.round()
+    assert settling <= SETTLING
+    time.sleep(settling)
     assert timekeeping.round() == 0.0
     timekeeping.round()
 

@@ -14,6 +14,7 @@ import redis
 from support.broker import Broker, Workers
 from support.polling import poll
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from support.workflows import calling, line
 from workflow_engine import (
     ExecutionContext,
@@ -26,7 +27,7 @@ from workflow_engine.definition.workflow import Retry
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.messages import HopMessage
 from workflow_engine.health.doctor.redis_server import ask_redis
-from workflow_engine.maintenance.recovery import TURN, Recovery
+from workflow_engine.maintenance.recovery import TURN
 from workflow_engine.redis import presence
 from workflow_engine.redis.keys import Keys
 
@@ -50,7 +51,7 @@ def look(engine: Engine, redis_client: redis.Redis) -> Callable[[], int]:
 
     def look() -> int:
         redis_client.delete(Keys.of(engine.settings).lease(TURN))
-        return Recovery(engine).rescue_stalled()
+        return rescue(engine)
 
     return look
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from support.broker import Broker, Workers
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from workflow_engine import (
     ExecutionStatus,
     IdempotencyConflict,
@@ -29,7 +30,6 @@ from workflow_engine import (
 )
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.engine.starts.starting import BATCH
-from workflow_engine.maintenance.recovery import Recovery
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -376,4 +376,4 @@ def test_without_a_broker_they_exist_and_are_rescued(
     assert {client.get(each.id).status for each in started} == {ExecutionStatus.PENDING}
     sql("UPDATE executions SET updated_at = updated_at - interval '1 hour'")
     let_redis_remember(engine.settings)
-    assert Recovery(engine).rescue_stalled() == 2
+    assert rescue(engine) == 2

@@ -9,10 +9,10 @@ import pytest
 
 from support.broker import Broker
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from support.workflows import line
 from workflow_engine import NodeExecutionResult, WorkflowBuilder, WorkflowClient, failure, waiting
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.maintenance.recovery import Recovery
 from workflow_engine.maintenance.timekeeper import Timekeeping
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -160,7 +160,7 @@ def test_an_execution_that_another_app_rescues(
     sql("UPDATE executions SET updated_at = updated_at - interval '1 hour'")
 
     let_redis_remember(bank.settings)
-    assert Recovery(bank).rescue_stalled() == 1
+    assert rescue(bank) == 1
     assert only_queue(broker) == "shop"
 
 
@@ -168,7 +168,7 @@ def test_a_schedule_that_another_app_fires(
     shop_client: WorkflowClient, bank: Engine, broker: Broker, sql: Sql
 ) -> None:
     flow = WorkflowBuilder("nightly")
-    flow.trigger("tick", sub_type="scheduler", config={"cron": "* * * * *"}) >> flow.function("work", 1)
+    flow.trigger("tick", sub_type="scheduler", config={"cron": "0 0 1 1 *"}) >> flow.function("work", 1)
     shop_client.deploy(flow.build())
     sql("UPDATE triggers SET next_due = now() - interval '1 second' WHERE next_due IS NOT NULL")
 

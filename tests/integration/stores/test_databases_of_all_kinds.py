@@ -12,12 +12,12 @@ from sqlalchemy import create_engine, inspect
 
 from support.broker import Broker, Workers
 from support.redis_keys import let_redis_remember
+from support.rescues import rescue
 from workflow_engine import ExecutionStatus, Settings, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.errors import MigrationRefused
 from workflow_engine.health.doctor.postgres import ask_postgres, judge_postgres
 from workflow_engine.health.readiness import ask_servers
-from workflow_engine.maintenance.recovery import Recovery
 from workflow_engine.postgres import migrations
 
 SMILE = "😀 Ünïcödé"
@@ -48,7 +48,7 @@ def lifecycle(settings: Settings, broker: Broker) -> None:
     engine.timeouts.end()
     engine.triggers.claim_due()
     let_redis_remember(settings)
-    Recovery(engine).rescue_stalled()
+    rescue(engine)
     workers.drain()
 
     finished = client.get(started.id)
