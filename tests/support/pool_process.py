@@ -16,12 +16,13 @@ from workflow_engine.execution.messages import HopMessage, NextMessage
 
 
 class PoolProcess:
-    """A process of a worker, which takes its messages from the Redis of the contexts."""
+    """A process of a worker, which takes its messages from the Redis of this URL."""
 
-    def __init__(self, settings: Settings, queues: redis.Redis) -> None:
-        self._queues = queues
+    def __init__(self, settings: Settings, queues: str) -> None:
+        self._queues = redis.Redis.from_url(queues)
         self.wire = Wire(settings.redis_url, read_redis_commands)
-        self.engine = Engine.assemble(settings.model_copy(update={"redis_url": self.wire.url}))
+        broker = {"broker_url": queues} if queues != settings.redis_url else {}
+        self.engine = Engine.assemble(settings.model_copy(update={"redis_url": self.wire.url, **broker}))
 
     def take(self) -> NextMessage:
         """Return the message that waits longest; one that was sent ahead may still be under way."""
@@ -53,3 +54,4 @@ class PoolProcess:
         self.engine.locks.stop_all_renewing()
         self.engine.database.dispose()
         self.wire.close()
+        self._queues.close()

@@ -189,7 +189,9 @@ class Overlap:
 
         Return whether the node is left; if not, this takes calls whose replies have to be waited for.
         """
-        leaving = self._departure.leaving(done) if done is not None else None
+        # A message for a broker elsewhere follows the reply, which is read soon if there is more to do.
+        may_send_later = following is not None
+        leaving = self._departure.leaving(done, may_send_later) if done is not None else None
         entry = None
         if following is not None and self._entered is None:
             entry = self._admission.entry(*following)

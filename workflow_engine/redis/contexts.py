@@ -263,12 +263,12 @@ class CachedContexts:
         entered: int,
         committed: int,
         changed: Mapping[bytes, Any],
-        message: QueuedMessage,
+        message: QueuedMessage | None,
     ) -> Leaving:
         """Return what `update_context` does, for `send_ahead`."""
-        keys = [*self._locks.script_keys(claim), message.key]
+        keys = [*self._locks.script_keys(claim), *([message.key] if message is not None else [])]
         args = [claim.value, *_leaving(entered, committed, changed, message)]
-        return Leaving(claim, call_of(self._leave, keys, args), has_message=True)
+        return Leaving(claim, call_of(self._leave, keys, args), has_message=message is not None)
 
     def finishing(self, claim: Claim, status: str) -> Leaving:
         """Return what `finish` does, for `send_ahead`."""

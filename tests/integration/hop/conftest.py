@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -24,15 +25,33 @@ def execution(client: WorkflowClient) -> str:
 
 
 @pytest.fixture
-def process(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
-    process = PoolProcess(settings, redis_client)
+def queues(
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    redis_server: str,
+    redis_database_numbers: Iterator[int],
+) -> Iterator[str]:
+    """Yield the URL of the Redis that has the messages: that of the contexts, or with "elsewhere" another."""
+    if getattr(request, "param", "") != "elsewhere":
+        yield settings.redis_url
+        return
+    url = urlsplit(redis_server)._replace(path=f"/{next(redis_database_numbers)}").geturl()
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def process(settings: Settings, queues: str) -> Iterator[PoolProcess]:
+    process = PoolProcess(settings, queues)
     yield process
     process.close()
 
 
 @pytest.fixture
-def other(settings: Settings, redis_client: redis.Redis) -> Iterator[PoolProcess]:
+def other(settings: Settings, queues: str) -> Iterator[PoolProcess]:
     """Yield a process of another worker."""
-    process = PoolProcess(settings, redis_client)
+    process = PoolProcess(settings, queues)
     yield process
     process.close()

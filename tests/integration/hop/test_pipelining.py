@@ -17,6 +17,10 @@ from support.workflows import calling, line
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.redis.keys import Keys
 
+EITHER_BROKER = pytest.mark.parametrize(
+    "queues", ["with the contexts", "elsewhere"], indirect=True, ids="messages {}".format
+)
+
 
 @pytest.fixture
 def client(process: PoolProcess) -> WorkflowClient:
@@ -39,6 +43,7 @@ def is_completed(client: WorkflowClient, execution: str) -> bool:
     )
 
 
+@EITHER_BROKER
 def test_executions_side_by_side_walk_to_their_ends(
     client: WorkflowClient, process: PoolProcess, begun: list[str]
 ) -> None:
@@ -48,6 +53,7 @@ def test_executions_side_by_side_walk_to_their_ends(
     assert not any(process.engine.locks.is_locked(execution) for execution in begun)
 
 
+@EITHER_BROKER
 @pytest.mark.parametrize("node_id", ["second", "third"], ids=["in the middle", "at the end"])
 def test_leaving_a_node_and_entering_the_next_message_s_is_one_round_trip(
     client: WorkflowClient,
@@ -73,6 +79,23 @@ def test_leaving_a_node_and_entering_the_next_message_s_is_one_round_trip(
 
     assert traffic.names == ["EVALSHA", "EVALSHA"]
     assert traffic.round_trips == 1
+
+
+@pytest.mark.parametrize("queues", ["elsewhere"], indirect=True)
+def test_a_message_for_a_broker_elsewhere_is_sent_once_the_node_before_is_left(
+    client: WorkflowClient, process: PoolProcess, begun: list[str]
+) -> None:
+    process.drain()
+    execution = client.start("line").id
+    client.start("line")
+    now, then = process.take(), process.take()
+    process.serve(now, then)
+
+    process.serve(then)
+
+    following = process.take()
+    assert following.message.execution_id == execution
+    assert not process.engine.locks.is_locked(execution), "or the message would be dropped"
 
 
 @pytest.mark.parametrize("flushed", [False, True], ids=["a connection", "the scripts"])
@@ -110,6 +133,7 @@ def test_a_message_that_is_not_served_after_all_leaves_its_node_to_others(
     assert all(is_completed(client, execution) for execution in begun)
 
 
+@EITHER_BROKER
 def test_a_process_that_is_killed_with_a_node_to_leave_and_the_next_one_entered_delays_both_and_no_more(
     client: WorkflowClient, process: PoolProcess, other: PoolProcess, begun: list[str]
 ) -> None:

@@ -89,18 +89,22 @@ class Departure:
         sendable = [message for message in messages if message is not None]
         return sendable if len(sendable) == len(messages) else []
 
-    def leaving(self, done: Committed) -> Leaving | None:
-        """Return the call that leaves a node; None unless that one call does all that follows."""
+    def leaving(self, done: Committed, may_send_later: bool) -> Leaving | None:
+        """Return the call that leaves a node; None unless that call does all that follows.
+
+        With `may_send_later`, `enqueue` does the rest: it sends a message to a broker elsewhere.
+        """
         hop, result = done.hop, done.result
         if not done.is_left_by_one_call:
             return None
         if result.status.is_finished:
             return self._cache.finishing(hop.claim, result.status.value)
         messages = self._messages_sent_on_leaving(done)
-        if len(messages) != 1:
+        if len(messages) != 1 and not may_send_later:
             return None
         changed = hop.changed_fields(done.outcome, done.walk, result)
-        return self._cache.updating(hop.claim, hop.cached.stored_seq, result.seq, changed, messages[0])
+        message = messages[0] if len(messages) == 1 else None
+        return self._cache.updating(hop.claim, hop.cached.stored_seq, result.seq, changed, message)
 
     def enqueue(self, done: Committed, left: LeaveResult) -> None:
         """Send the messages for what is due and was not sent on leaving."""
