@@ -1,8 +1,8 @@
 """Dispatching: the messages that ask workers to run nodes, and the only place that makes them.
 
-They are published here, except those that the script which leaves a node can send. A message is a hint: it
-carries ids and nothing else, so that it is small for every workflow, and it may be lost, doubled or late
-without harm.
+They are published here, except those that the script which leaves a node can send. Where kombu keeps its
+queues as lists of Redis, they are pushed onto these directly. A message is a hint: it carries ids and nothing
+else, so that it is small for every workflow, and it may be lost, doubled or late without harm.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from celery import Celery
-from kombu import exceptions
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
@@ -106,8 +105,11 @@ class CeleryDispatcher:
         self._producers = threading.local()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
+        producer = self._producer()
         try:
-            self._publish_all(self._producer(), dispatches)
+            if not self._push(producer.channel, dispatches):
+                for dispatch in dispatches:
+                    self._publish_one(producer, dispatch)
         except self._refusals as error:
             self._producers.held = None
             raise BrokerUnavailable(f"the broker accepts no messages: {error}") from error
@@ -116,16 +118,7 @@ class CeleryDispatcher:
     def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
         if (queues := self._queues_beside_contexts) is None:
             return None
-        key = queue_key(queues, dispatch.queue, dispatch.priority)
-        task_id = _new_task_id()
-        content = queued_content(
-            task_body(dispatch.message),
-            task_headers(dispatch, task_id),
-            task_id,
-            dispatch.queue,
-            dispatch.priority,
-        )
-        return QueuedMessage(key, content)
+        return QueuedMessage(queue_key(queues, dispatch.queue, dispatch.priority), _kept_form(dispatch))
 
     @functools.cached_property
     def _queues_beside_contexts(self) -> RedisChannel | None:
@@ -194,16 +187,23 @@ class CeleryDispatcher:
         connection: Connection = self._app.connection_for_write()
         return (OperationalError, *connection.connection_errors, *connection.channel_errors)
 
-    def _publish_all(self, producer: Producer, dispatches: Sequence[Dispatch]) -> None:
-        """Publish in one round trip, since on a busy machine a hundred would wait a hundred times."""
-        if len(dispatches) > 1 and hasattr(producer, "batch"):  # since kombu 5.7
-            # Some may have arrived, and doubled messages do no harm. One by one, kombu reconnects.
-            with suppress(exceptions.BatchPublishError), producer.batch():
-                for dispatch in dispatches:
-                    self._publish_one(producer, dispatch)
-                return
+    def _push(self, channel: Any, dispatches: Sequence[Dispatch]) -> bool:
+        """Push messages as kombu keeps them in Redis, with one command for each of its lists.
+
+        kombu's way through its producer takes several times as long. Return False if the queues are no such
+        lists, or the push has failed: kombu connects again, and what has arrived may arrive twice.
+        """
+        if not names_its_lists(channel):
+            return False
+        lists: dict[str, list[bytes]] = {}
         for dispatch in dispatches:
-            self._publish_one(producer, dispatch)
+            name = channel._q_for_pri(dispatch.queue, dispatch.priority)
+            lists.setdefault(name, []).append(_kept_form(dispatch))
+        with suppress(*self._refusals), channel.conn_or_acquire() as client:
+            for name, contents in lists.items():
+                client.lpush(name, *contents)
+            return True
+        return False
 
     def _publish_one(self, producer: Producer, dispatch: Dispatch) -> None:
         task_id = _new_task_id()
@@ -232,6 +232,13 @@ class CeleryDispatcher:
 def _new_task_id() -> str:
     """Return an id that was never used: workers would drop a revoked one for hours."""
     return random_uuid()
+
+
+def _kept_form(dispatch: Dispatch) -> bytes:
+    """Return a message as kombu keeps it in a list of Redis."""
+    task_id = _new_task_id()
+    body, headers = task_body(dispatch.message), task_headers(dispatch, task_id)
+    return queued_content(body, headers, task_id, dispatch.queue, dispatch.priority)
 
 
 def names_its_lists(channel: object) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
-from kombu import Producer
 
 from support.wire import Wire, read_redis_commands
 from workflow_engine import Settings
@@ -43,8 +43,7 @@ def waiting_at(url: str) -> int:
         return int(client.llen(QUEUE))  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not hasattr(Producer, "batch"), reason="kombu publishes in batches since 5.7")
-def test_of_a_hundred_messages_none_waits_for_the_one_before(
+def test_a_hundred_messages_take_one_command_for_each_list_of_kombu(
     redis_url: str, redis_client: redis.Redis
 ) -> None:
     wire = Wire(redis_url, read_redis_commands)
@@ -52,12 +51,22 @@ def test_of_a_hundred_messages_none_waits_for_the_one_before(
     dispatcher.publish(MANY[:1])  # connects
 
     with wire.recorded() as traffic:
-        dispatcher.publish(MANY)
+        dispatcher.publish([*MANY, replace(MANY[0], priority=0)])
 
-    assert traffic.names == ["LPUSH"] * 100
-    assert traffic.round_trips < 50, "Redis begins to answer while the last of them are still being sent"
+    assert traffic.names == ["LPUSH"] * 2
     assert redis_client.llen(QUEUE) == 101
+    assert redis_client.llen("workflow") == 1
     wire.close()
+
+
+def test_messages_published_together_are_taken_in_their_order(
+    redis_url: str, redis_client: redis.Redis
+) -> None:
+    dispatcher_to(redis_url).publish(MANY)
+
+    taken = [json.loads(redis_client.rpop(QUEUE) or b"") for _ in MANY]  # type: ignore[arg-type]
+
+    assert [each["headers"]["root_id"] for each in taken] == [each.message.execution_id for each in MANY]
 
 
 def test_messages_published_together_arrive_though_the_broker_was_restarted_in_between(
@@ -90,18 +99,34 @@ def test_a_broker_that_is_away_is_reported_as_such_however_many_messages_it_is_t
     assert waiting_at(own_redis.url) >= number
 
 
-def test_a_message_sent_on_leaving_a_node_is_what_kombu_would_have_sent(
-    redis_url: str, redis_client: redis.Redis
+def test_a_message_that_is_pushed_or_sent_on_leaving_a_node_is_what_kombu_would_have_sent(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher = CeleryDispatcher(producer_app(Settings(redis_url=redis_url)), redis_url)
     for priority in range(10):
         dispatch = Dispatch(HopMessage(str(uuid4()), "order", 1, "pack", 2), "own", priority, NOW)
-        dispatcher.publish([dispatch])
-        message = dispatcher.queued(dispatch)
+        dispatcher = CeleryDispatcher(producer_app(Settings(redis_url=redis_url)), redis_url)
+        sent = dispatcher.queued(dispatch)
+        assert sent is not None
 
-        assert message is not None
-        published = json.loads(redis_client.rpop(message.key) or b"")  # type: ignore[arg-type]
-        assert stripped(json.loads(message.content)) == stripped(published)
+        dispatcher.publish([dispatch])
+        with monkeypatch.context() as patches:
+            patches.setattr("workflow_engine.broker.dispatcher.names_its_lists", lambda _: False)
+            dispatcher.publish([dispatch])
+
+        pushed, published = (redis_client.rpop(sent.key) or b"" for _ in range(2))
+        assert stripped(json.loads(sent.content)) == stripped(json.loads(published))  # type: ignore[arg-type]
+        assert stripped(json.loads(pushed)) == stripped(json.loads(published))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [1, 100])
+def test_messages_arrive_where_kombus_lists_are_unknown(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("workflow_engine.broker.dispatcher.names_its_lists", lambda _: False)
+
+    dispatcher_to(redis_url).publish(MANY[:number])
+
+    assert redis_client.llen(QUEUE) == number
 
 
 def stripped(message: dict[str, Any]) -> dict[str, Any]:
