@@ -84,21 +84,16 @@ class Publisher:
         self._settings = settings
 
     def begin(self, new: NewExecution, started: StartedExecution) -> None:
-        """Publish the first node of an execution whose creation has committed, once it has its slots."""
+        """Publish the first nodes of an execution whose creation has committed, once it has its slots."""
         if new.limits:
             self.follow_up(FollowUps(freed=tuple(slot.key for slot in new.limits)))
             return
-        first = StartedChild(
-            started.id,
-            new.workflow_id,
-            new.version,
-            new.trigger_node_id,
-            new.queue,
-            new.priority,
-            started.created_at,
-            new.metadata.get(TRACEPARENT),
-        )
-        self.follow_up(self._begin(first))
+        envelope = self._envelope_of_start(new, started)
+        with log_context(started.id, new.workflow_id):
+            if new.due:
+                self.publish(envelope, _first_in_hand(new, envelope))
+            else:
+                self.go_on(envelope, Walk.start(envelope.workflow.graph, new.trigger_node_id))
 
     def begin_all(self, begun: Sequence[tuple[NewExecution, StartedExecution]]) -> None:
         """Publish the first nodes of executions that were created together, once each has its slots."""
@@ -110,7 +105,8 @@ class Publisher:
             elif not new.due:
                 self.begin(new, started)  # it ends at once
             else:
-                dispatches += self._first_dispatches(new, started)
+                envelope = self._envelope_of_start(new, started)
+                dispatches += [self._dispatch(envelope, each) for each in _first_in_hand(new, envelope)]
         if dispatches:
             with suppress(BrokerUnavailable):  # logged as an outage; recovery sends what is due
                 retry_unavailable(
@@ -121,19 +117,16 @@ class Publisher:
         if freed:
             self.follow_up(FollowUps(freed=tuple(freed)))
 
-    def _first_dispatches(self, new: NewExecution, started: StartedExecution) -> list[Dispatch]:
-        workflow = self._workflows.get(new.workflow_id, new.version)
-        envelope = Envelope(
+    def _envelope_of_start(self, new: NewExecution, started: StartedExecution) -> Envelope:
+        return Envelope(
             started.id,
-            workflow,
+            self._workflows.get(new.workflow_id, new.version),
             FIRST_SEQ,
             new.queue,
             new.priority,
             started.created_at,
             new.metadata.get(TRACEPARENT),
         )
-        in_hand = new.due[: workflow.graph.concurrency]
-        return [self._dispatch(envelope, node_id) for node_id in in_hand]
 
     def follow_up(self, follow_ups: FollowUps | None) -> None:
         """Publish the first nodes of children that have started, and the nodes of parents that were woken.
@@ -349,6 +342,10 @@ class Publisher:
             committed_at=envelope.committed_at,
             traceparent=envelope.traceparent,
         )
+
+
+def _first_in_hand(new: NewExecution, envelope: Envelope) -> Sequence[str]:
+    return new.due[: envelope.workflow.graph.concurrency]
 
 
 def may_be_behind(oldest: datetime | Backlog, wait: DueWait) -> bool:

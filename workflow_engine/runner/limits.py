@@ -45,7 +45,7 @@ def slots_of_execution(
 
     Raises `InvalidValue` for a key that cannot be evaluated, or is no short text.
     """
-    return _slots(limits, Scope(variables, {trigger_node_id: data}, trigger_node_id))
+    return _slots(limits, Scope(variables, {trigger_node_id: data}, trigger_node_id)) if limits else ()
 
 
 def slots_of_attempt(limits: Sequence[CompiledLimit], context: ExecutionContext) -> tuple[WantedSlot, ...]:

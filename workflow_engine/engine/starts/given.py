@@ -60,7 +60,7 @@ class GivenStart:
         if start.idempotency_key is not None:
             _check_key(start.idempotency_key)
         data = normalise({} if start.data is NO_DATA else start.data, "data")
-        variables = normalise(dict(start.variables or {}), "variables")
+        variables = normalise(dict(start.variables), "variables") if start.variables else {}
         metadata, tags = checked_metadata(start.metadata), checked_tags(start.tags)
         key = None
         if start.idempotency_key is not None:

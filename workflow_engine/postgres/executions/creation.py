@@ -7,7 +7,6 @@ type is ambiguous.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from workflow_engine.errors import IdempotencyConflict
+from workflow_engine.execution.ids import random_uuid
 from workflow_engine.execution.records import (
     FIRST_SEQ,
     FORMAT,
@@ -174,7 +174,7 @@ def start_document(new: NewExecution) -> dict[str, Any]:
         "timeout": new.timeout,
         "limits": slot_documents(new.limits) or None,
         "way_in": new.way_in,
-        "token": str(uuid.uuid4()),
+        "token": random_uuid(),
         "seq": FIRST_SEQ,
         "format": FORMAT,
     }
