@@ -11,7 +11,7 @@ import functools
 import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import SentinelTransport
+from redis import Redis
 
 from workflow_engine.addresses.redis import DEFAULT_HOST, DEFAULT_PORT, RedisAddress
 from workflow_engine.broker.wire_format import (
@@ -96,12 +97,14 @@ class Dispatcher(Protocol):
 class CeleryDispatcher:
     """Publishes each node as a Celery task through one producer per thread, kept open.
 
-    `contexts_url` names the Redis that has the contexts, which may be the broker as well.
+    `contexts_url` names the Redis that has the contexts, which may be the broker as well. Then messages are
+    sent by its client, `contexts`, if there is one.
     """
 
-    def __init__(self, app: Celery, contexts_url: str = "") -> None:
+    def __init__(self, app: Celery, contexts_url: str = "", contexts: Redis | None = None) -> None:
         self._app = app
         self._contexts_url = contexts_url
+        self._contexts = contexts
         self._producers = threading.local()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
@@ -195,13 +198,17 @@ class CeleryDispatcher:
         """
         if not names_its_lists(channel):
             return False
+        if self._contexts is not None and self._queues_beside_contexts is not None:
+            prefix, client = channel.global_keyprefix, nullcontext(self._contexts)
+        else:
+            prefix, client = "", channel.conn_or_acquire()  # which adds the prefix itself
         lists: dict[str, list[bytes]] = {}
         for dispatch in dispatches:
-            name = channel._q_for_pri(dispatch.queue, dispatch.priority)
-            lists.setdefault(name, []).append(_kept_form(dispatch))
-        with suppress(*self._refusals), channel.conn_or_acquire() as client:
-            for name, contents in lists.items():
-                client.lpush(name, *contents)
+            key = f"{prefix}{channel._q_for_pri(dispatch.queue, dispatch.priority)}"
+            lists.setdefault(key, []).append(_kept_form(dispatch))
+        with suppress(*self._refusals), client as connected:
+            for key, contents in lists.items():
+                connected.lpush(key, *contents)
             return True
         return False
 

@@ -124,7 +124,7 @@ class Engine:
         tasks = Tasks(app)
         workflows = CompiledWorkflows(state.load_definition, registry, tasks.route)
         app = app or producer_app(settings)
-        dispatcher = dispatcher or CeleryDispatcher(app, settings.redis_url)
+        dispatcher = dispatcher or CeleryDispatcher(app, settings.redis_url, redis)
         queue_looks = QueueLooks(app)
         publisher = Publisher(stores, workflows, dispatcher, settings)
         running_nodes = RunningNodes(redis, settings)
