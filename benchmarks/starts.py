@@ -207,6 +207,9 @@ def _figures(
         Figure("`start_many` relative to `apply_async`", ratio(lambda cost: cost.clock, many).text()),
         Figure("- processor time", ratio(lambda cost: cost.processor, many).text()),
         ratio_at_least("starts a second, many at once", rate(many), RATE),
+        Figure(
+            "- by the processor time alone", f"{1 / Spread.of([each.processor for each in many]).median:,.0f}"
+        ),
         Figure("- copied", rate(copies).text()),
         Figure("WAL of a start, many at once", f"{wal:,.0f} B"),
     ]

@@ -11,12 +11,11 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workflow_engine.addresses.broker import broker_configuration
 from workflow_engine.addresses.reachable import ReachableHosts
@@ -30,14 +29,24 @@ POSTGRES_SCHEMES = ("postgresql", "postgresql+psycopg2", "postgres", "postgresql
 IDENTIFIER = r"^[a-z_][a-z0-9_]{0,62}$"
 
 
-class Settings(BaseSettings):
-    """Settings of one process. Times are in seconds, sizes in bytes."""
+class Settings(BaseModel):
+    """Settings of one process. Times are in seconds, sizes in bytes.
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX,
+    What is not given is taken from the environment. pydantic-settings would do that too, for 2 MB of memory
+    in each process of a worker.
+    """
+
+    model_config = ConfigDict(
         frozen=True,
+        extra="forbid",
+        validate_default=True,
         hide_input_in_errors=True,  # a URL has a password
     )
+
+    def __init__(self, **given: Any) -> None:
+        names = type(self).model_fields.keys() - given.keys()
+        found = {name: os.environ[variable(name)] for name in names if variable(name) in os.environ}
+        super().__init__(**found, **given)
 
     database_url: str = Field(
         "postgresql+psycopg2://postgres@127.0.0.1:5432/workflow_engine",
@@ -62,7 +71,7 @@ class Settings(BaseSettings):
         "redis://127.0.0.1:6379/0",
         description="Redis for active executions and locks; also `sentinel://` and `redis+cluster://`",
     )
-    lock_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+    lock_urls: tuple[str, ...] = Field(
         (),
         description="comma-separated URLs of three or five independent Redis servers for the locks; "
         "the Redis above when empty",
@@ -174,12 +183,12 @@ class Settings(BaseSettings):
         False,
         description="whether executions are traced with OpenTelemetry, where they start and where they run",
     )
-    api_call_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+    api_call_allow: tuple[str, ...] = Field(
         (),
         description="comma-separated internal hosts that `action/api-call` may reach: names "
         "(`billing.internal`, `*.internal`), addresses and networks (`10.1.0.0/16`)",
     )
-    imports: Annotated[tuple[str, ...], NoDecode] = Field(
+    imports: tuple[str, ...] = Field(
         (), description="comma-separated modules that register node types with @node"
     )
 
