@@ -22,7 +22,6 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from kombu.transport.redis import Channel as RedisChannel
 from kombu.transport.redis import SentinelTransport
-from redis import Redis
 
 from workflow_engine.addresses.redis import DEFAULT_HOST, DEFAULT_PORT, RedisAddress
 from workflow_engine.broker.wire_format import (
@@ -101,7 +100,7 @@ class CeleryDispatcher:
     sent by its client, `contexts`, if there is one.
     """
 
-    def __init__(self, app: Celery, contexts_url: str = "", contexts: Redis | None = None) -> None:
+    def __init__(self, app: Celery, contexts_url: str = "", contexts: Any = None) -> None:
         self._app = app
         self._contexts_url = contexts_url
         self._contexts = contexts
