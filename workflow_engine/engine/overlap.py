@@ -145,22 +145,28 @@ class Overlap:
         if slice_.continues(hop, walk):
             return None
         earlier = self._decided(self._awaited)  # there is one connection for such commits
-        awaited = self._commits.send(hop, outcome, walk, step, slice_.uncommitted)
-        if awaited is None:
+        awaited: AwaitedCommit | None = None
+        try:
+            awaited = self._awaited = self._commits.send(hop, outcome, walk, step, slice_.uncommitted)
+            if awaited is None:
+                return None
+            slice_.take_uncommitted()
+            following = look_ahead(None)
+            if not self._send_ahead(earlier, following):
+                self._leave(earlier)
+            earlier = None
+            if following is None and not awaited.reply.is_here:
+                following = look_ahead(awaited.reply.socket)
+                self._send_ahead(None, following)
+            if following is None or following.message.execution_id == hop.execution_id:
+                return self._commits.received(awaited) if self._takes(awaited) else awaited.expected
+            self._watch()
+            return awaited.expected
+        except BaseException:
+            self.conclude(awaited)  # it was sent, and perhaps no message comes that would see to it
+            raise
+        finally:
             self._leave(earlier)
-            return None
-        self._awaited = awaited  # already here, so that the next hop finishes it after an exception
-        slice_.take_uncommitted()
-        following = look_ahead(None)
-        if not self._send_ahead(earlier, following):
-            self._leave(earlier)
-        if following is None and not awaited.reply.is_here:
-            following = look_ahead(awaited.reply.socket)
-            self._send_ahead(None, following)
-        if following is None or following.message.execution_id == hop.execution_id:
-            return self._commits.received(awaited) if self._takes(awaited) else awaited.expected
-        self._watch()
-        return awaited.expected
 
     def leave(self, done: Committed, look_ahead: LookAhead) -> None:
         """Leave a node after its commit; if the next message is here, enter that one's in the same call."""

@@ -17,6 +17,8 @@ from workflow_engine.addresses.postgres import libpq_url
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+
 runs: list[str] = []
 """The executions whose nodes have run, in their order."""
 meanwhile: list[Callable[[], object]] = []
@@ -213,3 +215,67 @@ def test_a_process_that_ends_finishes_its_last_hop(client: WorkflowClient, proce
     assert statuses(client, one) == ["start", "works"]
     assert not process.engine.locks.is_locked(one)
     assert not process.engine.locks.is_locked(then.message.execution_id)
+
+
+class SightLostError(Exception):
+    """The process fails as it looks for its next message, right after it has sent a commit."""
+
+
+def loses_sight(_until: int | None) -> None:
+    raise SightLostError
+
+
+def test_a_commit_that_was_sent_is_followed_up_although_its_process_fails_at_once(
+    client: WorkflowClient, process: PoolProcess
+) -> None:
+    one = client.start("line").id
+    with pytest.raises(SightLostError):
+        process.engine.executor.continue_execution(*process.take(), look_ahead=loses_sight)
+
+    assert statuses(client, one) == ["start", "works"]
+    assert not process.engine.locks.is_locked(one)
+    process.serve(process.take())  # the next message was sent, and no recovery has run
+    assert is_completed(client, one)
+    assert runs == ["works"], "the node is not run again"
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_the_hop_before_is_finished_although_its_process_fails_in_the_next_one(
+    client: WorkflowClient, process: PoolProcess
+) -> None:
+    one, two = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+    process.serve(now, then)
+    with pytest.raises(SightLostError):
+        process.engine.executor.continue_execution(*then, look_ahead=loses_sight)
+
+    assert [statuses(client, each) for each in (one, two)] == [["start", "works"]] * 2
+    assert not any(map(process.engine.locks.is_locked, (one, two)))
+    process.drain()
+    assert is_completed(client, one)
+    assert is_completed(client, two)
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_a_process_that_is_quiet_gives_back_its_connection_for_commits(
+    client: WorkflowClient, process: PoolProcess, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connections() -> int:
+        ((count,),) = client._engine.database.rows(CONNECTIONS)
+        return int(count)
+
+    monkeypatch.setattr("workflow_engine.engine.overlap.QUIET", 0.1)
+    process.engine.database.rest()
+    one, two = client.start("line").id, client.start("line").id
+    now, then = process.take(), process.take()
+    with held_up(settings, one) as let_go:
+        before = connections()
+        process.serve(now, then)
+        assert connections() == before + 1
+        let_go()
+    process.serve(then)
+
+    poll(lambda: connections() < before, "that of the commits is closed, as is that of this test")
+    process.drain()
+    assert is_completed(client, one)
+    assert is_completed(client, two)
