@@ -76,6 +76,7 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
         with RawWorker(testbed, PROCESSES, RAW_WORKER, broker_url=rabbit.url) as raw:
             print_step(f"{size.at_once} executions of {NODES} nodes at once, and chains, alternating")
             contenders = [
+                OverRabbit(RawChains(raw, "no_op_acknowledged_late"), rabbit),
                 OverRabbit(RawChains(raw), rabbit),
                 *(OverRabbit(DurableExecutions(testbed, pids, way, client), rabbit) for way in WAYS),
             ]
@@ -86,13 +87,14 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
 
 
 def _figures(contenders: Sequence[OverRabbit], batches: Sequence[Sequence[Batch]]) -> Iterator[Figure]:
-    theirs = batches[0]
+    theirs, early, *of_ways = batches
     yield hop_figure(f"time per hop, {PROCESSES} processes at saturation: Celery's own chain", theirs)
-    for way, ours in zip(WAYS, batches[1:], strict=True):
+    yield hop_figure("- acknowledged early", early)
+    for way, ours in zip(WAYS, of_ways, strict=True):
         yield hop_figure(f"- {way}", ours)
         throughput = Spread.of([1 / ratio for ratio in ratios(ours, theirs)])
         yield Figure("- throughput, relative to the chain", throughput.text())
-    names = ["Celery's own chain", *WAYS]
+    names = ["Celery's own chain", "acknowledged early", *WAYS]
     for name, contender, ours in zip(names, contenders, batches, strict=True):
         yield Figure(f"processor time of 1,000 hops, {name}", _per_thousand(_workers_and_stores(ours)))
         yield Figure("- of RabbitMQ besides", _per_thousand(contender.brokers_seconds[-len(ours) :]))
@@ -109,7 +111,10 @@ def _per_thousand(seconds: Sequence[float]) -> str:
 def _method(size: Size) -> str:
     return (
         "One RabbitMQ with a quorum queue for the engine and one for Celery's own chain, contexts and locks "
-        f"on Redis, and a worker of {PROCESSES} processes each. {size.at_once} chains of {NODES} tasks that "
+        f"on Redis, and a worker of {PROCESSES} processes each. The messages of both are persistent and "
+        "acknowledged after their task, none is confirmed to its publisher. Celery's worker has the prefetch "
+        "multiplier that is its default, 4. Its chain stores nothing; acknowledged early, as by default, it "
+        f"loses a task with its process. {size.at_once} chains of {NODES} tasks that "
         f"do nothing, alternating, {size.repetitions} times after a warm-up, as in "
         "[performance](performance.md#hops). Figures are medians, with the least and the greatest in "
         "brackets. The processor time is that of the workers, Redis and Postgres."

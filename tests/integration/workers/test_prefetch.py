@@ -64,6 +64,7 @@ class Worker:
         self._channel = connection.default_channel
         self._channel.basic_qos(0, PROCESSES, False)
         connection.transport.register_with_event_loop(connection.connection, hub)
+        self.connection_errors = connection.connection_errors
         self.task_consumer = Consumer(self._channel, Queue("orders"), on_message=self._receive)
         self.pool = SimpleNamespace(num_processes=PROCESSES)
         self.pipes = self
@@ -102,8 +103,8 @@ class Worker:
     def look(self, begun: int) -> None:
         """Look after this number of nodes have begun since the last time."""
         state.all_total_count[0] += begun
-        [(look, channel)] = self.looks
-        look(channel)
+        [(look, backlog)] = self.looks
+        look(backlog)
 
     def finish(self) -> None:
         """End the node of the process that began first."""
@@ -338,9 +339,9 @@ def test_a_worker_that_does_not_write_to_its_pool_by_itself_prefetches_nothing(n
     new_worker.pipes = None
     new_worker.start()
 
-    for look, channel in new_worker.looks:
-        look(channel)
-        assert channel.backlog_prefetch == 0
+    for look, backlog in new_worker.looks:
+        look(backlog)
+    assert new_worker.task_consumer.channel.backlog_prefetch == 0
     assert new_worker.controller.semaphore.value == PROCESSES
 
 
@@ -349,7 +350,7 @@ def test_a_worker_prefetches_although_its_pipes_come_after_its_first_connection(
     new_worker.start()
     new_worker.pipes = pipes
 
-    for look, channel in new_worker.looks:
-        look(channel)
+    for look, backlog in new_worker.looks:
+        look(backlog)
 
     assert new_worker.controller.semaphore.value == 2 * PROCESSES
