@@ -24,6 +24,7 @@ from faults.workload import BRIEF
 from support.json_lines import append, lines_of
 from support.killed_producers import kill_producers
 from workflow_engine import Settings, WorkflowClient
+from workflow_engine.engine.assembly import Engine
 from workflow_engine.settings import ENVIRONMENT_PREFIX
 
 CREATE = "CREATE TABLE customer_orders (number integer PRIMARY KEY)"
@@ -92,7 +93,8 @@ class Producers:
     def __init__(self, folder: Path, *, with_order: bool) -> None:
         self._folder, self._with_order = folder, with_order
         self._settings = Settings()
-        self._client = WorkflowClient(self._settings)
+        self._engine = Engine.assemble(self._settings)
+        self._client = WorkflowClient(engine=self._engine)
         self._database = create_engine(self._settings.database_url, poolclass=NullPool)
 
     def run(self, count: int) -> dict[str, int]:
@@ -104,6 +106,8 @@ class Producers:
 
     def _produce(self, number: int, say_ready: Callable[[], object]) -> None:
         self._client.workflow(BRIEF)
+        # It connects now: over RabbitMQ that takes longer than the commit, before which hardly any would die.
+        self._engine.dispatcher.oldest(self._settings.queue, 0)
         if self._with_order:
             with Session(self._database) as session:
                 session.execute(text("SELECT 1"))

@@ -28,7 +28,7 @@ def kill_producers(count: int, produce: Produce, *, mostly_early: bool = False) 
     median = statistics.median(_lifetime(produce, number)[0] for number in range(1, CALIBRATIONS + 1))
     killed, attempts = 0, CALIBRATIONS + 1
     while killed < count:
-        moment = random.random() ** 2 if mostly_early else random.random()
+        moment = random.random() ** 3 if mostly_early else random.random()
         killed += _lifetime(produce, attempts, kill_after=median * moment)[1]
         attempts += 1
     return {"killed": killed, "attempts": attempts}

@@ -35,7 +35,7 @@ class QueueLook:
     length: int | None = None
     """Messages that wait in it, of all priorities; None if the broker does not count them."""
     consumers: int | None = None
-    """Connections that consume it; None if the broker does not count them."""
+    """Its consumers, of which a busy worker has two; None if the broker does not count them."""
     ahead: Mapping[str, int] = field(default_factory=dict)
     """Messages that are served before that of an execution, by its id, as far as they were searched."""
     is_searched: bool = False
