@@ -2,9 +2,9 @@
 
 kombu builds a new client for every single command, which takes about as long as the command's round trip on
 the same machine, and registers its sockets with the event loop again in every turn. Both are kept here. A
-worker may ask for messages beyond its prefetch count, as long as they wait in the broker. And what is no
-message is refused, where kombu's error would end the worker. Connections, their pool and what happens when
-they break are kombu's.
+worker with much room takes several messages at a time. It may ask for some beyond its prefetch count, as long
+as they wait in the broker. And what is no message is refused, where kombu's error would end the worker.
+Connections, their pool and what happens when they break are kombu's.
 
 That rests on what kombu does not document. Where any of it has changed, kombu's own transport takes the place
 of this one, and one line in the log says so.
@@ -17,7 +17,7 @@ of this one, and one line in the log says so.
 | `_brpop_read` | `Channel` | learns that there was none; refuses what is no message |
 | `_in_poll` | `Channel` | a forked process leaves the reply that its parent awaits to its parent |
 | `_get_message_priority` | `Channel` | puts a message back under the priority it had |
-| `_q_for_pri` | `Channel` | names the list from which a message was taken |
+| `_q_for_pri` | `Channel` | names the list from which a message was taken, for others behind it |
 | `_deliver` | `Transport` | tells errors of reading a message from those of its consumer |
 | `on_readable` | `Transport` | registers sockets that are new, and no others |
 | `on_poll_start` | `MultiChannelPoller` | runs before that, as it does in kombu |
@@ -31,6 +31,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from queue import Empty
 from typing import Any
@@ -38,7 +39,8 @@ from typing import Any
 import kombu
 import kombu.connection
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
 
 from workflow_engine.addresses.broker import KEEPING_TRANSPORT
 from workflow_engine.broker.internals import Internal, a, anything, callable_with, changes
@@ -109,6 +111,11 @@ class QoS(virtual.QoS):
         """How many messages there are beyond the prefetch count."""
         return len(self._delivered) - len(self._dirty) - self.prefetch_count if self.is_full else 0
 
+    @property
+    def free(self) -> int:
+        """How many messages there may still be up to the prefetch count; none without one."""
+        return max(0, self.prefetch_count - (len(self._delivered) - len(self._dirty)))
+
     def can_consume(self) -> bool:
         # What was asked for has to be taken, or it would be lost to everybody.
         channel = self.channel
@@ -145,6 +152,9 @@ class Channel(redis.Channel):
 
     _kept: Any = None
 
+    _takes_several = True
+    """Whether Redis gives several messages at a time."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._process = os.getpid()
@@ -164,26 +174,61 @@ class Channel(redis.Channel):
         super()._brpop_start(NO_WAIT if self.asks_for_more else timeout)
 
     def _brpop_read(self, **options: Any) -> Any:
+        has_room = not self.asks_for_more
+        self._read_one(partial(super()._brpop_read, **options))
+        if has_room and (taken := self.connection.delivering) is not None:
+            self._take_more(*taken)
+        return True
+
+    def _read_one(self, read: Callable[[], Any]) -> None:
+        """Read what was taken from a queue, and deliver it; refuse what is no message."""
         transport = self.connection
-        transport.is_delivering = False
+        transport.delivering = None
         try:
-            return super()._brpop_read(**options)
+            read()
         except Empty:
             if self.asks_for_more:
                 self.backlog_prefetch = 0
             raise
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             # What a consumer raises is not about the content, but for what could not be built.
-            if transport.is_delivering and not isinstance(error, Unreadable):
+            if transport.delivering is not None and not isinstance(error, Unreadable):
                 raise
             log.warning(
                 "Refused what is no message of Celery's: %r",
                 str(error)[:LONGEST_REASON],
                 extra=log_fields(LogEvent.MESSAGE_REFUSED, error=error),
             )
-            return True
         finally:
             self.asks_for_more = False
+
+    def _take_more(self, message: Any, queue: str) -> None:
+        """Take further messages from the list of one that was delivered, for half of what is free.
+
+        A process or thread is free for each. The other half leaves something to other workers that are idle.
+        """
+        qos = self.qos
+        number = qos.free // 2 if isinstance(qos, QoS) and self._takes_several else 0
+        if not number:
+            return
+        key = self._q_for_pri(queue, self._get_message_priority(message))
+        with self.conn_or_acquire() as client:
+            try:
+                contents = client.rpop(key, number) or []
+            except self.ResponseError:  # of Redis before 6.2
+                self._takes_several = False
+                return
+            while contents:
+                content = contents.pop(0)
+                try:
+                    self._read_one(partial(self._deliver_content, content, queue))
+                except BaseException:
+                    if contents:
+                        client.rpush(key, *reversed(contents))
+                    raise
+
+    def _deliver_content(self, content: bytes, queue: str) -> None:
+        self.connection._deliver(loads(bytes_to_str(content)), queue)
 
     def close(self) -> None:
         """Close the channel; in a forked process without the reply that its parent waits for.
@@ -211,8 +256,8 @@ class Transport(redis.Transport):
 
     Channel = Channel
 
-    is_delivering = False
-    """Whether what was taken from a queue has been read, and is with its consumer."""
+    delivering: tuple[Any, str] | None = None
+    """What was taken from a queue last, and that queue, once it has been read and is with its consumer."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
         """Return a transport of kombu's own where kombu is not the one that this module knows."""
@@ -222,7 +267,7 @@ class Transport(redis.Transport):
         return super().__new__(cls)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        self.is_delivering = True
+        self.delivering = (message, queue)
         super()._deliver(message, queue)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:

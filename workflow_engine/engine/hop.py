@@ -9,7 +9,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -217,26 +217,23 @@ class Hop:
             return None
         return walk.due[0] if self.workflow.node(self.node.id).is_pure else None
 
-    def caught_up(self, result: CommitResult) -> Hop:
-        """Return this hop as if it had been entered after the rows that it missed.
+    def caught_up(self, missed: Sequence[JournalRow], fence: str, walk: Walk | None = None) -> Hop:
+        """Return this hop as if it had been entered after these rows, the last of which left this fence.
 
-        Raises ValueError for rows that do not fit the walk.
+        `walk` is the walk after them, if it is known. Raises ValueError for rows that do not fit the walk.
         """
-        walk, graph = self.walk.copy(), self.workflow.graph
+        if walk is None:
+            walk = self.walk.copy()
+            for row in missed:
+                walk.apply(self.workflow.graph, row.entry)
+        cached = replace(self.cached, seq=missed[-1].entry.seq, fence=fence)
         set_by_them: dict[str, Any] = {}
-        for row in result.missed:
-            walk.apply(graph, row.entry)
-            if row.variables:
-                set_by_them.update(row.variables)
-        cached = replace(
-            self.cached,
-            seq=result.missed[-1].entry.seq,
-            fence=result.fence,  # that of the last row, if the outcome is to be offered again
-        )
+        for row in missed:
+            set_by_them.update(row.variables or {})
         if set_by_them:
             variables = encode({**decode(self.cached.variables), **set_by_them})
             cached = replace(cached, variables=variables)
-        return replace(self, cached=cached, walk=walk, missed=(*self.missed, *result.missed))
+        return replace(self, cached=cached, walk=walk, missed=(*self.missed, *missed))
 
     def following(
         self,

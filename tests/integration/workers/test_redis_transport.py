@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -111,6 +111,75 @@ def test_the_event_loop_keeps_its_sockets_and_takes_those_of_a_new_connection(
         connection.default_channel.client.connection.disconnect()
         producer.publish("second")
         turn_until(hub, lambda: received == ["first", "second"])
+
+
+@pytest.fixture
+def publish(connection: Connection) -> Callable[[Sequence[str]], None]:
+    """Return a function that publishes messages."""
+    producer = connection.clone().Producer(routing_key="orders", auto_declare=False)
+
+    def publish(bodies: Sequence[str]) -> None:
+        for body in bodies:
+            producer.publish(body)
+
+    return publish
+
+
+EIGHT = [f"order {number}" for number in range(1, 9)]
+
+
+def test_a_worker_takes_one_message_and_as_many_as_half_of_what_is_free_then(
+    connection: Connection, channel: Channel, publish: Callable[[Sequence[str]], None]
+) -> None:
+    received: list[str] = []
+    publish(EIGHT)
+    with Consumer(channel, Queue("orders")) as consumer:
+        consumer.register_callback(lambda body, message: received.append(body))
+        consumer.qos(prefetch_count=8)
+
+        connection.drain_events(timeout=5)
+        assert received == EIGHT[:4], "one, and half of the seven for which there is room"
+        assert channel._size("orders") == 4, "for other workers that are idle"
+
+        connection.drain_events(timeout=5)
+        assert received == EIGHT[:6]
+
+
+def test_a_worker_with_room_for_two_takes_one_message_at_a_time(
+    connection: Connection, channel: Channel, publish: Callable[[Sequence[str]], None]
+) -> None:
+    received: list[str] = []
+    publish(EIGHT)
+    with Consumer(channel, Queue("orders")) as consumer:
+        consumer.register_callback(lambda body, message: received.append(body))
+        consumer.qos(prefetch_count=2)
+
+        connection.drain_events(timeout=5)
+
+    assert received == EIGHT[:1]
+
+
+def test_messages_behind_one_whose_consumer_fails_go_back_to_the_front_of_their_queue(
+    connection: Connection, channel: Channel, publish: Callable[[Sequence[str]], None]
+) -> None:
+    received: list[str] = []
+
+    def take(body: str, _: object) -> None:
+        if body == "order 2":
+            raise ValueError(body)
+        received.append(body)
+
+    publish(EIGHT)
+    with Consumer(channel, Queue("orders")) as consumer:
+        consumer.register_callback(take)
+        consumer.qos(prefetch_count=8)
+        with pytest.raises(ValueError, match="order 2"):
+            connection.drain_events(timeout=5)
+        assert channel._size("orders") == 6
+
+        connection.drain_events(timeout=5)
+
+    assert received == ["order 1", "order 3", "order 4", "order 5"]
 
 
 def test_the_broker_keeps_its_name_in_logs(connection: Connection) -> None:

@@ -12,6 +12,7 @@ from workflow_engine.engine.children import REFUSED
 from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.engine.observation.counts import count_commits
+from workflow_engine.engine.steps.known_commits import KnownCommits
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import BackingServiceUnavailable, ChildrenRefused, InvalidValue
 from workflow_engine.execution.records import CommitResult, FailureStart
@@ -57,6 +58,7 @@ class Commits:
 
     def __init__(self, stores: Stores, failure_workflows: FailureWorkflows, settings: Settings) -> None:
         self._state = stores.state
+        self._known = KnownCommits()
         self._queue_deadlines = stores.queue_deadlines
         self._failure_workflows = failure_workflows
         self._settings = settings
@@ -120,6 +122,7 @@ class Commits:
     def _offer(self, hop: Hop, outcome: Outcome) -> Committed:
         """Offer the outcome, again on top of what siblings have committed if it depends on that."""
         while True:
+            hop = self._known.caught_up(hop) if hop.is_shared else hop
             walk, step = hop.walk_after(outcome)
             commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
             if outcome.ends_execution and hop.workflow.workflow.on_failure is not None:
@@ -131,14 +134,26 @@ class Commits:
             )
             if not hop.is_shared or hop.goes_on(outcome):
                 return Committed(hop, outcome, walk, result, step.cancelled)
-            hop = hop.caught_up(result) if result.missed else hop
+            hop = self._caught_up(hop, result)
             if result.accepted:
                 walk, step = hop.walk_after(outcome)
+                self._known.note(commit, hop, walk, result)
                 if late := hop.queue_timeouts_after(walk).items() - commit.queue_timeouts.items():
                     self._begin_queue_time(hop, dict(late))
                 return Committed(hop, outcome, walk, self._settle(hop, walk, result), step.cancelled)
             if not result.is_behind or not hop.is_due:
+                self._known.forget(hop.execution_id)
                 return Committed(hop, outcome, walk, result)
+
+    def _caught_up(self, hop: Hop, result: CommitResult) -> Hop:
+        """Return the hop on top of what siblings have committed, as the result of its commit shows."""
+        if not result.missed:
+            return hop
+        seq = result.missed[-1].entry.seq
+        if (known := self._known.caught_up(hop)).cached.seq <= seq:
+            hop = known  # a sibling in this process has been through most of the rows
+        missed = [row for row in result.missed if row.entry.seq > hop.cached.seq]
+        return hop.caught_up(missed, result.fence) if missed else hop
 
     def _begin_queue_time(self, hop: Hop, timeouts: Mapping[str, float]) -> None:
         """Note nodes of which only the rows of siblings have shown that this commit sends them."""
