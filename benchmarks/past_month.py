@@ -73,10 +73,16 @@ JOIN originals o ON o.number = CASE
     ELSE width_bucket(chance, %(bounds)s::float[]) END
 """
 
+SPRING_BEGINS, SPRING_ENDS = 0.3, 0.4
+"""The share of executions before and until the end of the days that one tag and one word are of."""
+
+IN_SPRING = f"copies.n BETWEEN {SPRING_BEGINS} * %(times)s AND {SPRING_ENDS} * %(times)s"
+
 TAGS = f"""
-CASE WHEN copies.n %% (%(times)s / 4) = 1 AND copies.n > 1 THEN ARRAY['{RARE_TAG}']
+nullif(CASE WHEN copies.n %% (%(times)s / 4) = 1 AND copies.n > 1 THEN ARRAY['{RARE_TAG}']
     WHEN copies.n %% 3 = 0 THEN ARRAY['region-' || copies.n / 3 %% 50, 'plan-' || (copies.chance * 4)::int]
-    WHEN copies.n %% 20 = 1 THEN ARRAY['vip'] END
+    WHEN copies.n %% 20 = 1 THEN ARRAY['vip'] ELSE '{{}}' END
+    || CASE WHEN {IN_SPRING} THEN ARRAY['spring'] ELSE '{{}}' END, '{{}}')
 """
 
 METADATA = """
@@ -86,7 +92,8 @@ CASE WHEN copies.n %% 2 = 0 THEN jsonb_build_object('order', copies.n, 'customer
 
 ERROR = f"""
 CASE WHEN original.error IS NOT NULL THEN original.error || ' of customer ' || copies.n %% 5000
-    || CASE WHEN copies.n < %(times)s / 1000 THEN ' {RARE_WORD}' ELSE '' END END
+    || CASE WHEN copies.n < %(times)s / 1000 THEN ' {RARE_WORD}' ELSE '' END
+    || CASE WHEN {IN_SPRING} THEN ' outage' ELSE '' END END
 """
 
 OVERRIDES: Mapping[str, Mapping[str, str]] = {

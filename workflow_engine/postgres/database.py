@@ -11,7 +11,7 @@ Statements go to the driver's own cursor. SQLAlchemy is here only for callers wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,18 @@ from workflow_engine.settings import Settings
 Row = tuple[Any, ...]
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+COMPILES, BITMAPS = ("jit",), ("enable_bitmapscan",)
+OTHERS_THAN_BITMAPS = ("enable_seqscan", "enable_indexscan")
+"""Settings of the planner that are turned off for single statements."""
+
+# Of the transaction, which may be that of a caller, and longer than the statement.
+TURN_OFF = """
+SELECT name, current_setting(name), set_config(name, 'off', true) FROM unnest(%(names)s::text[]) AS name
+"""
+RESTORE = """
+SELECT set_config(name, value, true) FROM unnest(%(names)s::text[], %(values)s::text[]) AS was (name, value)
+"""
 
 
 class Statements(ABC):
@@ -64,9 +76,32 @@ class Database(Statements):
         To compile it, as Postgres does by such an estimate, would take far longer than to run it. Raises as
         `rows` does.
         """
+        return self._rows_without(COMPILES, statement, parameters)
+
+    def rows_in_order(self, statement: str, /, **parameters: Any) -> list[Row]:
+        """Return all rows of a statement that takes the first rows of indexes, in their order.
+
+        So the planner cannot expect so few rows that it reads all of them, to sort them. Raises as `rows`
+        does.
+        """
+        return self._rows_without(COMPILES + BITMAPS, statement, parameters)
+
+    def rows_by_bitmaps(self, statement: str, /, **parameters: Any) -> list[Row]:
+        """Return all rows of a statement that takes rows of tables only from bitmaps of indexes.
+
+        So the planner cannot expect to meet enough matches early on, and then read a table from end to end.
+        Raises as `rows` does.
+        """
+        return self._rows_without(COMPILES + OTHERS_THAN_BITMAPS, statement, parameters)
+
+    def _rows_without(
+        self, settings: Sequence[str], statement: str, parameters: Mapping[str, Any]
+    ) -> list[Row]:
         with self.transaction() as transaction:
-            transaction.rows("SET LOCAL jit = off")
-            return transaction.rows(statement, **parameters)
+            names, values, _ = zip(*transaction.rows(TURN_OFF, names=list(settings)), strict=True)
+            found = transaction.rows(statement, **parameters)
+            transaction.rows(RESTORE, names=list(names), values=list(values))
+            return found
 
     def send(self, statement: str, /, **parameters: Any) -> AwaitedRows | None:
         """Send a statement without waiting for its result, whose reader is returned.

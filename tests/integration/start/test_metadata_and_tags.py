@@ -15,8 +15,6 @@ from workflow_engine import InvalidValue, Operation, WorkflowBuilder, WorkflowCl
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.annotations import LARGEST_METADATA
 from workflow_engine.maintenance.schedules import Schedules
-from workflow_engine.postgres.database import Statements
-from workflow_engine.postgres.executions import queries
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -170,64 +168,6 @@ def test_a_schedule_gives_metadata_and_tags_to_the_executions_that_it_starts(
     assert Schedules(engine.triggers, grace=60).fire_due(start) == 1
     (execution,) = client.list(tags=["batch"], where={"metadata.by": "night"})
     assert execution.workflow_id == "nightly"
-
-
-# -- among many ----------------------------------------------------------------------------------------------
-
-COPIES = """
-INSERT INTO executions SELECT copy.* FROM executions e, generate_series(1, 10000) n,
-    LATERAL jsonb_populate_record(e, jsonb_build_object(
-        'id', gen_random_uuid(), 'user_metadata', jsonb_build_object('order', n, 'plan', 'free'),
-        'tags', ARRAY['all', 'tag-' || n], 'idempotency_key', 'key-' || n,
-        'error', CASE WHEN e.status = 'FAILED' THEN 'boom ' || 'word' || n END)) copy
-WHERE e.id = %s
-"""
-
-
-@pytest.mark.parametrize(
-    ("filters", "index"),
-    [
-        ({"where": {"metadata.order": 4711}}, "executions_metadata"),
-        ({"tags": ["tag-4711"]}, "executions_tags"),
-        ({"text": "word4711"}, "executions_error_words"),
-        ({"text": "key-4711"}, "executions_key"),
-    ],
-)
-def test_a_rare_one_among_10000_is_found_by_its_index(
-    client: WorkflowClient,
-    engine: Engine,
-    workers: Workers,
-    sql: Sql,
-    monkeypatch: pytest.MonkeyPatch,
-    filters: dict[str, Any],
-    index: str,
-) -> None:
-    client.deploy(line(fails, id="failing"))
-    original = client.start("failing", idempotency_key="first", tags=["first"]).id
-    workers.drain()
-    sql(COPIES, original)
-    sql("ANALYZE executions")
-    executed: list[tuple[str, dict[str, Any]]] = []
-    rows = Statements.rows
-
-    def watched(self: Statements, statement: str, /, **parameters: Any) -> Any:
-        executed.append((statement, parameters))
-        return rows(self, statement, **parameters)
-
-    monkeypatch.setattr(Statements, "rows", watched)
-    found = client.list(**filters)
-
-    assert len(found) == 1
-    statement, parameters = executed[-1]
-    assert "found AS MATERIALIZED" in statement
-    plan = [line for (line,) in engine.database.rows(f"EXPLAIN {statement}", **parameters)]
-    assert any(f"on {index}" in line for line in plan), plan
-    assert not any("Seq Scan on executions" in line for line in plan), plan
-    executed.clear()
-    assert len(client.list(tags=["all"], limit=50)) == 50
-    looks = [each for each, _ in executed if "found AS MATERIALIZED" in each]
-    assert len(looks) == 1, "what most have in common is among the newest"
-    assert queries.RECENT >= 50
 
 
 # -- on the command line -------------------------------------------------------------------------------------

@@ -29,11 +29,16 @@ NOT_HIDDEN = """CASE WHEN e.status IN ({finished}) THEN e.workflow_id <> ALL(
 )
 """Finished executions of archived workflows are left out, unless their workflow is named."""
 
+_CONTAINED, _TAGS, _TAG = "%(contained)s::jsonb", "%(tags)s::text[]", "ARRAY[%(text)s::text]"
+_WORDS = "plainto_tsquery('simple', %(text)s)"
+_EVENTS = "to_jsonb(%(text)s::text)"
+_VALUES = (_CONTAINED, _TAGS, _TAG, _WORDS)
+
 _AWAITED = """
     (w.status IN ('WAITING', 'RESUMING') AND w.correlation_id = %(text)s
-    OR w.status = 'WAITING' AND w.wait_type = 'EVENTS' AND w.details->'events' @> to_jsonb(%(text)s::text)
+    OR w.status = 'WAITING' AND w.wait_type = 'EVENTS' AND w.details->'events' @> {events}
         AND NOT w.received_events ? %(text)s)
-"""
+""".replace("{events}", _EVENTS)
 
 # A subquery for a value, because for EXISTS the planner may read all that waits for it first.
 WAITS_ITSELF = """
@@ -46,6 +51,12 @@ WAITS_ITSELF = """
 WAITS_FOR_IT = """
     e.id = ANY(ARRAY(SELECT w.execution_id FROM {s}.execution_wait_states w WHERE {awaited}))
 """.replace("{awaited}", _AWAITED)
+
+# The ids of those that wait, for conditions that are given them as `known`.
+WAITING = """
+    SELECT w.execution_id AS id FROM {s}.execution_wait_states w WHERE {awaited}
+""".replace("{awaited}", _AWAITED.replace(_EVENTS, f"(SELECT {_EVENTS})"))
+IS_KNOWN = "e.id = ANY(ARRAY(SELECT id FROM known))"
 
 _START_OF_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,12})?)?)?)?")
 
@@ -128,31 +139,63 @@ class ExecutionFilter:
             parts.append("e.created_at < now() - %(older_than)s * interval '1 second'")
         return " AND ".join(parts) or "true"
 
-    def rare_condition(self, *, one_by_one: bool = False) -> str | None:
+    def rare_condition(self, waits: str = WAITS_FOR_IT) -> str | None:
         """Return the condition, on `executions e`, that inverted indexes serve; None if there is none.
 
-        `one_by_one` is for executions that have been chosen otherwise, each of which is to be checked.
+        `waits` is the condition that holds for those that wait for `text`: `WAITS_ITSELF` where each of some
+        is to be checked.
         """
+        return self._rare([*self._with_text(), *self._with_ids(waits)]) or None
+
+    def rare_conditions(self, *, has_seen_values: bool = True) -> list[str]:
+        """Return the same as conditions of which one has to hold, for ids of those that wait in `known`.
+
+        Both an index by id and a window of ids serve the second one, which the planner does not see as two.
+        Without its values it takes each for as frequent as any other.
+        """
+        alternatives = [each for each in (self._with_text(), self._with_ids(IS_KNOWN)) if each]
+        conditions = [self._rare(each) for each in alternatives or [[]]]
+        for value in () if has_seen_values else _VALUES:
+            conditions = [each.replace(value, f"(SELECT {value})") for each in conditions]
+        return conditions
+
+    def only_rare(self) -> ExecutionFilter:
+        """Return a filter by tags alone, or else by metadata alone, or else by the text alone."""
+        if self.tags:
+            return ExecutionFilter(tags=self.tags)
+        if self.where:
+            return ExecutionFilter(where=self.where)
+        return ExecutionFilter(text=self.text, statuses=self.statuses)
+
+    @property
+    def finds_waits(self) -> bool:
+        """True if those that wait for something are to be found, too."""
+        return self.text is not None and not FINISHED.issuperset(self.wanted_statuses)
+
+    def _rare(self, alternatives: Sequence[str]) -> str:
         parts = []
         if self.where:
-            parts.append("e.user_metadata @> %(contained)s::jsonb")
+            parts.append(f"e.user_metadata @> {_CONTAINED}")
         if self.tags:
-            parts.append("e.tags @> %(tags)s::text[]")
-        if self.text is not None:
-            parts.append(self._text_condition(WAITS_ITSELF if one_by_one else WAITS_FOR_IT))
-        return " AND ".join(parts) or None
+            parts.append(f"e.tags @> {_TAGS}")
+        if alternatives:
+            parts.append(f"({' OR '.join(alternatives)})")
+        return " AND ".join(parts)
 
-    def _text_condition(self, waits: str) -> str:
-        alternatives = [
-            "(e.error IS NOT NULL AND to_tsvector('simple', e.error) @@ plainto_tsquery('simple', %(text)s))",
+    def _with_text(self) -> list[str]:
+        if self.text is None:
+            return []
+        return [
+            f"(e.error IS NOT NULL AND to_tsvector('simple', e.error) @@ {_WORDS})",
             "e.idempotency_key = %(text)s",
-            "e.tags @> ARRAY[%(text)s::text]",
+            f"e.tags @> {_TAG}",
         ]
-        if not FINISHED.issuperset(self.wanted_statuses):
-            alternatives.append(waits)
+
+    def _with_ids(self, waits: str) -> list[str]:
+        found = [waits] if self.finds_waits else []
         if self._id_bounds is not None:
-            alternatives.append("e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid")
-        return f"({' OR '.join(alternatives)})"
+            found.append("e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid")
+        return found
 
     @property
     def _id_bounds(self) -> tuple[str, str] | None:

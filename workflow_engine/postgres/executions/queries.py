@@ -8,75 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from workflow_engine.errors import ExecutionNotFound
-from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID, checked_id
+from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus, SupersededFor, WaitStatus, WaitType
 from workflow_engine.postgres.database import Database, Row
 from workflow_engine.postgres.executions.children import CHILDREN_TOTAL
 from workflow_engine.postgres.executions.filters import ExecutionFilter, statuses_named
-
-EXECUTION_COLUMNS = """
-    e.id::text, concat_ws('#', e.workflow_id, e.body), e.workflow_version, e.trigger_id::text,
-    e.trigger_node_id, e.status, e.seq, e.nodes_executed, e.error, e.error_details, e.idempotency_key,
-    e.created_at, e.started_at, e.completed_at, e.duration_ms, e.parent_execution_id::text,
-    e.parent_node_id, e.parent_index, e.root_execution_id::text, coalesce(e.depth, 0),
-    e.user_metadata, e.tags, e.breakpoints
-"""
+from workflow_engine.postgres.executions.lists import EXECUTION_COLUMNS, ExecutionLists
 
 GET = "SELECT" + EXECUTION_COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
-
-# The newest of each status, from the index of that order: no row is read only to be dropped. `= ANY` of one
-# keeps that order; with `=` the planner would rather read all executions by id, and skip the others.
-NEWEST = """
-    SELECT e.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
-        SELECT {selected} FROM {s}.executions e
-        WHERE {chosen} AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
-            AND e.parent_execution_id IS NULL AND {plain}
-        ORDER BY {first} DESC, e.id DESC LIMIT %(newest)s
-    ) AS e ORDER BY e.id DESC LIMIT %(newest)s
-"""
-OF_STATUS = "e.status = ANY(ARRAY[wanted.status])"
-OF_WORKFLOW = "e.workflow_id = ANY(ARRAY[%(workflow_id)s::text]) AND e.status = wanted.status"
-
-# Those at work, from the index of what is at work, and the newest of each status and workflow that rest.
-NEWEST_CHILDREN = """
-    (SELECT {selected} FROM {s}.executions e
-    WHERE e.status IN ('PENDING', 'RUNNING') AND e.status = ANY(%(statuses)s)
-        AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
-        AND (%(workflow_id)s::text IS NULL OR e.workflow_id = %(workflow_id)s)
-        AND e.parent_execution_id IS NOT NULL AND {plain}
-    ORDER BY e.id DESC LIMIT %(newest)s)
-    UNION ALL
-    (SELECT e.* FROM {s}.workflows w CROSS JOIN unnest(%(statuses)s::text[]) AS wanted (status)
-    CROSS JOIN LATERAL (
-        SELECT {selected} FROM {s}.executions e
-        WHERE e.workflow_id = ANY(ARRAY[w.id]) AND e.status = wanted.status
-            AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
-            AND e.parent_execution_id IS NOT NULL AND e.status NOT IN ('PENDING', 'RUNNING') AND {plain}
-        ORDER BY e.workflow_id DESC, e.id DESC LIMIT %(newest)s
-    ) AS e
-    WHERE %(workflow_id)s::text IS NULL OR w.id = %(workflow_id)s
-    ORDER BY e.id DESC LIMIT %(newest)s)
-"""
-
-LIST = """
-SELECT {columns} FROM ({newest}) AS e ORDER BY e.id DESC LIMIT %(limit)s
-""".replace("{columns}", EXECUTION_COLUMNS)
-
-# The id from which on there are so many.
-RECENT_FROM = "SELECT e.id::text FROM ({newest}) AS e ORDER BY e.id DESC OFFSET %(newest)s - 1 LIMIT 1"
-
-# Without an order, so that no index by id is read from end to end for want of a match.
-LIST_RARE = """
-WITH found AS MATERIALIZED (
-    SELECT e.id FROM {s}.executions e WHERE {rare} AND e.status = ANY(%(statuses)s) AND {plain}
-        AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
-), page AS MATERIALIZED (SELECT id FROM found ORDER BY id DESC LIMIT %(limit)s)
-SELECT {columns} FROM page JOIN {s}.executions e ON e.id = page.id
-ORDER BY e.id DESC
-""".replace("{columns}", EXECUTION_COLUMNS)
-
-RECENT = 5_000
-"""Executions among which a list looks for what many have, before it asks an inverted index for all."""
 
 COUNT = """
 SELECT e.status, count(*) FROM {s}.executions e WHERE {plain} GROUP BY e.status
@@ -258,6 +197,7 @@ class ExecutionQueries:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lists = ExecutionLists(database)
 
     def get(self, execution_id: str) -> Execution:
         """Return an execution. Raises `ExecutionNotFound`."""
@@ -282,29 +222,7 @@ class ExecutionQueries:
 
         Those that other executions have started are left out, unless `children` is true.
         """
-        given = wanted.parameters()
-        upper = [checked_id(before)] if before else []
-        upper += [given["until_id"]] if given["until_id"] else []
-        given |= {
-            "from_id": given["since_id"] or LOWEST_ID,
-            "to_id": min(upper, default=HIGHEST_ID),
-            "limit": limit,
-        }
-        # Of children the planner expects, for each workflow, as many as are wanted in all.
-        read = self._database.rows_uncompiled if children else self._database.rows
-        if (rare := wanted.rare_condition()) is None:
-            newest = _newest(wanted, "*", wanted.condition_of_row(), children=children)
-            return _executions(read(LIST.replace("{newest}", newest), **given, newest=limit))
-        # An inverted index knows no order: of what many executions have, it would return far too much.
-        newest = _newest(wanted, "e.id", "true", children=children)
-        recent = read(RECENT_FROM.replace("{newest}", newest), **given, newest=max(RECENT, limit))
-        statement = LIST_RARE.replace("{plain}", wanted.plain_condition(children=children))
-        if recent:
-            one_by_one = statement.replace("{rare}", wanted.rare_condition(one_by_one=True) or rare)
-            found = _executions(read(one_by_one, **{**given, "from_id": recent[0][0]}))
-            if len(found) >= limit:
-                return found
-        return _executions(read(statement.replace("{rare}", rare), **given))
+        return [_execution(row) for row in self._lists.page(wanted, children, limit, before)]
 
     def children(
         self,
@@ -373,18 +291,6 @@ class ExecutionQueries:
     def outputs(self, execution_id: str, nodes: Sequence[str]) -> dict[str, Any]:
         """Return the outputs by node id, of those nodes that have one."""
         return dict(self._database.rows(OUTPUTS, id=checked_id(execution_id), nodes=list(nodes)))
-
-
-def _newest(wanted: ExecutionFilter, selected: str, plain: str, *, children: bool) -> str:
-    """Return the statement that selects columns of the newest executions."""
-    chosen, first = (OF_STATUS, "e.status") if wanted.workflow_id is None else (OF_WORKFLOW, "e.workflow_id")
-    roots = NEWEST.replace("{chosen}", chosen).replace("{first}", first)
-    statement = f"({roots}) UNION ALL {NEWEST_CHILDREN}" if children else roots
-    return statement.replace("{selected}", selected).replace("{plain}", plain)
-
-
-def _executions(rows: Sequence[Row]) -> Sequence[Execution]:
-    return [_execution(row) for row in rows]
 
 
 def _execution(row: Row) -> Execution:
