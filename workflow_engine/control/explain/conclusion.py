@@ -68,6 +68,8 @@ class Conclusion:
 def conclusion_of(facts: Facts) -> Conclusion:
     """Choose the reason that counts."""
     found = reasons(facts)
+    if len(found) == 1:
+        return Conclusion(facts, found[0], found)
     return Conclusion(facts, join_of(facts, found) or min(found, key=_urgency), found)
 
 

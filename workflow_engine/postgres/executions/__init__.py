@@ -11,6 +11,7 @@
 - `queue_deadlines`: until when nodes with a `queueTimeout` have to begin
 - `stalled`: executions that have not moved for a while
 - `filters`: which executions a list shows or a bulk operation moves
+- `lists`: pages of lists, the newest first, and how little is read for them
 - `diagnostics`: why executions do not move
 - `figures`: how many executions there are, and what is late
 - `queries`: reads executions for operators

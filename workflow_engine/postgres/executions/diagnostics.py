@@ -27,23 +27,28 @@ COLUMNS = """
 
 GET = "SELECT" + COLUMNS + "FROM {s}.executions e WHERE e.id = %(id)s"
 
-# The oldest of each status, from the index of that order, and of these the oldest. Rows are compared, because
-# with `status = …` the planner would rather read all executions by id. A child is found through its root.
+# The oldest of each status, from the index of that order, and of these the oldest; only those rows are read.
+# Rows are compared, because with `status = …` the planner would rather read all executions by id. A child is
+# found through its root.
 OLDEST = (
     """
-SELECT {columns} FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
-    SELECT * FROM {s}.executions
-    WHERE (status, id) >= (wanted.status, '{lowest}'::uuid)
-        AND (status, id) < (wanted.status, '{highest}'::uuid)
-        AND parent_execution_id IS NULL
-    ORDER BY status, id LIMIT %(limit)s
-) AS e
-ORDER BY e.id LIMIT %(limit)s
+SELECT {columns} FROM (
+    SELECT each.id FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
+        SELECT id FROM {s}.executions
+        WHERE (status, id) >= (wanted.status, '{lowest}'::uuid)
+            AND (status, id) < (wanted.status, '{highest}'::uuid)
+            AND parent_execution_id IS NULL
+        ORDER BY status, id LIMIT %(limit)s
+    ) AS each ORDER BY each.id LIMIT %(limit)s
+) AS oldest JOIN {s}.executions e ON e.id = oldest.id
+ORDER BY e.id
 """.replace("{columns}", COLUMNS)
     .replace("{lowest}", LOWEST_ID)
     .replace("{highest}", HIGHEST_ID)
 )
 
+# Each execution by the index: the planner would rather start several processes that read all waits. Of the
+# journal only what is shown is read: the failure before a retry, and who lacked the code of a node.
 WAITS = """
 SELECT w.execution_id::text, w.node_id, w.seq, w.wait_type, w.status, w.created_at, w.resume_at, w.expires_at,
     w.claimed_until, (w.details->>'wokenAt')::timestamptz, w.correlation_id, w.details->'events',
@@ -51,9 +56,13 @@ SELECT w.execution_id::text, w.node_id, w.seq, w.wait_type, w.status, w.created_
     w.details->'running', (w.children->>'first')::int + (w.details->>'completed')::int, w.details->'failed',
     {children_total}, n.worker,
     n.attempt, n.error, n.error_details
-FROM {s}.execution_wait_states w
-LEFT JOIN {s}.node_executions n ON n.execution_id = w.execution_id AND n.seq = w.seq
-WHERE w.execution_id = ANY(%(ids)s::uuid[]) AND w.status IN ('WAITING', 'RESUMING')
+FROM unnest(%(ids)s::uuid[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM {s}.execution_wait_states w
+    WHERE w.execution_id = asked.id AND w.status IN ('WAITING', 'RESUMING') OFFSET 0
+) AS w
+LEFT JOIN {s}.node_executions n ON n.execution_id = w.execution_id
+    AND n.seq = CASE WHEN w.wait_type = 'RETRY' OR w.needs IS NOT NULL THEN w.seq END
 ORDER BY w.execution_id, w.seq
 """.replace("{children_total}", CHILDREN_TOTAL)
 
@@ -93,6 +102,13 @@ SELECT e.name, e.correlation_id, e.execution_id::text, e.created_at FROM (
 WHERE NOT (e.name = ANY(%(names)s) AND e.correlation_id IS NOT DISTINCT FROM %(correlation_id)s)
 ORDER BY e.created_at DESC LIMIT 50
 """
+
+STATUSES, WAIT_TYPES, WAIT_STATUSES = (
+    {each.value: each for each in ExecutionStatus},
+    {each.value: each for each in WaitType},
+    {each.value: each for each in WaitStatus},
+)
+"""By name: an overview of many executions looks up thousands of them, which their classes do slowly."""
 
 
 @dataclass(frozen=True)
@@ -247,13 +263,13 @@ class Diagnostics:
 
 def _execution(row: Sequence[Any]) -> ExecutionFacts:
     columns = list(row)
-    columns[3] = ExecutionStatus(columns[3])
+    columns[3] = STATUSES[columns[3]]
     return ExecutionFacts(*columns)
 
 
 def _wait(row: Sequence[Any]) -> WaitFacts:
     columns = list(row)
-    columns[3], columns[4] = WaitType(columns[3]), WaitStatus(columns[4])
+    columns[3], columns[4] = WAIT_TYPES[columns[3]], WAIT_STATUSES[columns[4]]
     columns[11] = tuple(columns[11] or ())
     columns[13] = tuple(columns[13])
     for position in (16, 17, 18, 19):
