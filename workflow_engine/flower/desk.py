@@ -9,26 +9,46 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from workflow_engine.broker.inspection import WorkerReport, ask_workers
 from workflow_engine.client import WorkflowClient
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.postgres.lookups.statistics import Statistics
+from workflow_engine.postgres.lookups.statistics import NodeStatistics, Statistics
 from workflow_engine.postgres.lookups.steps import ExecutionSteps
 from workflow_engine.settings import Settings, get_settings
 
 THREADS = 4
 """Requests that may ask the servers at the same time."""
 
-REPORTS_LAST = 10.0
-"""Seconds for which the reports of workers are taken for the present."""
+REPORTS_LAST, FIGURES_LAST = 10.0, 3.0
+"""Seconds for which the reports of workers, and the figures of nodes, are taken for the present."""
 
 REPORT_TIMEOUT = 1.0
 
 T = TypeVar("T")
+
+
+class Recent:
+    """What was found within the last `seconds`, so that several browsers cost no more than one."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._found: dict[Hashable, tuple[float, Any]] = {}
+
+    def get(self, about: Hashable, find: Callable[[], T]) -> T:
+        """Return what was found about something; call `find` if that is too long ago, once at a time."""
+        with self._lock:
+            oldest = time.monotonic() - self._seconds
+            self._found = {each: found for each, found in self._found.items() if found[0] > oldest}
+            if about not in self._found:
+                self._found[about] = time.monotonic(), find()
+            result: T = self._found[about][1]
+            return result
 
 
 class Desk:
@@ -38,8 +58,8 @@ class Desk:
         self._given_settings = settings
         self._engine = engine
         self._assembling = threading.Lock()
-        self._asking_workers = threading.Lock()
-        self._reports: tuple[float, list[WorkerReport]] | None = None
+        self._reports = Recent(REPORTS_LAST)
+        self._figures = Recent(FIGURES_LAST)
 
     @functools.cached_property
     def threads(self) -> ThreadPoolExecutor:
@@ -66,10 +86,13 @@ class Desk:
 
     def reports(self, app: Any) -> list[WorkerReport]:
         """Return what the workers reported within the last seconds. Raises `BrokerUnavailable`."""
-        with self._asking_workers:
-            if self._reports is None or time.monotonic() - self._reports[0] > REPORTS_LAST:
-                self._reports = time.monotonic(), ask_workers(self.settings, REPORT_TIMEOUT, app)
-            return self._reports[1]
+        return self._reports.get("workers", lambda: ask_workers(self.settings, REPORT_TIMEOUT, app))
+
+    def figures(self, engine: Engine, hours: int, workflow_id: str | None) -> NodeStatistics:
+        """Return the figures of nodes of executions started within so many hours, seconds old at most."""
+        since = datetime.now(UTC) - timedelta(hours=hours)
+        nodes = Statistics(engine.database).nodes
+        return self._figures.get((hours, workflow_id), lambda: nodes(since, workflow_id))
 
 
 class Answers:
@@ -86,3 +109,7 @@ class Answers:
     def reports(self) -> list[WorkerReport]:
         """Return what the workers report. Raises `BrokerUnavailable`."""
         return self._desk.reports(self._app)
+
+    def figures(self, hours: int, workflow_id: str | None) -> NodeStatistics:
+        """Return the figures of nodes of executions started within so many hours, seconds old at most."""
+        return self._desk.figures(self.engine, hours, workflow_id)

@@ -10,6 +10,7 @@ import pytest
 
 from support.broker import Workers
 from support.flower_site import Site, flower_site
+from support.polling import poll
 from support.statements import Sent, recorded_statements
 from support.workflows import line
 from workflow_engine import WorkflowClient
@@ -53,6 +54,24 @@ def test_a_look_that_finds_nothing_new_is_one_statement(
 
     assert site.get(path, headers={"If-None-Match": tag}).status_code == 304
     assert len(statements) == 1
+
+
+def test_browsers_that_ask_for_the_same_statistics_at_once_cost_one_statement_for_the_figures(
+    client: WorkflowClient, workers: Workers, site: Site, statements: list[Sent]
+) -> None:
+    client.deploy(line(done))
+    client.start("line")
+    workers.drain()
+
+    def figures(path: str) -> int:
+        statements.clear()
+        assert "done" in site.get(path).text
+        return sum("percentile_cont" in each.statement for each in statements)
+
+    assert figures("/statistics") == 1
+    assert figures("/statistics") == 0
+    assert figures("/statistics?period=7d") == 1
+    poll(lambda: figures("/statistics") == 1, "the figures are too old to be shown again")
 
 
 def test_values_too_large_for_a_page_are_not_read(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import tornado.web
 
 from workflow_engine.flower.page import Page
@@ -21,10 +19,9 @@ class StatisticsPage(Page):
     async def get(self) -> None:
         period = self.text("period") if self.text("period") in PERIODS else "24h"
         workflow = self.text("workflow") or None
-        since = datetime.now(UTC) - timedelta(hours=PERIODS[period][1])
         figures, workflows = await self.ask(
             lambda answers: (
-                answers.statistics.nodes(since, workflow),
+                answers.figures(PERIODS[period][1], workflow),
                 [each.id for each in answers.engine.deployments.workflows()],
             )
         )
