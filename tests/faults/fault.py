@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from faults.workload import nodes_of_an_order
+
 if TYPE_CHECKING:
     from faults.record import Record
     from faults.stage import Stage
@@ -29,7 +31,7 @@ class Scale:
     executions: int
     """That come in at once."""
     rate: float
-    """Executions that come in per second, where they come in one after another."""
+    """Executions that come in per second, where they come in one after another and have no loop."""
     trouble: float
     """How long faults are caused."""
     outage: float
@@ -46,9 +48,17 @@ class Scale:
     """How the workers walk through the executions."""
 
     @property
+    def order_rate(self) -> float:
+        """Orders that come in per second: fewer where an order has more nodes.
+
+        So the workers are as busy on each walk; behind a queue, nothing would be seen of a rescue.
+        """
+        return self.rate * nodes_of_an_order("spread") / nodes_of_an_order(self.walk)
+
+    @property
     def load(self) -> int:
         """Executions that come in one after another while faults are caused."""
-        return round(self.rate * self.trouble)
+        return round(self.order_rate * self.trouble)
 
 
 LONG = Scale(

@@ -18,5 +18,5 @@ def described(scale: Scale, servers: Servers) -> str:
         )
     return (
         f"{on} {scale.workers} workers of {scale.processes} processes unless stated otherwise, nodes of "
-        f"{scale.pace.replace('-', ' to ')} s, {scale.rate:g} orders a second; {settings}."
+        f"{scale.pace.replace('-', ' to ')} s, {scale.order_rate:g} orders a second; {settings}."
     )

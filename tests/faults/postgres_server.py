@@ -15,7 +15,7 @@ def take_away(stage: Stage) -> Findings:
     stage.add_workers(scale.workers)
     back: list[float] = []
     seconds = scale.outage * 5
-    with Load(stage, round(scale.rate * seconds), seconds) as load:
+    with Load(stage, round(scale.order_rate * seconds), seconds) as load:
         for outage in (_stopped, _killed, _frozen, _stopped):
             time.sleep(scale.outage / 2)
             print_step(f"Postgres is {outage.__name__.strip('_')}")

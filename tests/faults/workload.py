@@ -59,6 +59,17 @@ def nodes_of(workflow_id: str, number: int) -> set[str]:
     return needed - {"begin"}
 
 
+def nodes_of_an_order(walk: str) -> int:
+    """Return how many nodes with side effects an order has, those of its loop's children included."""
+    own = len(nodes_of(ORDER, 0))
+    return own + len(parcels_of(0)) * len(nodes_of(BRIEF, 0)) if has_loop(walk) else own
+
+
+def has_loop(walk: str) -> bool:
+    """Return whether an order has a loop on this walk."""
+    return "concurrency" in WALKS[walk]
+
+
 def parcels_of(number: int) -> list[int]:
     """Return the numbers of the brief orders that the loop of an order runs, on the walk that has one."""
     return [3 * number, 3 * number + 1, 3 * number + 2]
