@@ -38,6 +38,12 @@ def no_op(is_last: bool = False) -> None:
     _signal_end(is_last)
 
 
+@shared_task(name="raw_celery.no_op_acknowledged_late", acks_late=True)  # type: ignore[untyped-decorator]
+def no_op_acknowledged_late(is_last: bool = False) -> None:
+    """Do nothing; if its process dies meanwhile, another serves the message, as with the engine's task."""
+    _signal_end(is_last)
+
+
 @shared_task(name="raw_celery.fib")  # type: ignore[untyped-decorator]
 def fib(n: int, is_last: bool = False) -> int:
     """Compute a Fibonacci number."""
