@@ -12,11 +12,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from kombu.transport.redis import Channel
 
@@ -38,6 +39,9 @@ PRIORITIES = (0, 3, 6, 9)
 PUT = "_put"
 """The method of kombu's transport that puts a message into a queue."""
 CHOICE, MESSAGES = "disturbance", "messages"
+
+BYPASSES: Mapping[str, Callable[..., Any]] = {"_push": lambda *_: False, "queued": lambda *_: None}
+"""The ways of a message that bypass the transport, and what each returns to say that it was not sent."""
 
 Put = Callable[..., None]
 _counter = itertools.count(random.randrange(EVERY))
@@ -63,12 +67,9 @@ def disturb(folder: Path, disturbance: Disturbance) -> None:
 @contextmanager
 def disturbed(folder: Path) -> Iterator[None]:
     """Disturb the messages of this process, too."""
-    original = getattr(Channel, PUT)
-    setattr(Channel, PUT, _disturbing(original, folder))
-    try:
+    put = _disturbing(getattr(Channel, PUT), folder)
+    with mock.patch.object(Channel, PUT, put), mock.patch.multiple(CeleryDispatcher, **BYPASSES):
         yield
-    finally:
-        setattr(Channel, PUT, original)
 
 
 def messages_in(folder: Path) -> list[dict[str, Any]]:
@@ -118,7 +119,6 @@ def _late(put: Put, channel: Channel, queue: str, message: dict[str, Any]) -> No
 
 
 if FOLDER_VARIABLE in os.environ:  # a worker; the suite itself only borrows
-    # Messages that are pushed onto their lists, or sent on leaving a node, bypass the transport.
-    CeleryDispatcher._push = lambda *_: False  # type: ignore[method-assign, assignment, misc]
-    CeleryDispatcher.queued = lambda *_: None  # type: ignore[method-assign, assignment, misc]
+    for name, instead in BYPASSES.items():
+        setattr(CeleryDispatcher, name, instead)
     setattr(Channel, PUT, _disturbing(getattr(Channel, PUT), Path(os.environ[FOLDER_VARIABLE])))

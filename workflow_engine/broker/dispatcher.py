@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
@@ -107,14 +107,11 @@ class CeleryDispatcher:
         self._producers = threading.local()
 
     def publish(self, dispatches: Sequence[Dispatch]) -> None:
-        producer = self._producer()
-        try:
+        with self._refused("the broker accepts no messages"):
+            producer = self._producer()
             if not self._push(producer.channel, dispatches):
                 for dispatch in dispatches:
                     self._publish_one(producer, dispatch)
-        except self._refusals as error:
-            self._producers.held = None
-            raise BrokerUnavailable(f"the broker accepts no messages: {error}") from error
         outages.record_reply(BrokerUnavailable)
 
     def queued(self, dispatch: Dispatch) -> QueuedMessage | None:
@@ -130,10 +127,8 @@ class CeleryDispatcher:
             return None
         if not broker.is_same_database(RedisAddress.parse_several(self._contexts_url)):
             return None
-        try:
+        with self._refused("the broker does not respond"):
             channel = self._producer().channel
-        except self._refusals as error:
-            raise BrokerUnavailable(f"the broker does not respond: {error}") from error
         return channel if names_its_lists(channel) else None
 
     def oldest(self, queue: str, priority: int) -> datetime | Backlog:
@@ -152,36 +147,39 @@ class CeleryDispatcher:
 
     def _front(self, queue: str, priority: int, count: int) -> Sequence[bytes] | None:
         """Return the messages at the front of a queue, the first one last; None if it is not shown."""
-        channel = self._producer().channel
-        if not names_its_lists(channel):
-            return None
-        name = queue_key(channel, queue, priority)
-        try:
+        with self._refused("cannot read the broker's queue"):
+            channel = self._producer().channel
+            if not names_its_lists(channel):
+                return None
+            name = queue_key(channel, queue, priority)
             # New messages are pushed on the left; not every command of this client adds the prefix.
             with channel.conn_or_acquire() as client:
                 front: Sequence[bytes] = client.execute_command("LRANGE", name, -count, -1)
-        except self._refusals as error:
-            self._producers.held = None
-            raise BrokerUnavailable(f"cannot read the broker's queue: {error}") from error
-        return front
+                return front
 
     def taken(self) -> Collection[str] | None:
         if self._app.conf.worker_prefetch_multiplier == 1:
             return ()  # a worker takes one message for each process, which begins it at once
-        channel = self._producer().channel
-        if not names_its_lists(channel) or not channel.ack_emulation:
-            return None
-        key = f"{channel.global_keyprefix}{channel.unacked_key}"
-        try:
+        with self._refused("cannot read what workers have taken"):
+            channel = self._producer().channel
+            if not names_its_lists(channel) or not channel.ack_emulation:
+                return None
+            key = f"{channel.global_keyprefix}{channel.unacked_key}"
             # Not every command of this client adds the prefix: HLEN does, HVALS does not.
             with channel.conn_or_acquire() as client:
                 if client.hlen(channel.unacked_key) > TAKEN_AT_MOST:
                     return None
                 messages = client.execute_command("HVALS", key)
+        return {execution_id for each in messages if (execution_id := execution_of_taken(each)) is not None}
+
+    @contextmanager
+    def _refused(self, what: str) -> Iterator[None]:
+        """Raise `BrokerUnavailable` where the broker is away, full or read-only; `what` says what failed."""
+        try:
+            yield
         except self._refusals as error:
             self._producers.held = None
-            raise BrokerUnavailable(f"cannot read what workers have taken: {error}") from error
-        return {execution_id for each in messages if (execution_id := execution_of_taken(each)) is not None}
+            raise BrokerUnavailable(f"{what}: {error}") from error
 
     @functools.cached_property
     def _refusals(self) -> tuple[type[Exception], ...]:
