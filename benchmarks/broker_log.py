@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,8 +17,8 @@ from typing import Self
 import redis
 
 COMMAND = re.compile(r'(?P<time>[\d.]+) \[\d+ (?P<host>[^ ]*):(?P<port>\d+)\] "(?P<name>\w+)"')
-SHADOW = re.compile(r'\\"shadow\\": \\"[^/]+/(?P<node>[^\\]+)\\"')
-ROOT_ID = re.compile(r'\\"root_id\\": \\"(?P<execution>[^\\]+)\\"')
+SHADOW = re.compile(r'\\"shadow\\": ?\\"[^/]+/([^\\]+)\\"')
+ROOT_ID = re.compile(r'\\"root_id\\": ?\\"([^\\]+)\\"')
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class BrokerLog:
         self._thread.join(30)
         self._connection.disconnect()  # type: ignore[no-untyped-call]
         self._redis.close()
-        self.messages = [message for line in self._lines if (message := _message(line)) is not None]
+        self.messages = [message for line in self._lines for message in _messages(line)]
 
     def _listen(self) -> None:
         while True:
@@ -65,11 +65,13 @@ class BrokerLog:
             self._lines.append(line)
 
 
-def _message(line: str) -> Message | None:
+def _messages(line: str) -> Iterator[Message]:
+    """Yield the messages for nodes that a command pushes; workers talk to each other, too."""
     command = COMMAND.match(line)
     if command is None or command["name"].upper() != "LPUSH":
-        return None
-    node, execution = SHADOW.search(line), ROOT_ID.search(line)
-    if node is None or execution is None:
-        return None  # not a node: workers talk to each other too
-    return Message(float(command["time"]), int(command["port"]), node["node"], execution["execution"])
+        return
+    time, port = float(command["time"]), int(command["port"])
+    # Of other tasks' messages neither begins with a workflow.
+    nodes = SHADOW.findall(line)
+    for node, execution in zip(nodes, ROOT_ID.findall(line) if nodes else (), strict=True):
+        yield Message(time, port, node, execution)

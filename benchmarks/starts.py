@@ -8,11 +8,12 @@ starts that somebody else has made.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks import raw_celery
-from benchmarks.contenders import RAW_DATABASE
+from benchmarks.contenders import RAW_DATABASE, stopped
 from benchmarks.nodes import no_ops
 from benchmarks.processor_time import ProcessorTime
 from benchmarks.report import Figure, Section, Spread, ratio_at_least, ratio_at_most
@@ -77,7 +78,6 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
     def many() -> None:
         testbed.client.start_many(NAME, [Start({"number": number}) for number in range(size.many)])
 
-    testbed.execute("CREATE TABLE committed (number integer)")
     copies = Copies(testbed, size.many)
     ways = [
         (single, size.single),
@@ -87,17 +87,28 @@ def measure(testbed: Testbed, quick: bool = False) -> Section:
         (copies.insert, size.many),
     ]
     costs: list[list[Cost]] = [[] for _ in ways]
-    for turn in range(size.turns + 1):
-        print_step(f"turn {turn} of {size.turns}: start, apply_async, commit, start_many, copy")
-        for (way, number), found in zip(ways, costs, strict=True):
-            if way == copies.insert:
-                copies.prepare()
-            found.append(_cost(testbed, way, number))
-    before = _wal_position(testbed)
-    many()
-    wal = (_wal_position(testbed) - before) / size.many
+    with stopped(testbed.running_workers()), _tables(testbed):
+        for turn in range(size.turns + 1):
+            print_step(f"turn {turn} of {size.turns}: start, apply_async, commit, start_many, copy")
+            for (way, number), found in zip(ways, costs, strict=True):
+                if way == copies.insert:
+                    copies.prepare()
+                found.append(_cost(testbed, way, number))
+        before = _wal_position(testbed)
+        many()
+        wal = (_wal_position(testbed) - before) / size.many
     # The first turn connects, and fills what is kept.
     return Section(_figures(*(found[1:] for found in costs), wal=wal), _method(size))
+
+
+@contextmanager
+def _tables(testbed: Testbed) -> Iterator[None]:
+    """Make the table of the commits; afterwards remove all that was started, before a worker runs it."""
+    testbed.execute("CREATE TABLE committed (number integer)")
+    yield
+    testbed.execute("DROP TABLE committed, new_executions, new_rows")
+    testbed.execute("TRUNCATE executions CASCADE")
+    testbed.redis.delete(*testbed.redis.scan_iter("workflow*", _type="list"))
 
 
 class Copies:
