@@ -113,7 +113,7 @@ NONE_KNOWN = "SELECT NULL::uuid AS id WHERE false"
 
 OLDEST = "SELECT e.id::text FROM {s}.executions e ORDER BY e.id LIMIT 1"
 
-FIRST, FURTHER = 600, (1_800, 5_400)
+FIRST, FURTHER = 1_800, (5_400,)
 """The newest executions, among which a list looks one by one; and those after them, of a status or workflow.
 
 Of all executions a window of time has as few as are wanted; of a status or workflow it may have none.
