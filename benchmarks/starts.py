@@ -2,7 +2,7 @@
 
 One process starts while no worker runs. The ways take turns, so that each meets the same machine. Two of them
 are floors: a statement that commits one number, and what the servers need for the rows and messages of many
-starts that somebody else has made.
+starts whose content was made before.
 """
 
 from __future__ import annotations
