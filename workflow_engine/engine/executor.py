@@ -214,7 +214,6 @@ class WorkflowExecutor:
         traceparent: str | None = None,
         look_ahead: LookAhead = sees_nothing,
     ) -> HopReport:
-        earlier = self._overlap.unfinished
         try:
             hop = self._admission.admit(message, task_id, self._overlap.entered(message, task_id))
             if traceparent is not None and is_sampled(traceparent):
@@ -227,7 +226,7 @@ class WorkflowExecutor:
         except (BackingServiceUnavailable, DatabaseOutdated) as error:
             raise Requeue(str(error)) from error
         finally:
-            self._overlap.end(earlier)
+            self._overlap.end()
 
     def _run_and_leave(self, hop: Hop, run: Callable[[Hop], Outcome], look_ahead: LookAhead) -> HopReport:
         slice_ = Slice(self._locks)
@@ -287,7 +286,7 @@ class WorkflowExecutor:
             return put_off
         if (done := self._overlap.commit(hop, outcome, slice_, look_ahead)) is not None:
             return done
-        self._overlap.conclude(self._overlap.unfinished)  # before this process waits for Postgres
+        self._overlap.conclude()  # before this process waits for Postgres
         return self._commits.commit(hop, outcome, slice_.take_uncommitted())
 
     def _walk_on(

@@ -1,13 +1,15 @@
-"""Overlap: the end of a hop goes on while its process serves the next message.
+"""Overlap: the end of a hop goes on while its process serves further messages.
 
 At its end a hop waits for two servers. The commit is sent, and if the next message comes before its result,
-the process serves that: both belong to different executions. Nothing follows from a commit before its result
-is read. Then the node is left, and that call is sent together with the one that enters a further message's
-node. So a busy process hardly waits, and several commits can share a flush of the disk.
+the process serves that: both belong to different executions. If that node ends before the result is here, its
+commit is collected, and one statement makes all that were collected meanwhile. Nothing follows from a commit
+before its result is read. Then the node is left, and that call is sent together with the one that enters a
+further message's node. So a busy process hardly waits, however late it or Postgres are woken, and commits
+share a flush of the disk.
 
-The node that runs while a commit is awaited is one that has been brief in this process. Should it take longer
-for once, a thread finishes the hop before it. If the process dies, a commit that was sent stands or falls by
-itself, and the takeover of its lock continues the execution.
+A node that runs while a commit is awaited is one that has been brief in this process. Should it take longer
+for once, a thread finishes the hops before it. If the process dies, a commit that was sent stands or falls by
+itself. One that was collected is lost with it: its node runs again, like any that a process dies with.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.engine.inline import Slice
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.steps.admission import Admission, NotAdmitted
-from workflow_engine.engine.steps.commits import AwaitedCommit, Commits
+from workflow_engine.engine.steps.commits import AwaitedCommit, Commits, Offer, SentCommits
 from workflow_engine.engine.steps.departure import Departure
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import (
@@ -56,7 +61,10 @@ QUIET = 60.0
 """Seconds without such a commit after which the connection for them is closed."""
 
 LONGEST_AWAITED = 0.1
-"""Seconds after which a thread finishes a hop whose process is still busy with the next node."""
+"""Seconds after which a thread finishes hops whose process is still busy with the next node."""
+
+MOST_COLLECTED = 8
+"""Commits that are collected while another is awaited: nodes that would run again if the process died."""
 
 CONTINUED_BY_OTHERS = (
     BackingServiceUnavailable,
@@ -67,8 +75,7 @@ CONTINUED_BY_OTHERS = (
 )
 
 
-@dataclass(frozen=True)
-class _Left:
+class _Left(NamedTuple):
     """A hop whose node was left, and Redis has yet to reply."""
 
     done: Committed
@@ -83,8 +90,20 @@ class _Entered:
     sent: SentEntry
 
 
+@dataclass(frozen=True, eq=False)
+class _Flight:
+    """The commits that are awaited, and those that were collected meanwhile."""
+
+    sent: SentCommits
+    collected: list[AwaitedCommit]
+
+    def is_of(self, message: NextMessage) -> bool:
+        """Return whether a message is one of an execution with a commit in it."""
+        return any(each.is_of(message) for each in chain(self.sent.awaited, self.collected))
+
+
 class Overlap:
-    """What of a hop goes on while its process serves the next message. One instance serves a process."""
+    """What of hops goes on while their process serves the next message. One instance serves a process."""
 
     def __init__(
         self,
@@ -99,26 +118,23 @@ class Overlap:
         self._commits = commits
         self._departure = departure
         self._resumption = resumption
-        self._awaited: AwaitedCommit | None = None
-        self._left: _Left | None = None
+        self._flight: _Flight | None = None
+        self._is_next_in_sight = False
+        self._left: Sequence[_Left] = ()
         self._entered: _Entered | None = None
         self._durations: dict[tuple[str, int, str], float] = {}
-        self._taking = threading.Lock()
+        self._guard = threading.Lock()
         self._is_needed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    # -- the next hop, in this order -------------------------------------------------------------------------
-
-    @property
-    def unfinished(self) -> AwaitedCommit | None:
-        """The hop before, while the result of its commit is awaited."""
-        return self._awaited
+    # -- a hop, in this order --------------------------------------------------------------------------------
 
     def entered(self, message: HopMessage, task_id: str) -> SentEntry | None:
         """Return the call that has entered the node of a message; None if none was sent for it.
 
         The node of another message, which is not served here after all, is released.
         """
+        self._is_next_in_sight = False
         self._end_leaving()
         entered, self._entered = self._entered, None
         if entered is None:
@@ -129,12 +145,12 @@ class Overlap:
         return None
 
     def make_way(self, hop: Hop) -> None:
-        """Finish the hop before, unless the node that runs next is brief."""
-        if self._awaited is not None and self._durations.get(_node(hop), BRIEF) >= BRIEF:
-            self.conclude(self._awaited)
+        """Finish the hops before, unless the node that runs next is brief."""
+        if self._durations.get(_node(hop), BRIEF) >= BRIEF:
+            self.conclude()
 
     def commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed | None:
-        """Send a commit, and leave the hop before; await the result if the next message comes first.
+        """Send or collect a commit; await the result if the next message comes first.
 
         Return None, and send nothing, if the result has to be waited for in any case.
         """
@@ -144,122 +160,148 @@ class Overlap:
         walk, step = hop.walk_after(outcome)
         if slice_.continues(hop, walk):
             return None
-        earlier = self._decided(self._awaited)  # there is one connection for such commits
-        awaited: AwaitedCommit | None = None
+        commit = self._commits.prepared(hop, outcome, walk, step, slice_.uncommitted)
+        if commit is None:
+            return None
         try:
-            awaited = self._awaited = self._commits.send(hop, outcome, walk, step, slice_.uncommitted)
-            if awaited is None:
+            if self._collects(commit, look_ahead):
+                slice_.take_uncommitted()
+                return commit.expected
+            if not self._sends(commit, look_ahead):
                 return None
             slice_.take_uncommitted()
-            following = look_ahead(None)
-            if not self._send_ahead(earlier, following):
-                self._leave(earlier)
-            earlier = None
-            if following is None and not awaited.reply.is_here:
-                following = look_ahead(awaited.reply.socket)
-                self._send_ahead(None, following)
-            if following is None or following.message.execution_id == hop.execution_id:
-                return self._commits.received(awaited) if self._takes(awaited) else awaited.expected
-            self._watch()
-            return awaited.expected
+            return commit.expected if self._is_next_in_sight else self._finish(commit)
         except BaseException:
-            self.conclude(awaited)  # it was sent, and perhaps no message comes that would see to it
+            self.conclude()  # it may be on its way, and perhaps no message comes that would see to it
             raise
-        finally:
-            self._leave(earlier)
 
     def leave(self, done: Committed, look_ahead: LookAhead) -> None:
         """Leave a node after its commit; if the next message is here, enter that one's in the same call."""
         following = look_ahead(None)
-        if following is None or not self._send_ahead(done, following):
+        if following is None or self._send_ahead([done], following):
             self._departure.leave_and_enqueue(done)
 
-    def end(self, earlier: AwaitedCommit | None) -> None:
-        """End a hop: only its own end may overlap with the next one, not that of the hop before."""
-        self.conclude(earlier)
+    def end(self) -> None:
+        """End a hop: what is awaited stays so only if the next message is in sight."""
+        if not self._is_next_in_sight:
+            self.conclude()
         if self._entered is None:
             self._end_leaving()
 
     def settle(self) -> None:
         """Finish what is unfinished, and release the next node, whose message will not be served here."""
         self._end_leaving()
-        self.conclude(self._awaited)
+        self.conclude()
         if self._entered is not None:
             self._resumption.release(self._entered.sent.entry.claim)
             self._entered = None
 
-    # -- leaving a node and entering another in one round trip ---------------------------------------------
+    # -- commits whose results are awaited -------------------------------------------------------------------
 
-    def _send_ahead(self, done: Committed | None, following: NextMessage | None) -> bool:
-        """Leave a node, enter that of the next message, or both, without waiting for Redis.
-
-        Return whether the node is left; if not, this takes calls whose replies have to be waited for.
-        """
-        # A message for a broker elsewhere follows the reply, which is read soon if there is more to do.
-        may_send_later = following is not None
-        leaving = self._departure.leaving(done, may_send_later) if done is not None else None
-        entry = None
-        if following is not None and self._entered is None:
-            entry = self._admission.entry(*following)
-        if leaving is None and entry is None:
+    def _collects(self, commit: AwaitedCommit, look_ahead: LookAhead) -> bool:
+        """Collect a commit, if the next message comes before the result of those that were sent."""
+        flight = self._flight
+        if flight is None or flight.sent.reply.is_here:
             return False
-        self._end_leaving()
-        with suppress(CacheUnavailable):  # it is left again, by a call of its own
-            if (sent := self._cache.send_ahead(leaving, entry)) is not None:
-                if sent.entry is not None and following is not None:
-                    self._entered = _Entered(following, sent.entry)
-                if sent.leaving is not None and done is not None:
-                    self._left = _Left(done, sent.leaving)
-        return self._left is not None
+        following = look_ahead(None) or look_ahead(flight.sent.reply.socket)
+        if following is None or flight.is_of(following) or commit.is_of(following):
+            return False
+        with self._guard:
+            if self._flight is not flight or len(flight.collected) >= MOST_COLLECTED:
+                return False
+            flight.collected.append(commit)
+        self._is_next_in_sight = True
+        self._send_ahead((), following)
+        return True
 
-    def _end_leaving(self) -> None:
-        """Read the reply for the node that was left last, and do what follows from it."""
-        left, self._left = self._left, None
-        if left is None:
-            return
-        done = left.done
+    def _sends(self, commit: AwaitedCommit, look_ahead: LookAhead) -> bool:
+        """Send a commit with those that were collected, once the ones before are made, and leave these.
+
+        Return False if nothing can be sent now.
+        """
+        landed = self._take()
+        left_over = [] if landed is None else self._results(self._commits.received(landed.sent))
         try:
-            with done.hop.log_context():
-                try:
-                    result = self._cache.left(left.sent)
-                except CacheUnavailable:
-                    result = self._departure.leave(done)
-                self._departure.enqueue(done, result)
-        except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
-            self._give_up(done.hop, error)
+            collected = [] if landed is None else landed.collected
+            if (flight := self._depart([*collected, commit])) is None:
+                left_over += self._results(map(self._commits.offered, collected))
+                return False
+            following = look_ahead(None)
+            left_over = self._send_ahead(left_over, following)
+            if following is None and not flight.sent.reply.is_here:
+                following = look_ahead(flight.sent.reply.socket)
+                self._send_ahead((), following)
+            if following is not None and not flight.is_of(following):
+                self._is_next_in_sight = True
+                self._watch()
+            return True
+        finally:
+            self._leave(left_over)
 
-    # -- a commit whose result is awaited ------------------------------------------------------------------
-
-    def conclude(self, awaited: AwaitedCommit | None) -> None:
-        """Finish a hop whose commit is awaited, unless that is done."""
-        self._leave(self._decided(awaited))
-
-    def _decided(self, awaited: AwaitedCommit | None) -> Committed | None:
-        """Read the result of a commit. Return None if another thread has, or if there is none to be had."""
-        if awaited is None or not self._takes(awaited):
+    def _depart(self, commits: Sequence[AwaitedCommit]) -> _Flight | None:
+        """Send as many commits as one statement may make; the others are the first to be collected."""
+        together, others = _parted(commits)
+        if (sent := self._commits.send(together)) is None:
             return None
-        try:
-            with awaited.hop.log_context():
-                return self._commits.received(awaited)
-        except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
-            self._give_up(awaited.hop, error)
-            return None
+        self._flight = _Flight(sent, others)
+        return self._flight
 
-    def _takes(self, awaited: AwaitedCommit) -> bool:
-        """Return whether this thread is the one that reads the result."""
-        with self._taking:
-            is_ours = self._awaited is awaited
-            if is_ours:
-                self._awaited = None
-            return is_ours
+    def _finish(self, commit: AwaitedCommit) -> Committed:
+        """Finish all that is awaited, but leave the node of this commit to the caller, and return it.
 
-    def _leave(self, done: Committed | None) -> None:
-        if done is None:
-            return
-        try:
-            self._departure.leave_and_enqueue(done)
-        except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
-            self._give_up(done.hop, error)
+        Raises as `Commits.commit` does for that alone.
+        """
+        flight = self._take()
+        if flight is None:
+            return commit.expected  # a thread does
+        own: Callable[[], Committed] | None = None
+        for group in self._landing(flight):
+            offers = dict(group)
+            own = offers.pop(commit, own)
+            self._leave(self._results(offers.items()))
+        return own() if own is not None else commit.expected
+
+    def conclude(self, seen: _Flight | None = None) -> None:
+        """Finish all hops whose commits are awaited; if `seen` is given, only those."""
+        if (flight := self._take(seen)) is not None:
+            for group in self._landing(flight):
+                self._leave(self._results(group))
+
+    def _landing(self, flight: _Flight) -> Iterator[Iterable[Offer]]:
+        """Read the results of a flight, then send what was collected and read the results of that."""
+        yield self._commits.received(flight.sent)
+        rest = flight.collected
+        while rest:
+            together, rest = _parted(rest)
+            sent = self._commits.send(together)
+            yield self._commits.received(sent) if sent is not None else map(self._commits.offered, together)
+
+    def _take(self, seen: _Flight | None = None) -> _Flight | None:
+        """Return the flight that this thread sees to; None if there is none, or another thread does."""
+        with self._guard:
+            flight = self._flight
+            if seen is not None and flight is not seen:
+                return None
+            self._flight = None
+            return flight
+
+    def _results(self, offers: Iterable[Offer]) -> list[Committed]:
+        """Return what commits have come to, without those that are given up."""
+        results = []
+        for awaited, result in offers:
+            try:
+                with awaited.hop.log_context():
+                    results.append(result())
+            except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
+                self._give_up(awaited.hop, error)
+        return results
+
+    def _leave(self, done: Iterable[Committed]) -> None:
+        for each in done:
+            try:
+                self._departure.leave_and_enqueue(each)
+            except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
+                self._give_up(each.hop, error)
 
     def _give_up(self, hop: Hop, error: Exception) -> None:
         """Leave an execution to the recovery: the message of this hop will not come again.
@@ -280,6 +322,45 @@ class Overlap:
                 self._resumption.count_error(hop.execution_id, hop.node.id, hop.committed_seq, error)
             self._resumption.release(hop.claim)
 
+    # -- leaving nodes and entering another in one round trip ----------------------------------------------
+
+    def _send_ahead(self, done: Sequence[Committed], following: NextMessage | None) -> list[Committed]:
+        """Leave nodes, enter that of the next message, or both, without waiting for Redis.
+
+        Return those that are not left by this, because what follows has to be waited for.
+        """
+        # A message for a broker elsewhere follows the reply, which is read soon if there is more to do.
+        may_send_later = following is not None
+        calls = [(each, self._departure.leaving(each, may_send_later)) for each in done]
+        leaving = [(each, call) for each, call in calls if call is not None]
+        entry = None
+        if following is not None and self._entered is None:
+            entry = self._admission.entry(*following)
+        if not leaving and entry is None:
+            return list(done)
+        self._end_leaving()
+        with suppress(CacheUnavailable):  # they are left again, each by a call of its own
+            if (sent := self._cache.send_ahead([call for _, call in leaving], entry)) is not None:
+                if sent.entry is not None and following is not None:
+                    self._entered = _Entered(following, sent.entry)
+                self._left = [_Left(each, one) for (each, _), one in zip(leaving, sent.leaving, strict=True)]
+                return [each for each, call in calls if call is None]
+        return list(done)
+
+    def _end_leaving(self) -> None:
+        """Read the replies for the nodes that were left last, and do what follows from them."""
+        left, self._left = self._left, ()
+        for done, sent in left:
+            try:
+                with done.hop.log_context():
+                    try:
+                        result = self._cache.left(sent)
+                    except CacheUnavailable:
+                        result = self._departure.leave(done)
+                    self._departure.enqueue(done, result)
+            except Exception as error:  # noqa: BLE001 - it would be raised in the hop of another execution
+                self._give_up(done.hop, error)
+
     # -- nodes that are brief, and one that is not for once --------------------------------------------------
 
     def _note(self, hop: Hop, outcome: Outcome) -> None:
@@ -291,7 +372,7 @@ class Overlap:
         self._durations[node] = average + WEIGHT * (took - average)
 
     def _watch(self) -> None:
-        """Have a thread finish the hop if this one does not in time."""
+        """Have a thread finish the hops before if this one does not in time."""
         if not self._is_needed.is_set():
             self._is_needed.set()
             if self._thread is None or not self._thread.is_alive():  # it is none of a forked process
@@ -303,15 +384,26 @@ class Overlap:
             if not self._is_needed.wait(QUIET):
                 self._commits.rest()
                 continue
-            seen = self._awaited
+            seen = self._flight
             if seen is None:
                 # In this order: another thread sets the event after it has sent a commit.
                 self._is_needed.clear()
-                if self._awaited is not None:
+                if self._flight is not None:
                     self._is_needed.set()
                 continue
             time.sleep(LONGEST_AWAITED)
             self.conclude(seen)
+
+
+def _parted(commits: Sequence[AwaitedCommit]) -> tuple[list[AwaitedCommit], list[AwaitedCommit]]:
+    """Return those that one statement may make with the first, that one included, and the others."""
+    first, *others = commits
+    if not first.may_join_others:
+        return [first], others
+    return (
+        [each for each in commits if each.may_join_others],
+        [each for each in others if not each.may_join_others],
+    )
 
 
 def _node(hop: Hop) -> tuple[str, int, str]:

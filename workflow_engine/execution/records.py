@@ -347,6 +347,18 @@ class NodeCommit(NewRow):
     passes_crash_to: str | None = None
     """The node that the crash of this one is counted for from now on, since it may have been to blame."""
 
+    @property
+    def only_appends(self) -> bool:
+        """True if it locks no row of another execution: what waits, wakes, ends or frees something may."""
+        if self.execution_status is not ExecutionStatus.RUNNING or self.iteration is not None:
+            return False
+        return not (self.opens or self.closes or self.is_limited)
+
+    @property
+    def size(self) -> int:
+        """The bytes of what its node has made, without the rows before it."""
+        return sum(map(len, filter(None, (self.output, self.variables, self.input_data, self.logs))))
+
 
 @dataclass(frozen=True)
 class JournalRow:

@@ -75,7 +75,7 @@ class SentEntry(NamedTuple):
 class SentAhead(NamedTuple):
     """Calls that were sent together, without waiting for their replies."""
 
-    leaving: SentLeaving | None
+    leaving: Sequence[SentLeaving]
     entry: SentEntry | None
 
 
@@ -275,29 +275,29 @@ class CachedContexts:
         args = [claim.value, self._keys.finished(claim.execution_id), status]
         return Leaving(claim, call_of(self._drop, self._locks.script_keys(claim), args), has_message=False)
 
-    def send_ahead(self, leaving: Leaving | None, entry: Entry | None) -> SentAhead | None:
-        """Send the call that leaves a node, the one that enters another, or both, and do not wait.
+    def send_ahead(self, leaving: Sequence[Leaving], entry: Entry | None) -> SentAhead | None:
+        """Send the calls that leave nodes, and the one that enters another, and do not wait.
 
         Return None, and send nothing, unless these locks are whole ones and beside the contexts. `left` and
         `entered` then read the replies. Without them, the new lock expires by itself.
         """
         client = self._client
-        claims = [of.claim for of in (leaving, entry) if of is not None]
+        claims = [of.claim for of in (*leaving, entry) if of is not None]
         if not isinstance(client, Client) or not self._servers.keeps_contexts:
             return None
         if any(claim.place for claim in claims):
             return None
         calls = []
-        if leaving is not None:
-            self._locks.stop_renewing(leaving.claim)
-            calls.append(leaving.call)
+        for each in leaving:
+            self._locks.stop_renewing(each.claim)
+            calls.append(each.call)
         if entry is not None:
             keys = self._locks.script_keys(entry.claim)
             calls.append(call_of(self._enter, keys, self._entering(entry, entry.claim.value)))
         with redis_errors():
             replies = client.send_ahead(calls)
         return SentAhead(
-            SentLeaving(replies[0], leaving.has_message) if leaving is not None else None,
+            [SentLeaving(reply, each.has_message) for reply, each in zip(replies, leaving, strict=False)],
             SentEntry(entry, replies[-1]) if entry is not None else None,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from workflow_engine.engine.observation.counts import count_commits
 from workflow_engine.engine.steps.known_commits import KnownCommits
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import BackingServiceUnavailable, ChildrenRefused, InvalidValue
-from workflow_engine.execution.records import CommitResult, FailureStart
+from workflow_engine.execution.messages import NextMessage
+from workflow_engine.execution.records import CommitResult, FailureStart, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Step, Walk
 from workflow_engine.nodes.results import NodeError
@@ -24,10 +25,13 @@ from workflow_engine.postgres.executions.state import CommitReply
 from workflow_engine.runner.node_run import Outcome
 from workflow_engine.settings import Settings
 
+MOST_BYTES_TOGETHER = 100_000
+"""Bytes of a commit that may share a statement with others."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class AwaitedCommit:
-    """An outcome that was sent to Postgres, whose result has yet to be read."""
+    """An outcome on its way to Postgres, while the process serves the next message."""
 
     hop: Hop
     outcome: Outcome
@@ -35,9 +39,18 @@ class AwaitedCommit:
     cancelled: tuple[str, ...]
     before: tuple[Committed, ...]
     """The pure nodes whose rows are committed together with its own."""
-    status: ExecutionStatus
-    """The status of the execution after it."""
-    reply: CommitReply
+    commit: NodeCommit
+
+    def is_of(self, message: NextMessage) -> bool:
+        """Return whether a message is one of the same execution."""
+        return message.message.execution_id == self.hop.execution_id
+
+    @property
+    def may_join_others(self) -> bool:
+        """True if one statement may commit it together with those of other executions."""
+        commit = self.commit
+        stands_in_line = commit.queue_timeouts or commit.has_queue_timeout
+        return commit.only_appends and not stands_in_line and commit.size <= MOST_BYTES_TOGETHER
 
     @property
     def expected(self) -> Committed:
@@ -45,12 +58,24 @@ class AwaitedCommit:
         result = CommitResult(
             accepted=True,
             seq=self.hop.cached.seq + 1,
-            status=self.status,
+            status=self.commit.execution_status,
             fence=self.hop.token,
             wake_requested=False,
             committed_at=datetime.now(UTC),
         )
         return Committed(self.hop, self.outcome, self.walk, result, self.cancelled, is_awaited=True)
+
+
+@dataclass(frozen=True)
+class SentCommits:
+    """Commits that were sent in one statement, whose results have yet to be read."""
+
+    awaited: Sequence[AwaitedCommit]
+    reply: CommitReply
+
+
+Offer = tuple[AwaitedCommit, Callable[[], Committed]]
+"""A commit, and the call that returns what it has come to."""
 
 
 class Commits:
@@ -81,27 +106,45 @@ class Commits:
             name = REFUSED if isinstance(refusal, ChildrenRefused) else type(refusal).__name__
             return self._offer(hop, hop.failure_outcome(NodeError(name, str(refusal))))
 
-    def send(
+    def prepared(
         self, hop: Hop, outcome: Outcome, walk: Walk, step: Step, before: Sequence[Committed]
     ) -> AwaitedCommit | None:
-        """Send a commit whose result is not waited for. Return None if it cannot be sent now.
+        """Return a commit that can be sent without waiting for its result; None if there is none.
 
-        `walk` and `step` are those after the outcome. `received` has to be called with what this returns.
+        `walk` and `step` are those after the outcome.
         """
         commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
         if commit.opens is not None:
             return None
+        return AwaitedCommit(hop, outcome, walk, step.cancelled, tuple(before), commit)
+
+    def send(self, awaited: Sequence[AwaitedCommit]) -> SentCommits | None:
+        """Send one commit, or several that may join others. Return None if nothing can be sent now.
+
+        `received` has to be called with what this returns.
+        """
         with suppress(BackingServiceUnavailable, InvalidValue):
-            if (reply := self._state.send_update(commit)) is not None:
-                status = commit.execution_status
-                return AwaitedCommit(hop, outcome, walk, step.cancelled, tuple(before), status, reply)
+            if (reply := self._state.send_updates([each.commit for each in awaited])) is not None:
+                return SentCommits(awaited, reply)
         return None
 
-    def received(self, awaited: AwaitedCommit) -> Committed:
-        """Return what a commit that was sent has come to; offer it again if it has failed."""
-        try:
-            result = awaited.reply.result()
-        except (BackingServiceUnavailable, InvalidValue):
+    def received(self, sent: SentCommits) -> Iterator[Offer]:
+        """Wait for the reply, and yield each commit with the call that returns what it has come to.
+
+        If the statement has failed, each call offers its commit again, by itself, and raises as `commit`.
+        """
+        results: Mapping[str, CommitResult] = {}
+        with suppress(BackingServiceUnavailable, InvalidValue):
+            results = sent.reply.results()
+        for awaited in sent.awaited:
+            yield awaited, partial(self._received, awaited, results.get(awaited.hop.execution_id))
+
+    def offered(self, awaited: AwaitedCommit) -> Offer:
+        """Return a commit that was not sent with the call that offers it."""
+        return awaited, partial(self._received, awaited, None)
+
+    def _received(self, awaited: AwaitedCommit, result: CommitResult | None) -> Committed:
+        if result is None:
             return self.commit(awaited.hop, awaited.outcome, awaited.before)
         done = Committed(awaited.hop, awaited.outcome, awaited.walk, result, awaited.cancelled)
         count_commits(done, awaited.before)

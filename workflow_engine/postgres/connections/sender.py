@@ -30,15 +30,23 @@ EVENTS = {POLL_READ: select.POLLIN, POLL_WRITE: select.POLLOUT}
 class AwaitedRows:
     """The result of a statement that was sent. Another thread may read it, once."""
 
-    __slots__ = ("_connection", "_cursor", "_deadline", "_sender", "is_here")
+    __slots__ = ("_connection", "_cursor", "_deadline", "_sender", "_was_here")
 
     def __init__(self, sender: Sender, connection: Connection, cursor: Cursor, deadline: float) -> None:
         self._sender = sender
         self._connection = connection
         self._cursor = cursor
         self._deadline = deadline
-        self.is_here = _flushed(connection, deadline) == POLL_OK
-        """The result has come by now."""
+        self._was_here = _flushed(connection, deadline) == POLL_OK
+
+    @property
+    def is_here(self) -> bool:
+        """True if the result has come, or its first part has."""
+        if not self._was_here:
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN)
+            self._was_here = bool(poll.poll(0))
+        return self._was_here
 
     @property
     def socket(self) -> int:

@@ -48,7 +48,7 @@ from workflow_engine.postgres.executions.follow_ups import follow_ups_of
 from workflow_engine.postgres.values import instant, to_jsonb
 
 COMMIT = "SELECT {s}.commit_node_v2(%(commit)s)"
-COMMIT_SIBLINGS = "SELECT {s}.commit_node_v2(given) FROM jsonb_array_elements(%(commits)s) AS given"
+COMMIT_SEVERAL = "SELECT {s}.commit_node_v2(given) FROM jsonb_array_elements(%(commits)s) AS given"
 COMMIT_ITERATION = "SELECT {s}.commit_iteration_v1(%(commit)s)"
 SNAPSHOT = "SELECT * FROM {s}.load_snapshot_v2(%(execution_id)s, %(with_outputs)s)"
 
@@ -139,26 +139,29 @@ SELECT definition FROM {s}.workflow_versions WHERE workflow_id = %(workflow_id)s
 
 
 class CommitReply:
-    """The reply to a commit that was sent."""
+    """The reply to commits that were sent in one statement."""
 
-    def __init__(self, commit: NodeCommit, rows: AwaitedRows) -> None:
-        self._commit = commit
+    def __init__(self, commits: Sequence[NodeCommit], rows: AwaitedRows) -> None:
+        self._commits = commits
         self._rows = rows
 
     @property
     def is_here(self) -> bool:
-        """True if the reply has come with the commit's sending already."""
+        """True if the reply has come, or its first part has."""
         return self._rows.is_here
 
     @property
     def socket(self) -> int:
-        """The file descriptor that is readable once the reply comes, if it has not by now."""
+        """The file descriptor that is readable once the reply comes."""
         return self._rows.socket
 
-    def result(self) -> CommitResult:
-        """Wait for the result, and return it, once. Raises as `update_execution` does."""
-        (row,) = self._rows.rows()
-        return commit_result(self._commit, row)
+    def results(self) -> dict[str, CommitResult]:
+        """Wait for the results, and return them by execution, once. Raises as `update_execution`.
+
+        An execution that does not exist any more has none.
+        """
+        rows = zip(self._commits, self._rows.rows(), strict=True)
+        return {commit.execution_id: commit_result(commit, row) for commit, row in rows if row[0] is not None}
 
 
 class ExecutionStateService:
@@ -210,14 +213,21 @@ class ExecutionStateService:
             return commit_result(commit, self._group_commit.commit(commit.execution_id, document))
         return self._commit(self._database, commit)
 
-    def send_update(self, commit: NodeCommit) -> CommitReply | None:
-        """Send what `update_execution` executes, and return its reply, which has yet to come.
+    def send_updates(self, commits: Sequence[NodeCommit]) -> CommitReply | None:
+        """Send what `update_execution` executes, and return the reply, which has yet to come.
 
+        Several commits are those of different executions that only append: all of them are made, or none.
         Return None if nothing can be sent without waiting. Raises as `update_execution` does.
         """
-        statement, document = self._statement(commit)
-        reply = self._database.send(statement, commit=document)
-        return None if reply is None else CommitReply(commit, reply)
+        if len(commits) == 1:
+            statement, document = self._statement(commits[0])
+            rows = self._database.send(statement, commit=document)
+        else:
+            # Transactions that lock several executions do so from the newest to the oldest.
+            commits = sorted(commits, key=lambda commit: commit.execution_id, reverse=True)
+            documents = ",".join(commit_document(commit, self._claim_lease) for commit in commits)
+            rows = self._database.send(COMMIT_SEVERAL, commits=f"[{documents}]")
+        return None if rows is None else CommitReply(commits, rows)
 
     def rest(self) -> None:
         """Close the connection that `send_update` keeps, until it is used again."""
@@ -236,7 +246,7 @@ class ExecutionStateService:
     def _commit_documents(self, documents: Sequence[str]) -> Sequence[Row]:
         if len(documents) == 1:
             return self._database.rows(COMMIT, commit=documents[0])
-        return self._database.rows(COMMIT_SIBLINGS, commits=f"[{','.join(documents)}]")
+        return self._database.rows(COMMIT_SEVERAL, commits=f"[{','.join(documents)}]")
 
     def _commit_waiting_for_events(self, commit: NodeCommit) -> CommitResult:
         """Commit under the lock that senders of events take too, and take the events that came early."""

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from workflow_engine.execution.records import NodeCommit
-from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.postgres.database import Row
 
 MOST_CHARACTERS = 1_000_000
@@ -27,12 +26,13 @@ MOST_CHARACTERS = 1_000_000
 def may_join_others(commit: NodeCommit) -> bool:
     """Return whether a commit may share a transaction with those of siblings.
 
-    It only appends a row then. What waits, wakes, ends or frees something locks other rows as well.
+    A commit with further rows, or one that passes on a crash, depends on what comes before it.
     """
-    if commit.execution_status is not ExecutionStatus.RUNNING or commit.shared_since is None:
-        return False
-    needs_another_statement = commit.before or commit.passes_crash_to or commit.iteration is not None
-    return not (needs_another_statement or commit.opens or commit.closes or commit.is_limited)
+    return (
+        commit.only_appends
+        and commit.shared_since is not None
+        and not (commit.before or commit.passes_crash_to)
+    )
 
 
 def _held_lock() -> threading.Lock:
