@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 class WorkflowExecutor:
     """Runs executions node by node. One instance serves a process.
 
-    It holds no state of an execution, except for a hop whose end overlaps with the next one (`Overlap`).
+    It holds no state of an execution, except for hops whose ends overlap with the next ones (`Overlap`).
     """
 
     def __init__(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import psycopg2
 import pytest
@@ -14,8 +19,15 @@ from support.pool_process import PoolProcess
 from support.workflows import line
 from workflow_engine import ExecutionStatus, Settings, WorkflowClient
 from workflow_engine.addresses.postgres import libpq_url
+from workflow_engine.engine.overlap import MOST_COLLECTED
+from workflow_engine.execution.messages import NextMessage
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+TRANSACTIONS = """
+SELECT DISTINCT n.xmin::text FROM {s}.node_executions n
+WHERE n.execution_id = ANY(%(executions)s::uuid[]) AND n.node_id = 'works'
+"""
 
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 
@@ -25,11 +37,15 @@ meanwhile: list[Callable[[], object]] = []
 """What the next node does while it runs."""
 
 
+outputs: list[str] = []
+"""What the next nodes return, in their order."""
+
+
 def works() -> str:
     runs.append("works")
     while meanwhile:
         meanwhile.pop()()
-    return "done"
+    return outputs.pop(0) if outputs else "done"
 
 
 def ends() -> str:
@@ -40,6 +56,7 @@ def ends() -> str:
 def _nothing_has_run() -> None:
     runs.clear()
     meanwhile.clear()
+    outputs.clear()
 
 
 @pytest.fixture
@@ -47,6 +64,12 @@ def client(process: PoolProcess) -> WorkflowClient:
     client = WorkflowClient(engine=process.engine)
     client.deploy(line(works, ends))
     return client
+
+
+@pytest.fixture
+def hurries_no_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no thread finish the hops before, however long Postgres takes."""
+    monkeypatch.setattr("workflow_engine.engine.overlap.LONGEST_AWAITED", 60.0)
 
 
 @pytest.fixture
@@ -279,3 +302,159 @@ def test_a_process_that_is_quiet_gives_back_its_connection_for_commits(
     process.drain()
     assert is_completed(client, one)
     assert is_completed(client, two)
+
+
+@pytest.fixture
+def refuses_bad_outputs(sql: Callable[..., Any]) -> Iterator[None]:
+    """Make Postgres refuse the output "bad"."""
+    sql("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.output_data = '"bad"' THEN
+                RAISE EXCEPTION 'invalid byte sequence' USING ERRCODE = 'character_not_in_repertoire';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON node_executions FOR EACH ROW EXECUTE FUNCTION refuse()
+    """)
+    yield
+    sql("DROP FUNCTION refuse() CASCADE")
+
+
+@dataclass
+class Collected:
+    """Executions whose first nodes have run: one whose commit waits in Postgres, and those behind it."""
+
+    awaited: str
+    behind: list[str]
+    then: NextMessage
+    """The message in sight of the process."""
+
+
+@contextmanager
+def collected(
+    client: WorkflowClient, process: PoolProcess, settings: Settings, number: int
+) -> Iterator[Collected]:
+    """Hold up the commit of one execution while so many nodes of others run behind it."""
+    started = [client.start("line").id for _ in range(number + 2)]
+    messages = [process.take() for _ in started]
+    with held_up(settings, started[0]):
+        for now, then in pairwise(messages):
+            process.serve(now, then)
+        yield Collected(started[0], started[1:-1], messages[-1])
+
+
+@pytest.mark.usefixtures("knows_its_nodes", "hurries_no_hop")
+def test_one_statement_makes_all_commits_that_were_collected_behind_one_that_is_late(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    with collected(client, process, settings, 3) as found:
+        assert len(runs) == 4, "no node waits for the commit of another"
+        assert all(statuses(client, each) == ["start"] for each in (found.awaited, *found.behind))
+        assert all(map(process.engine.locks.is_locked, found.behind)), "nothing follows before the results"
+
+    process.serve(found.then)
+    process.drain()
+    made_by = client._engine.database.rows(TRANSACTIONS, executions=found.behind)
+    assert len(made_by) == 1
+    assert all(is_completed(client, each) for each in (found.awaited, *found.behind))
+    assert is_completed(client, found.then.message.execution_id)
+    assert len(runs) == 5, "no node has run again"
+
+
+@pytest.mark.usefixtures("knows_its_nodes", "hurries_no_hop")
+def test_a_process_with_many_commits_collected_waits_for_postgres(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    with collected(client, process, settings, MOST_COLLECTED) as found:
+        client.start("line")
+        serving = threading.Thread(target=process.serve, args=(found.then, process.take()))
+        serving.start()
+        poll(lambda: len(runs) == MOST_COLLECTED + 2, "the node has run")
+        assert all(statuses(client, each) == ["start"] for each in found.behind)
+    serving.join()
+
+    assert all(statuses(client, each) == ["start", "works"] for each in found.behind)
+
+
+@pytest.mark.usefixtures("knows_its_nodes", "hurries_no_hop", "refuses_bad_outputs")
+def test_a_collected_commit_that_postgres_refuses_fails_its_own_node_and_no_other(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    outputs.extend(["done", "done", "bad"])
+    with collected(client, process, settings, 3) as found:
+        pass
+
+    process.serve(found.then)
+    process.drain()
+    assert client.get(found.behind[1]).error == "data: Postgres refuses it: invalid byte sequence"
+    others = [found.awaited, found.behind[0], found.behind[2], found.then.message.execution_id]
+    assert all(is_completed(client, each) for each in others)
+    assert len(runs) == 5, "no node has run again"
+
+
+@pytest.mark.usefixtures("knows_its_nodes", "hurries_no_hop")
+def test_collected_commits_whose_executions_are_cancelled_leave_the_others_alone(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    with collected(client, process, settings, 3) as found:
+        client.control.cancel(found.behind[0])
+
+    process.serve(found.then)
+    process.drain()
+    assert client.get(found.behind[0]).status is ExecutionStatus.CANCELLED
+    assert all(is_completed(client, each) for each in (found.awaited, *found.behind[1:]))
+    assert not any(map(process.engine.locks.is_locked, found.behind))
+
+
+@pytest.mark.usefixtures("knows_its_nodes", "hurries_no_hop")
+def test_a_process_that_ends_makes_the_commits_that_it_has_collected(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    with collected(client, process, settings, 2) as found:
+        pass
+
+    process.engine.executor.settle()
+
+    assert all(statuses(client, each) == ["start", "works"] for each in (found.awaited, *found.behind))
+    assert not any(map(process.engine.locks.is_locked, (found.awaited, *found.behind)))
+
+
+@pytest.mark.usefixtures("knows_its_nodes")
+def test_collected_commits_are_made_although_the_next_node_takes_long_for_once(
+    client: WorkflowClient, process: PoolProcess, settings: Settings
+) -> None:
+    with collected(client, process, settings, 2) as found:
+        pass
+    whole = [["start", "works"]] * 2
+
+    def are_made() -> bool:
+        return [statuses(client, each) for each in found.behind] == whole
+
+    meanwhile.append(lambda: poll(are_made, "the collected commits are made"))
+    process.serve(found.then)
+
+    process.drain()
+    assert all(is_completed(client, each) for each in (found.awaited, *found.behind))
+
+
+@pytest.mark.usefixtures("knows_its_nodes", "hurries_no_hop")
+def test_a_process_that_dies_with_collected_commits_loses_none_of_their_executions(
+    client: WorkflowClient, process: PoolProcess, other: PoolProcess, settings: Settings
+) -> None:
+    started = [client.start("line").id for _ in range(4)]
+    messages = [process.take() for _ in started]
+    with held_up(settings, started[0]):
+        if os.fork() == 0:
+            for now, then in pairwise(messages):
+                process.serve(now, then)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.wait()
+        assert all(statuses(client, each) == ["start"] for each in started)
+
+    for each in started:
+        value = other.engine.locks.value_of(each)
+        assert value is not None
+        assert other.engine.locks.free(each, value), "as the takeover does"
+        assert other.engine.executor.resume_execution(each)
+    other.drain()
+    assert all(is_completed(client, each) for each in started)
