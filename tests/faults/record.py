@@ -27,7 +27,9 @@ FROM executions ORDER BY id
 """
 JOURNAL = """
 SELECT execution_id::text, seq, node_id, attempt, status, output_data AS output, worker,
-    extract(epoch FROM completed_at)::float AS committed_at
+    -- A node that waits or will be retried is not complete; its commit is a move all the same.
+    extract(epoch FROM coalesce(completed_at, started_at + duration_ms * interval '1 millisecond'))::float
+        AS committed_at
 FROM node_executions ORDER BY execution_id, seq
 """
 
