@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
+import psycopg2
 import redis
 
 from support.polling import poll
 from support.wire import Wire, read_redis_commands
 from workflow_engine import Settings
+from workflow_engine.addresses.postgres import libpq_url
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.messages import HopMessage, NextMessage
 
@@ -55,3 +59,15 @@ class PoolProcess:
         self.engine.database.dispose()
         self.wire.close()
         self._queues.close()
+
+
+@contextmanager
+def held_up(settings: Settings, execution: str) -> Iterator[Callable[[], None]]:
+    """Make commits of an execution wait in Postgres. Yield what lets them go on."""
+    connection = psycopg2.connect(libpq_url(settings.database_url))
+    row = f"SELECT FROM {settings.quoted_schema}.executions WHERE id = %s FOR UPDATE"
+    connection.cursor().execute(row, [execution])
+    try:
+        yield connection.rollback
+    finally:
+        connection.close()

@@ -52,7 +52,6 @@ from workflow_engine.runner.node_run import Outcome
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry import counting
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
-from workflow_engine.telemetry.tracing import is_sampled
 
 if TYPE_CHECKING:
     from workflow_engine.postgres.caller_transaction import CallersTransaction  # brings SQLAlchemy
@@ -215,9 +214,8 @@ class WorkflowExecutor:
         look_ahead: LookAhead = sees_nothing,
     ) -> HopReport:
         try:
-            hop = self._admission.admit(message, task_id, self._overlap.entered(message, task_id))
-            if traceparent is not None and is_sampled(traceparent):
-                hop = replace(hop, cause=traceparent)
+            entered = self._overlap.entered(message, task_id)
+            hop = self._admission.admit(message, task_id, entered, traceparent)
             self._overlap.make_way(hop)
             return self._run_and_leave(hop, run, look_ahead)
         except (NotAdmitted, ExecutionNotFound) as reason:
@@ -263,8 +261,8 @@ class WorkflowExecutor:
         """
         try:
             if self._spans is None:
-                return self._commit(hop, run(hop), slice_, look_ahead)
-            return self._spans.attempt(hop, lambda hop: self._commit(hop, run(hop), slice_, look_ahead))
+                return self._attempt(hop, run, slice_, look_ahead)
+            return self._spans.attempt(self._attempt, hop, run, slice_, look_ahead)
         except NodeInterrupted:
             self._abandon(hop)
             return None
@@ -280,8 +278,11 @@ class WorkflowExecutor:
         finally:
             self._attempts.finished(hop)
 
-    def _commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed:
-        """Commit the outcome, unless that is put off, or its result is awaited beside the next message."""
+    def _attempt(
+        self, hop: Hop, run: Callable[[Hop], Outcome], slice_: Slice, look_ahead: LookAhead
+    ) -> Committed:
+        """Run a node and commit it, unless that is put off, or awaited beside the next message."""
+        outcome = run(hop)
         if (put_off := slice_.put_off(hop, outcome)) is not None:
             return put_off
         if (done := self._overlap.commit(hop, outcome, slice_, look_ahead)) is not None:

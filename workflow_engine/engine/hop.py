@@ -65,7 +65,7 @@ class Hop:
     missed: tuple[JournalRow, ...] = ()
     """The rows that siblings have committed since it was entered; the walk has seen them."""
     cause: str | None = None
-    """The trace context of what led to it, if its execution is traced and sampled."""
+    """The trace context of what led to it, if its execution is traced."""
     span: str | None = None
     """The trace context of its own span, if it has one."""
     lacks_slot: bool = False

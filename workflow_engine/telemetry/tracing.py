@@ -6,9 +6,10 @@ in the form of the W3C: `traceparent`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from contextvars import ContextVar
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ class Tracing:
         self._context = context
         # It becomes one of the application's SDK once that is set up.
         self._tracer = trace.get_tracer(INSTRUMENTATION)
+        token = context.attach(context.get_current())
+        self.current: ContextVar[Context] = token.var
+        """The variable behind `attach` and `detach`: every hop that is not sampled would call both."""
+        context.detach(token)
 
     @contextmanager
     def producer(self, name: str, attributes: Attributes) -> Iterator[dict[str, str]]:
@@ -76,20 +81,18 @@ class Tracing:
         ):
             yield span
 
-    def follow(self, traceparent: str) -> Callable[[], None]:
-        """Let what is traced from now on follow a trace that is not recorded; return how to end that."""
-        # Every hop of such an execution does this: no generator as a context manager, no copy of nothing.
-        following = self._following(traceparent)
-        if around := self._context.get_current():
-            following = self._context.Context({**around, **following})
-        return partial(self._context.detach, self._context.attach(following))
-
-    @lru_cache(maxsize=256)  # noqa: B019 - there is one tracing for the process
-    def _following(self, traceparent: str) -> Context:
-        """Return a context that has a trace which is not recorded, and nothing else."""
+    @lru_cache(maxsize=1024)  # noqa: B019 - there is one tracing for the process
+    def unsampled(self, traceparent: str) -> Context | None:
+        """Return a context that has this trace, and nothing else; None if the trace is recorded."""
+        if is_sampled(traceparent):
+            return None
         about = self._context_of(traceparent)
         span = self._trace.INVALID_SPAN if about is None else self._trace.NonRecordingSpan(about)
         return self._trace.set_span_in_context(span, self._context.Context())
+
+    def merged(self, around: Context, following: Context) -> Context:
+        """Return the second context, with what only the first has."""
+        return self._context.Context({**around, **following})
 
     def fail(self, span: Span, type: str, message: str) -> None:
         """Mark a span as that of something that failed."""

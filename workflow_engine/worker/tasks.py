@@ -75,7 +75,7 @@ def run_node(self: Task, **message: Any) -> str:
     """Run one node of an execution; return how it ended. Raises the exception of a failed node."""
     try:
         engine, request = worker_engine(self.app), self.request
-        traceparent = request.get(TRACEPARENT) if engine.settings.tracing else None
+        traceparent = getattr(request, TRACEPARENT, None) if engine.settings.tracing else None
         if not isinstance(traceparent, str):
             traceparent = None
         report = _continue_execution(engine, message, request.get(FORMAT_HEADER), request.id, traceparent)

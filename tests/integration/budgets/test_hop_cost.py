@@ -202,6 +202,26 @@ def test_options_of_a_node_cost_no_call(
     assert (cost.redis.round_trips, cost.postgres.round_trips) == (2, 1)
 
 
+def test_limits_of_other_workflows_cost_no_call(
+    client: WorkflowClient,
+    broker: Broker,
+    hop_before_the_last: Callable[[Workflow, int], Cost],
+    one_redis: bool,
+) -> None:
+    flow = WorkflowBuilder("limited", limits=[{"key": "bank", "concurrency": 1}])
+    flow.trigger("start") >> flow.function("work", "{{ 1 }}", limits=[{"key": "till", "concurrency": 1}])
+    client.deploy(flow.build())
+    for _ in range(2):  # the second waits in line
+        client.start("limited")
+    broker.queue.clear()
+
+    cost = hop_before_the_last(sequence(10), 10)
+
+    assert cost.redis.names == ["EVALSHA", "EVALSHA"]
+    assert cost.postgres.round_trips == 1
+    assert cost.broker.names == ([] if one_redis else ["LPUSH"])
+
+
 def test_a_node_that_must_not_be_repeated_costs_one_more_statement(
     hop_before_the_last: Callable[[Workflow, int], Cost],
 ) -> None:

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import psycopg2
 import pytest
 
 from support.polling import poll
-from support.pool_process import PoolProcess
+from support.pool_process import PoolProcess, held_up
 from support.workflows import line
 from workflow_engine import ExecutionStatus, Settings, WorkflowClient
-from workflow_engine.addresses.postgres import libpq_url
 from workflow_engine.engine.overlap import MOST_COLLECTED
 from workflow_engine.execution.messages import NextMessage
 
@@ -79,18 +77,6 @@ def knows_its_nodes(client: WorkflowClient, process: PoolProcess) -> None:
         client.start("line")
     process.drain()
     runs.clear()
-
-
-@contextmanager
-def held_up(settings: Settings, execution: str) -> Iterator[Callable[[], None]]:
-    """Make commits of an execution wait in Postgres. Yield what lets them go on."""
-    connection = psycopg2.connect(libpq_url(settings.database_url))
-    row = f"SELECT FROM {settings.quoted_schema}.executions WHERE id = %s FOR UPDATE"
-    connection.cursor().execute(row, [execution])
-    try:
-        yield connection.rollback
-    finally:
-        connection.close()
 
 
 def statuses(client: WorkflowClient, execution: str) -> list[str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,8 +15,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 from opentelemetry.trace import StatusCode
 
 from support.broker import Broker, Workers
+from support.pool_process import PoolProcess, held_up
+from support.python_calls import calls_into
 from support.workflows import line
-from workflow_engine import WorkflowBuilder, WorkflowClient, waiting
+from workflow_engine import Settings, WorkflowBuilder, WorkflowClient, waiting
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.maintenance.timekeeper import Timekeeping
 from workflow_engine.telemetry.tracing import is_sampled
@@ -82,10 +81,27 @@ def three() -> int:
     return 3
 
 
+def calls_out() -> dict[str, str]:
+    """Return the headers with which an instrumented client would send a request."""
+    headers: dict[str, str] = {}
+    with trace.get_tracer("httpx").start_as_current_span("GET"):
+        propagate.inject(headers)
+    return headers
+
+
 def fails(context: Any) -> int:
     if context.attempt == 1:
         raise ConnectionError("no route")
     return 4
+
+
+def raises_an_order() -> None:
+    raise SystemExit(-241)  # as Celery's pool does at SIGTERM
+
+
+def carries() -> list[Any]:
+    current = trace.get_current_span().get_span_context()
+    return [baggage.get_baggage("tenant"), current.trace_flags.sampled]
 
 
 def asks(context: Any) -> Any:
@@ -94,26 +110,6 @@ def asks(context: Any) -> Any:
 
 def pauses(context: Any) -> Any:
     return waiting(seconds=60) if context.wake is None else None
-
-
-@contextmanager
-def calls_of(package: str) -> Iterator[Counter[str]]:
-    """Count the calls of the functions of a package that others make, by name, in the block."""
-    called: Counter[str] = Counter()
-
-    def is_of_package(frame: FrameType | None) -> bool:
-        return frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == package
-
-    def count(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and is_of_package(frame) and not is_of_package(frame.f_back):
-            called[frame.f_code.co_name] += 1
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        yield called
-    finally:
-        sys.setprofile(before)
 
 
 def named(spans: list[ReadableSpan], name: str) -> list[ReadableSpan]:
@@ -275,13 +271,87 @@ def test_a_hop_that_is_not_sampled_makes_no_span_and_passes_on_that_decision(
     for _ in range(2):  # each worker reads the trace of an execution once
         workers.hop()
 
-    with calls_of("opentelemetry") as called:
+    with calls_into("opentelemetry") as called:
         workers.hop()
 
-    assert called == {"get_current": 1, "attach": 1, "detach": 1}
+    assert not called
     [following] = broker.queue
     assert following.traceparent is not None, "Celery's own instrumentation follows it"
     assert not is_sampled(following.traceparent)
+
+
+def test_a_request_of_a_node_that_is_not_sampled_carries_that_decision(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]], sql: Sql
+) -> None:
+    SAMPLER.is_on = False
+    client.deploy(line(calls_out))
+    execution = client.start("line").id
+    SAMPLER.is_on = True
+
+    workers.drain()
+
+    sent = client.get(execution).result["traceparent"]
+    [(traceparent,)] = sql("SELECT metadata->>'traceparent' FROM executions WHERE id = %s", execution)
+    assert sent.split("-")[1] == traceparent.split("-")[1]
+    assert not is_sampled(sent)
+    assert spans() == []
+
+
+def test_after_a_hop_that_is_not_sampled_its_process_makes_spans_of_its_own_again(
+    client: WorkflowClient, workers: Workers, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    SAMPLER.is_on = False
+    client.deploy(line(one, raises_an_order))
+    client.start("line")
+    SAMPLER.is_on = True
+    workers.hop()
+    with pytest.raises(SystemExit):
+        workers.hop()
+
+    one()
+
+    assert [span.name for span in spans()] == ["ask the bank"]
+
+
+@pytest.mark.parametrize("is_sampled_at_start", [True, False])
+def test_a_node_sees_what_its_worker_has_put_around_it(
+    is_sampled_at_start: bool,
+    client: WorkflowClient,
+    workers: Workers,
+    spans: Callable[[], list[ReadableSpan]],
+) -> None:
+    spans()
+    SAMPLER.is_on = is_sampled_at_start
+    client.deploy(line(carries))
+    execution = client.start("line").id
+
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    try:
+        workers.drain()
+    finally:
+        context.detach(token)
+
+    assert client.get(execution).result == ["acme", is_sampled_at_start]
+
+
+def test_a_process_does_not_wait_for_the_commit_of_a_hop_that_is_not_sampled(
+    settings: Settings, spans: Callable[[], list[ReadableSpan]]
+) -> None:
+    spans()
+    SAMPLER.is_on = False
+    with closing(PoolProcess(settings.model_copy(update={"tracing": True}), settings.redis_url)) as process:
+        client = WorkflowClient(engine=process.engine)
+        client.deploy(line(two, three))
+        execution, _ = client.start("line").id, client.start("line").id
+        now, then = process.take(), process.take()
+
+        with held_up(settings, execution):
+            process.serve(now, then)
+            assert [row.node_id for row in client.journal(execution)] == ["start"]
+
+        process.serve(then)
+        process.drain()
+        assert client.get(execution).result == 3
 
 
 def test_without_the_setting_nothing_is_stored_sent_or_traced(

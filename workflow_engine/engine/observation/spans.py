@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from workflow_engine.engine.hop import Committed, Hop
 from workflow_engine.engine.hop_report import HopEnd
@@ -22,6 +22,8 @@ from workflow_engine.telemetry.tracing import TRACEPARENT, Tracing, is_sampled
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+Given = TypeVarTuple("Given")
 
 PREFIX = "workflow_engine."
 
@@ -46,25 +48,35 @@ class Spans:
         with self._tracing.producer(f"start {new.workflow_id}", _named(about)) as carrier:
             return replace(new, metadata={**new.metadata, **carrier})
 
-    def attempt(self, hop: Hop, run_and_commit: Callable[[Hop], Committed]) -> Committed:
-        """Run a node, and commit it, inside of its span if its execution is traced."""
+    def attempt(
+        self, run_and_commit: Callable[[Hop, *Given], Committed], hop: Hop, *given: *Given
+    ) -> Committed:
+        """Run a node, and commit it, inside of its span if its execution is traced.
+
+        In one that is not sampled there is no span. What the node traces itself follows that decision.
+        """
         metadata: Mapping[str, Any] = hop.cached.identity["metadata"]
         traceparent = metadata.get(TRACEPARENT)
         if traceparent is None:
-            return run_and_commit(hop)
-        if not is_sampled(traceparent):
-            stop_following = self._tracing.follow(traceparent)
-            try:
-                return run_and_commit(hop)
-            finally:
-                stop_following()
-        return self._traced(hop, metadata, run_and_commit)
+            return run_and_commit(hop, *given)
+        # Every hop of such an execution does this, so it calls nothing else where nothing is around it.
+        if (following := self._tracing.unsampled(traceparent)) is None:
+            return self._traced(hop, metadata, lambda hop: run_and_commit(hop, *given))
+        current = self._tracing.current
+        around = current.get()
+        token = current.set(self._tracing.merged(around, following) if around else following)
+        try:
+            return run_and_commit(hop, *given)
+        finally:
+            current.reset(token)
 
     def _traced(
         self, hop: Hop, metadata: Mapping[str, Any], run_and_commit: Callable[[Hop], Committed]
     ) -> Committed:
         woken, workflow = hop.woken, hop.workflow.workflow.id
-        cause = woken.traceparent if woken is not None and woken.traceparent else hop.cause
+        cause = hop.cause if is_sampled(hop.cause) else None
+        if woken is not None and woken.traceparent:
+            cause = woken.traceparent
         about = {
             "execution_id": hop.execution_id,
             "workflow": workflow,

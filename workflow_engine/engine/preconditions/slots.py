@@ -30,7 +30,8 @@ class Slots:
     def __init__(self, stores: Stores) -> None:
         self._limits = stores.limits
         self._cache = stores.cache
-        self._held: dict[str, HeldSlots] = {}
+        self.held: dict[str, HeldSlots] = {}
+        """The slots that attempts in this process hold, by the token of their claim."""
         self._changing = threading.Lock()
         self._renewal = PeriodicCall("slot-renewal", RENEWAL_INTERVAL, self._renew_quietly)
         call_in_children(self._forget_parent)
@@ -52,13 +53,13 @@ class Slots:
         if not self._limits.take_for_attempt(held.execution_id, held.node_id, wanted, held.token):
             return Outcome(NodeStatus.WAITING, limits=wanted)
         with self._changing:
-            self._held[held.token] = held
+            self.held[held.token] = held
         self._renewal.start()
         return None
 
     def stop_renewing(self, hop: Hop) -> None:
         """Stop renewing the slots of a node that has run: its commit has freed them, or their lease ends."""
-        self._held.pop(hop.claim.token, None)
+        self.held.pop(hop.claim.token, None)
 
     def _take_for_execution(self, hop: Hop, context: ExecutionContext) -> None:
         wanted = slots_of_execution(
@@ -73,18 +74,18 @@ class Slots:
     def _renew_quietly(self) -> None:
         with suppress(DatabaseUnavailable), outages.watch("renew slots of limits"):
             with self._changing:
-                held = list(self._held.values())
+                held = list(self.held.values())
             if not held:
                 return
             tokens = self._limits.renew(held)
             with self._changing:
                 for each in held:
                     # A worker that walks inline takes the slots of the next node under the same token.
-                    if each.token not in tokens and self._held.get(each.token) is each:
-                        del self._held[each.token]
+                    if each.token not in tokens and self.held.get(each.token) is each:
+                        del self.held[each.token]
 
     def _forget_parent(self) -> None:
-        self._held = {}
+        self.held = {}
         self._changing = threading.Lock()
 
 

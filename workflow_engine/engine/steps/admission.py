@@ -63,8 +63,12 @@ class Admission:
         claim = self._locks.new_claim(message.execution_id, task_id, message.node_id)
         return Entry(claim, message.node_id, message.seq, workflow.needs(message.node_id))
 
-    def admit(self, message: HopMessage, task_id: str, sent: SentEntry | None = None) -> Hop:
+    def admit(
+        self, message: HopMessage, task_id: str, sent: SentEntry | None = None, cause: str | None = None
+    ) -> Hop:
         """Take the lock and read what the node needs, by the call that was sent ahead for it if there is one.
+
+        `cause` is the trace context of what led to the message.
 
         Raises `NotAdmitted` if its node is not due, `ExecutionNotFound`, and `LeftToOthers` if only another
         worker, or a later attempt, can serve the message.
@@ -94,7 +98,7 @@ class Admission:
             woken = self._waits.woken(message.execution_id, node.id) if node.id in walk.waiting else None
             if woken is None and node.id not in walk.due:
                 raise NotAdmitted(NOT_DUE)
-        return Hop(claim, workflow, node, cached, walk, woken, lacks_slot=lacks_slot)
+        return Hop(claim, workflow, node, cached, walk, woken, cause=cause, lacks_slot=lacks_slot)
 
     def _node_of(self, message: HopMessage) -> tuple[CompiledWorkflow, Node]:
         try:

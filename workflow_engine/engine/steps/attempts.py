@@ -123,7 +123,8 @@ class Attempts:
 
     def finished(self, hop: Hop) -> None:
         """Let go of what the attempt held beside its lock, whether it was committed or not."""
-        self._slots.stop_renewing(hop)
+        if self._slots.held:  # none of the code for limits runs where none are used
+            self._slots.stop_renewing(hop)
 
     def _begins_in_time(self, hop: Hop) -> bool:
         """Return whether the node may begin; one that has begun before, and was woken or retried, may."""
