@@ -8,6 +8,7 @@ skips a test on your machine and fails it in CI.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -45,6 +46,12 @@ for _name in [
     del os.environ[_name]
 # Nor is the width of the terminal, which not every way of running tests has.
 os.environ.pop("COLUMNS", None)
+
+
+def pytest_collection_finish() -> None:
+    """Take what has been imported and collected out of the search for garbage, which would go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

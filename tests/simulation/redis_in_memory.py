@@ -42,6 +42,8 @@ class RedisInMemory:
         self.sets: dict[bytes, set[bytes]] = {}
         self.sorted_sets: dict[bytes, dict[bytes, float]] = {}
         self._kinds: tuple[dict[bytes, Any], ...] = (self.strings, self.hashes, self.sets, self.sorted_sets)
+        self._commands: dict[str | bytes, Callable[..., Any]] = {}
+        """Methods by the names of commands, as far as they have been called."""
 
     def flush(self) -> None:
         for kind in self._kinds:
@@ -53,21 +55,21 @@ class RedisInMemory:
         return text
 
     def run(self, text: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
-        call = {b"call": self._called_from_lua, b"pcall": self._called_from_lua}
-        answer = _compiled(text)(
-            LUA.table_from([_bytes(key) for key in keys]),
-            LUA.table_from([_bytes(arg) for arg in args]),
-            LUA.table_from(call),
-            CJSON,
-        )
-        return _from_lua(answer)
+        # Made for each run: a table that lasted would keep the server for ever, because no collector of
+        # garbage sees what Lua and Python hold of each other.
+        call = LUA.table_from({b"call": self._called_from_lua, b"pcall": self._called_from_lua})
+        keys_, args_ = LUA.table_from(map(_bytes, keys)), LUA.table_from(map(_bytes, args))
+        return _from_lua(_compiled(text)(keys_, args_, call, CJSON))
 
     def _called_from_lua(self, name: bytes, *args: Any) -> Any:
-        return _to_lua(self.execute(name.decode(), *args))
+        return _to_lua(self.execute(name, *args))
 
-    def execute(self, name: str, *args: Any) -> Any:
+    def execute(self, name: str | bytes, *args: Any) -> Any:
         """Execute one command, with arguments and replies as in the protocol."""
-        return getattr(self, f"_{name.lower()}")(*map(_bytes, args))
+        if (command := self._commands.get(name)) is None:
+            written = name.decode() if isinstance(name, bytes) else name
+            command = self._commands[name] = getattr(self, f"_{written.lower()}")
+        return command(*map(_bytes, args))
 
     def _get(self, key: bytes) -> bytes | None:
         return self.strings.get(key)

@@ -156,14 +156,16 @@ class Worker:
         self._born()
 
     def _born(self) -> None:
-        world = self._world
+        # Hooks for forks would outlive every process of the simulation, by the ten thousand.
+        with patch("os.register_at_fork", _ignored):
+            self._assemble(self._world)
+
+    def _assemble(self, world: World) -> None:
         client = RedisClient(world.redis)
         servers = OneServer(client, expiry_ms=30_000)
         self._process = Process()
         state, self._waits = StateInMemory(world.database), WaitsInMemory(world.database, SETTINGS)
-        # A registered callback would keep every process of the simulation alive.
-        with patch("os.register_at_fork", _ignored):
-            self.locks = Locks(client, servers, SETTINGS)
+        self.locks = Locks(client, servers, SETTINGS)
         cache = ExecutionContextCache(client, servers, self.locks, state, SETTINGS)
         self._children = ChildrenInMemory(world.database)
         without = (NoDeployments(), NoLimits(), NoParts(), NoQueueDeadlines())
