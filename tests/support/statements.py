@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.postgres.database import RESTORE, TURN_OFF, PooledDatabase, _Transaction
+from workflow_engine.postgres.database import RESTORE, SET, UNCOMPILED, PooledDatabase, _Transaction
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A statement with its parameters, and the settings of the planner that were off for it."""
+    """A statement with its parameters, and the settings that the planner had for it."""
 
     statement: str
     parameters: Any
-    off: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def plan(self, engine: Engine) -> str:
         """Return the plan that Postgres makes for it now."""
@@ -31,22 +32,25 @@ class Sent:
     def _explained(self, engine: Engine, options: str) -> list[Any]:
         with engine.database.transaction() as transaction:
             # To compile it would take seconds, and change no page.
-            transaction.rows(TURN_OFF, names=["jit", *self.off])
+            settings = {**UNCOMPILED, **self.settings}
+            transaction.rows(SET, names=list(settings), values=list(settings.values()))
             return transaction.rows(f"EXPLAIN {options} {self.statement}", **self.parameters)
 
 
 def recorded_statements(monkeypatch: pytest.MonkeyPatch) -> list[Sent]:
     """Return a list to which each statement is added, those of transactions too."""
     sent: list[Sent] = []
-    off: list[str] = []
+    settings: dict[str, str] = {}
     for kind in (PooledDatabase, _Transaction):
         execute = kind._execute
 
         def recording(self: Any, statement: str, parameters: Any, execute: Any = execute) -> Any:
-            if statement in (TURN_OFF, RESTORE):
-                off[:] = parameters["names"] if statement == TURN_OFF else []
+            if statement in (SET, RESTORE):
+                settings.clear()
+                if statement == SET:
+                    settings.update(zip(parameters["names"], parameters["values"], strict=True))
             elif not statement.startswith("EXPLAIN"):
-                sent.append(Sent(statement, parameters, tuple(off)))
+                sent.append(Sent(statement, parameters, dict(settings)))
             return execute(self, statement, parameters)
 
         monkeypatch.setattr(kind, "_execute", recording)

@@ -11,7 +11,7 @@ Statements go to the driver's own cursor. SQLAlchemy is here only for callers wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
@@ -28,13 +28,21 @@ Row = tuple[Any, ...]
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
-COMPILES, BITMAPS = ("jit",), ("enable_bitmapscan",)
-OTHERS_THAN_BITMAPS = ("enable_seqscan", "enable_indexscan")
-"""Settings of the planner that are turned off for single statements."""
+UNCOMPILED = {"jit": "off"}
+IN_ORDER = {**UNCOMPILED, "enable_bitmapscan": "off"}
+BY_BITMAPS = {
+    **UNCOMPILED,
+    "enable_seqscan": "off",
+    "enable_indexscan": "off",
+    "work_mem": "32MB",  # or of many pages a bitmap would forget which of their rows it is about
+    "cpu_tuple_cost": "1000000",  # so that each index that leaves fewer rows takes part
+}
+"""Settings of the planner for single statements."""
 
 # Of the transaction, which may be that of a caller, and longer than the statement.
-TURN_OFF = """
-SELECT name, current_setting(name), set_config(name, 'off', true) FROM unnest(%(names)s::text[]) AS name
+SET = """
+SELECT name, current_setting(name), set_config(name, value, true)
+FROM unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value)
 """
 RESTORE = """
 SELECT set_config(name, value, true) FROM unnest(%(names)s::text[], %(values)s::text[]) AS was (name, value)
@@ -76,7 +84,7 @@ class Database(Statements):
         To compile it, as Postgres does by such an estimate, would take far longer than to run it. Raises as
         `rows` does.
         """
-        return self._rows_without(COMPILES, statement, parameters)
+        return self._rows_under(UNCOMPILED, statement, parameters)
 
     def rows_in_order(self, statement: str, /, **parameters: Any) -> list[Row]:
         """Return all rows of a statement that takes the first rows of indexes, in their order.
@@ -84,21 +92,22 @@ class Database(Statements):
         So the planner cannot expect so few rows that it reads all of them, to sort them. Raises as `rows`
         does.
         """
-        return self._rows_without(COMPILES + BITMAPS, statement, parameters)
+        return self._rows_under(IN_ORDER, statement, parameters)
 
     def rows_by_bitmaps(self, statement: str, /, **parameters: Any) -> list[Row]:
         """Return all rows of a statement that takes rows of tables only from bitmaps of indexes.
 
         So the planner cannot expect to meet enough matches early on, and then read a table from end to end.
-        Raises as `rows` does.
+        It intersects all bitmaps that it can, before it reads a row. Raises as `rows` does.
         """
-        return self._rows_without(COMPILES + OTHERS_THAN_BITMAPS, statement, parameters)
+        return self._rows_under(BY_BITMAPS, statement, parameters)
 
-    def _rows_without(
-        self, settings: Sequence[str], statement: str, parameters: Mapping[str, Any]
+    def _rows_under(
+        self, settings: Mapping[str, str], statement: str, parameters: Mapping[str, Any]
     ) -> list[Row]:
         with self.transaction() as transaction:
-            names, values, _ = zip(*transaction.rows(TURN_OFF, names=list(settings)), strict=True)
+            were = transaction.rows(SET, names=list(settings), values=list(settings.values()))
+            names, values, _ = zip(*were, strict=True)
             found = transaction.rows(statement, **parameters)
             transaction.rows(RESTORE, names=list(names), values=list(values))
             return found

@@ -33,10 +33,9 @@ def asks(context: Any) -> Any:
 @pytest.fixture
 def small_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make each look of a list so small that few hundred executions need every kind of them."""
-    monkeypatch.setattr(lists, "FIRST", 12)
-    monkeypatch.setattr(lists, "FURTHER", (20, 30))
-    monkeypatch.setattr(lists, "FEW", 5)
-    monkeypatch.setattr(lists, "MANY", 9)
+    sizes = {"FIRST": 12, "FIRST_OF_CHOSEN": 9, "SAMPLED": 8 * 8_192, "MANY": 9, "MANY_KNOWN": 9, "AROUND": 5}
+    for name, value in sizes.items():
+        monkeypatch.setattr(lists, name, value)
 
 
 # -- what a list holds ---------------------------------------------------------------------------------------
@@ -163,7 +162,8 @@ def failed(client: WorkflowClient, workers: Workers, sql: Sql, monkeypatch: pyte
     sql(MANY_COPIES, original)
     sql("REINDEX TABLE executions")  # other tests leave indexes of many pages with little in them
     sql("VACUUM (ANALYZE) executions")
-    for name, value in {"FIRST": 100, "FURTHER": (), "FEW": 50, "MANY": 100}.items():
+    sizes = {"FIRST": 100, "FIRST_OF_CHOSEN": 100, "SAMPLED": 20 * 8_192, "MANY": 100}
+    for name, value in sizes.items():
         monkeypatch.setattr(lists, name, value)
 
 

@@ -32,7 +32,6 @@ NOT_HIDDEN = """CASE WHEN e.status IN ({finished}) THEN e.workflow_id <> ALL(
 _CONTAINED, _TAGS, _TAG = "%(contained)s::jsonb", "%(tags)s::text[]", "ARRAY[%(text)s::text]"
 _WORDS = "plainto_tsquery('simple', %(text)s)"
 _EVENTS = "to_jsonb(%(text)s::text)"
-_VALUES = (_CONTAINED, _TAGS, _TAG, _WORDS)
 
 _AWAITED = """
     (w.status IN ('WAITING', 'RESUMING') AND w.correlation_id = %(text)s
@@ -57,6 +56,9 @@ WAITING = """
     SELECT w.execution_id AS id FROM {s}.execution_wait_states w WHERE {awaited}
 """.replace("{awaited}", _AWAITED.replace(_EVENTS, f"(SELECT {_EVENTS})"))
 IS_KNOWN = "e.id = ANY(ARRAY(SELECT id FROM known))"
+
+_HAS_TAG = f"e.tags @> {_TAG}"
+_VALUES = (_CONTAINED, _TAGS, _TAG, _WORDS)
 
 _START_OF_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,4}(-[0-9a-f]{0,12})?)?)?)?")
 
@@ -145,57 +147,45 @@ class ExecutionFilter:
         `waits` is the condition that holds for those that wait for `text`: `WAITS_ITSELF` where each of some
         is to be checked.
         """
-        return self._rare([*self._with_text(), *self._with_ids(waits)]) or None
+        return (
+            " AND ".join(each for each in (self.noted_condition(), self.text_condition(waits)) if each)
+            or None
+        )
 
-    def rare_conditions(self, *, has_seen_values: bool = True) -> list[str]:
-        """Return the same as conditions of which one has to hold, for ids of those that wait in `known`.
+    def noted_condition(self) -> str | None:
+        """Return the part of it that is about metadata and tags; None if there is none."""
+        parts = [f"e.user_metadata @> {_CONTAINED}"] if self.where else []
+        return " AND ".join([*parts, *([f"e.tags @> {_TAGS}"] if self.tags else [])]) or None
 
-        Both an index by id and a window of ids serve the second one, which the planner does not see as two.
-        Without its values it takes each for as frequent as any other.
+    def text_condition(self, waits: str = WAITS_FOR_IT) -> str | None:
+        """Return the part of it that is about the text; None if there is none."""
+        if self.text is None:
+            return None
+        found = [waits] if self.finds_waits else []
+        return f"({' OR '.join([*self._with_text(), _HAS_TAG, *found])})"
+
+    def indexed_text_conditions(self) -> list[str]:
+        """Return the same without waits, as conditions of which one has to hold, each for bitmaps.
+
+        Postgres takes one of alternatives for redundant beside another condition on tags.
         """
-        alternatives = [each for each in (self._with_text(), self._with_ids(IS_KNOWN)) if each]
-        conditions = [self._rare(each) for each in alternatives or [[]]]
-        for value in () if has_seen_values else _VALUES:
-            conditions = [each.replace(value, f"(SELECT {value})") for each in conditions]
-        return conditions
-
-    def only_rare(self) -> ExecutionFilter:
-        """Return a filter by tags alone, or else by metadata alone, or else by the text alone."""
+        if self.text is None:
+            return []
         if self.tags:
-            return ExecutionFilter(tags=self.tags)
-        if self.where:
-            return ExecutionFilter(where=self.where)
-        return ExecutionFilter(text=self.text, statuses=self.statuses)
+            return [f"({' OR '.join(self._with_text())})", _HAS_TAG]
+        return [f"({' OR '.join([*self._with_text(), _HAS_TAG])})"]
 
     @property
     def finds_waits(self) -> bool:
         """True if those that wait for something are to be found, too."""
         return self.text is not None and not FINISHED.issuperset(self.wanted_statuses)
 
-    def _rare(self, alternatives: Sequence[str]) -> str:
-        parts = []
-        if self.where:
-            parts.append(f"e.user_metadata @> {_CONTAINED}")
-        if self.tags:
-            parts.append(f"e.tags @> {_TAGS}")
-        if alternatives:
-            parts.append(f"({' OR '.join(alternatives)})")
-        return " AND ".join(parts)
-
     def _with_text(self) -> list[str]:
-        if self.text is None:
-            return []
         return [
             f"(e.error IS NOT NULL AND to_tsvector('simple', e.error) @@ {_WORDS})",
             "e.idempotency_key = %(text)s",
-            f"e.tags @> {_TAG}",
+            *(["e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid"] if self._id_bounds else []),
         ]
-
-    def _with_ids(self, waits: str) -> list[str]:
-        found = [waits] if self.finds_waits else []
-        if self._id_bounds is not None:
-            found.append("e.id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid")
-        return found
 
     @property
     def _id_bounds(self) -> tuple[str, str] | None:
@@ -222,6 +212,13 @@ class ExecutionFilter:
             "first_id": first_id,
             "last_id": last_id,
         }
+
+
+def without_values(condition: str) -> str:
+    """Return a condition whose values the planner does not see: it takes each for as rare as any other."""
+    for value in _VALUES:
+        condition = condition.replace(value, f"(SELECT {value})")
+    return condition
 
 
 def statuses_named(given: Sequence[ExecutionStatus | str]) -> Sequence[ExecutionStatus]:

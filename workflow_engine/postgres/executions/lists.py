@@ -4,22 +4,31 @@ By workflow, status and time an index has them in this order. Inverted indexes k
 note, a word or an event they tell which executions have it, but not which of these is the newest. So such a
 list looks among few executions at a time, and no look reads more than a bounded number of rows:
 
-1. among the newest, which answers for what many have;
-2. in the inverted indexes, as far as they find little, which answers for what few have;
-3. back in time, in windows that grow while they hold little and are divided where they hold too much.
+1. among the newest, in their order, until the page is full: that answers for what many have;
+2. in a sample of the table, always the same pages of it: that tells how many match, and when they started;
+3. in the inverted indexes: for all of it, where there is little, or intersected with the indexes by workflow,
+   status and time, in windows of time that hold about what is missing by the sample, the newest first.
 
 What is read follows from what is there, not from what the planner expects of a value.
 """
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID, checked_id
 from workflow_engine.postgres.database import Database, Row
-from workflow_engine.postgres.executions.filters import WAITING, WAITS_ITSELF, ExecutionFilter
+from workflow_engine.postgres.executions.filters import (
+    IS_KNOWN,
+    WAITING,
+    WAITS_ITSELF,
+    ExecutionFilter,
+    without_values,
+)
 
 EXECUTION_COLUMNS = """
     e.id::text, concat_ws('#', e.workflow_id, e.body), e.workflow_version, e.trigger_id::text,
@@ -72,32 +81,57 @@ NEWEST_OF_ALL = """
     SELECT e.id FROM {s}.executions e WHERE e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
     ORDER BY e.id DESC LIMIT %(newest)s
 """
+ROWS_OF_ALL = NEWEST_OF_ALL.replace("e.id FROM", "e.id AS newest_id, e.* FROM")
 
 # OFFSET 0 lets each of them be read by its id, whatever the planner expects of the condition.
+ROWS_OF_NEWEST = """
+    SELECT n.id AS newest_id, e.* FROM (SELECT id FROM newest ORDER BY id DESC) AS n
+    CROSS JOIN LATERAL (SELECT * FROM {s}.executions e WHERE e.id = n.id OFFSET 0) AS e
+"""
+
+# Rows are read until the page is full; the ids alone tell where the next look begins.
 LOOK_AMONG_NEWEST = """
-WITH newest AS MATERIALIZED ({newest}),
-page AS MATERIALIZED (
-    SELECT e.id FROM newest
-    CROSS JOIN LATERAL (SELECT * FROM {s}.executions e WHERE e.id = newest.id OFFSET 0) AS e
-    WHERE e.status = ANY(%(statuses)s) AND {wanted}
-    ORDER BY e.id DESC LIMIT %(limit)s
-)
-SELECT (SELECT count(*) FROM newest), (SELECT n.id::text FROM newest n ORDER BY n.id DESC LIMIT 1),
-    (SELECT n.id::text FROM newest n ORDER BY n.id LIMIT 1), {columns}
-FROM (VALUES (1)) AS look (one) LEFT JOIN (page JOIN {s}.executions e ON e.id = page.id) ON true
+WITH newest AS MATERIALIZED ({newest})
+SELECT (SELECT n.id::text FROM newest n ORDER BY n.id DESC OFFSET %(newest)s - 1 LIMIT 1), {columns}
+FROM (VALUES (1)) AS look (one) LEFT JOIN (
+    SELECT * FROM ({rows}) AS e WHERE e.status = ANY(%(statuses)s) AND {wanted}
+    ORDER BY newest_id DESC LIMIT %(limit)s
+) AS e ON true
 ORDER BY e.id DESC
 """.replace("{columns}", EXECUTION_COLUMNS)
 
+# The same pages each time, which stay in memory: those that match are not where others of the table are.
+SAMPLE = """
+WITH parts AS (
+    SELECT '{s}.executions'::regclass AS part UNION SELECT relid FROM pg_partition_tree('{s}.executions')
+),
+size AS MATERIALIZED (
+    SELECT least(1, %(bytes)s / greatest(1, sum(pg_relation_size(part)))::float) AS share FROM parts
+),
+sampled AS MATERIALIZED (
+    SELECT e.id, ({noted}) AS is_noted, ({named}) AS is_named, ({chosen}) AS is_chosen,
+        (e.status = ANY(%(statuses)s) AND {plain}) AS is_plain
+    FROM {s}.executions e TABLESAMPLE SYSTEM ((SELECT 100 * share FROM size)) REPEATABLE (1)
+)
+SELECT (SELECT share FROM size), (SELECT e.id::text FROM {s}.executions e ORDER BY e.id LIMIT 1),
+    count(*) FILTER (WHERE is_noted), count(*) FILTER (WHERE is_named),
+    count(*) FILTER (WHERE is_noted AND is_named), count(*) FILTER (WHERE is_chosen),
+    ARRAY(SELECT id::text FROM sampled WHERE is_noted AND is_named AND is_chosen AND is_plain
+        ORDER BY id DESC LIMIT 1000)
+FROM sampled
+"""
+
 # What is limited is planned as if all of it were wanted, and read only as far as it is.
 LOOK_IN_INDEXES = """
-WITH waiting AS MATERIALIZED ({waiting}), known AS MATERIALIZED (SELECT id FROM waiting LIMIT %(most)s + 1),
+WITH waiting AS MATERIALIZED ({waiting}), known AS MATERIALIZED (SELECT id FROM waiting LIMIT %(known)s + 1),
 matching AS MATERIALIZED ({matching}),
 few AS MATERIALIZED (SELECT * FROM matching LIMIT %(most)s + 1),
 page AS MATERIALIZED (
-    SELECT DISTINCT e.id FROM few e WHERE e.status = ANY(%(statuses)s) AND {wanted}
+    SELECT DISTINCT e.id FROM few e
+    WHERE e.status = ANY(%(statuses)s) AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid AND {wanted}
     ORDER BY e.id DESC LIMIT %(limit)s
 )
-SELECT (SELECT count(*) FROM few) > %(most)s OR (SELECT count(*) FROM known) > %(most)s, {columns}
+SELECT (SELECT count(*) FROM few) > %(most)s OR (SELECT count(*) FROM known) > %(known)s, {columns}
 FROM (VALUES (1)) AS look (one) LEFT JOIN (page JOIN {s}.executions e ON e.id = page.id) ON true
 ORDER BY e.id DESC
 """.replace("{columns}", EXECUTION_COLUMNS)
@@ -105,25 +139,39 @@ ORDER BY e.id DESC
 MATCHING = """
     SELECT e.id, e.workflow_id, e.status, e.parent_execution_id, e.created_at, e.completed_at, e.tags,
         e.user_metadata, e.error, e.idempotency_key
-    FROM {s}.executions e WHERE {rare} AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
+    FROM {s}.executions e WHERE {matching}
 """
 
 KNOWN_IN_TIME = f"{WAITING} AND w.execution_id >= %(from_id)s::uuid AND w.execution_id < %(to_id)s::uuid"
 NONE_KNOWN = "SELECT NULL::uuid AS id WHERE false"
 
-OLDEST = "SELECT e.id::text FROM {s}.executions e ORDER BY e.id LIMIT 1"
-
-FIRST, FURTHER = 1_800, (5_400,)
-"""The newest executions, among which a list looks one by one; and those after them, of a status or workflow.
-
-Of all executions a window of time has as few as are wanted; of a status or workflow it may have none.
+# In these the planner does not see the values either, or it would rather read all rows that have a rare tag.
+IN_TIME = "e.id >= (SELECT %(from_id)s::uuid) AND e.id < (SELECT %(to_id)s::uuid)"
+CHOSEN_ROOTS = f"""
+    e.parent_execution_id IS NULL AND e.status = ANY((SELECT %(statuses)s::text[])::text[]) AND {IN_TIME}
 """
+OF_ONE_WORKFLOW = "e.workflow_id = (SELECT %(workflow_id)s::text)"
 
-FEW, MANY = 1_000, 5_000
-"""Matches that a list takes from inverted indexes at once: of all times, and of a window of time."""
+FIRST, FIRST_OF_CHOSEN = 5_400, 1_800
+"""The newest executions among which a list looks; and those of a status or workflow, each in another page."""
 
-GROWTH = 4
-"""How many times as long as the window before it a window is; and into how many parts one is divided."""
+SAMPLED = 1_000 * 8_192
+"""Bytes of the table that a sample has: pages, each with those that started at about the same time."""
+
+MANY, MANY_KNOWN = 5_000, 10_000
+"""Rows that a look in the indexes may read, and waits."""
+
+ENOUGH = 2
+"""How many times as many as are missing a window is to hold, by the sample."""
+
+AROUND = 50
+"""Of so many of a sample, from several of its pages, it tells how far they are apart."""
+
+PARTS = 4
+"""Into how many parts a window is divided that holds too much."""
+
+OF_ROW, OF_ENTRY, OF_WAIT = 8.0, 0.1, 5.0
+"""Microseconds to read a row that an index has found, an entry of an index, and a wait with its index."""
 
 
 class ExecutionLists:
@@ -153,6 +201,53 @@ class ExecutionLists:
         return read(LIST.replace("{newest}", newest), **given, newest=limit)
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """What a sample of the table tells of one list."""
+
+    share: float
+    """The part of the table that it is."""
+    oldest: str
+    """The id of the oldest execution of all."""
+    noted: int
+    """How many have the tags and the metadata, at any time."""
+    named: int
+    """How many the text is about, at any time."""
+    rare: int
+    """How many are both."""
+    chosen: int
+    """How many are of the wanted statuses, workflow and time."""
+    wanted: Sequence[str]
+    """The ids of those that the list would show, the newest first."""
+
+    @property
+    def is_cheaper_by_notes(self) -> bool:
+        """Tell whether to ask each that has the tags and metadata if it waits for the text."""
+        return self.noted * OF_ROW < self.named * OF_WAIT
+
+    def window_before(self, begin: int, end: int, missing: int) -> int:
+        """Return where a window begins that ends at `end` and holds some more than what is missing."""
+        older = [number for number in map(_number, self.wanted) if number < end]
+        number = ENOUGH * missing * self.share
+        if len(older) <= max(1, number):
+            return begin
+        last = min(len(older) - 1, max(AROUND, math.ceil(number)))
+        apart = (older[0] - older[last]) // last
+        # Of a tag that none of the newest has, the window begins where the others are.
+        without = max(0, end - older[0] - apart)
+        return max(begin, end - without - math.ceil(number * apart))
+
+    def is_cheaper_at_once(self, found: int, waits: int, window: float) -> bool:
+        """Tell whether to read all that have what is rare, rather than those of a window of time.
+
+        Of the sample `found` have it, and `waits` wait for it. `window` is a part of all time.
+        """
+        if max(found / MANY, waits / MANY_KNOWN) > self.share / 2:
+            return False
+        at_once = found * OF_ROW + waits * OF_WAIT
+        return at_once <= window * (self.chosen * OF_ENTRY + len(self.wanted) * OF_ROW + waits * OF_WAIT)
+
+
 class _Search:
     """Looks for the page of one list whose filter inverted indexes serve."""
 
@@ -160,77 +255,109 @@ class _Search:
         self, database: Database, wanted: ExecutionFilter, children: bool, given: dict[str, Any]
     ) -> None:
         self._database = database
+        self._wanted = wanted
         self._given = given
         self._limit: int = given["limit"]
-        self._is_narrow = not children and bool(wanted.statuses or wanted.workflow_id)
-        plain, only = wanted.plain_condition(children=children), wanted.only_rare()
-        newest = NEWEST_OF_ALL if children else _newest(wanted, "e.id", "true")
-        each_itself = f"{wanted.rare_condition(WAITS_ITSELF)} AND {plain}"
-        self._among_newest = LOOK_AMONG_NEWEST.replace("{newest}", newest).replace("{wanted}", each_itself)
-        self._of_all_times = _in_indexes(wanted, wanted.rare_conditions(), plain)
-        # What is intersected with a window is one condition, which the planner expects to leave much.
-        of_one = only.rare_conditions(has_seen_values=False)
-        self._of_a_window = _in_indexes(only, of_one, each_itself if _has_several(wanted) else plain)
+        self._plain = wanted.plain_condition(children=children)
+        self._is_of_all = children or not (wanted.statuses or wanted.workflow_id)
+        self._chosen = _chosen(wanted, children)
 
     def page(self) -> list[Row]:
         """Return the page."""
-        begin, end = _number(self._given["from_id"]), _number(self._given["to_id"])
-        found: list[Row] = []
-        span = 1
-        for newest in (FIRST, *(FURTHER if self._is_narrow else ())):
-            wanted = max(newest, self._limit)
-            read, first, last, rows = self._look_among(end, wanted, self._limit - len(found))
-            found += rows
-            if read < wanted or len(found) >= self._limit:
-                return found
-            end, span = _number(last), span + _number(first) - _number(last)
-            if newest == FIRST:
-                is_cut, rows = self._look_in(self._of_all_times, begin, end, FEW, self._limit - len(found))
-                if not is_cut:
-                    return found + rows
-        ((oldest,),) = self._database.rows(OLDEST) or [(LOWEST_ID,)]
-        return [*found, *self._look_back(max(begin, _number(oldest)), end, span, len(found))]
+        last, found = self._look_among_newest()
+        if last is None or len(found) >= self._limit:
+            return found
+        end = _number(last)
+        sample = self._sample(end)
+        begin = max(_number(self._given["from_id"]), _number(sample.oldest))
+        return [*found, *self._look_back(sample, begin, end, len(found))]
 
-    def _look_back(self, begin: int, end: int, span: int, found: int) -> Iterator[Row]:
-        """Yield what is missing of the page, from windows before `end`, of which the one after was `span`."""
-        windows: list[tuple[int, int]] = []
-        longest = (end - begin) // GROWTH + 1
-        while found < self._limit and (windows or end > begin):
-            if not windows:
-                span = min(span * GROWTH, longest)
-                windows, end = [(max(begin, end - span), end)], max(begin, end - span)
+    def _look_among_newest(self) -> tuple[str | None, list[Row]]:
+        """Return the last of the newest, None if there are not as many, and those of them that match."""
+        newest = NEWEST_OF_ALL if self._is_of_all else _newest(self._wanted, "e.id", "true")
+        each_itself = f"{self._wanted.rare_condition(WAITS_ITSELF)} AND {self._plain}"
+        statement = LOOK_AMONG_NEWEST.replace("{rows}", ROWS_OF_ALL if self._is_of_all else ROWS_OF_NEWEST)
+        statement = statement.replace("{newest}", newest).replace("{wanted}", each_itself)
+        number = max(self._limit, FIRST if self._is_of_all else FIRST_OF_CHOSEN)
+        rows = self._database.rows_in_order(statement, **self._given, newest=number)
+        return rows[0][0], [row[1:] for row in rows if row[1] is not None]
+
+    def _sample(self, end: int) -> _Sample:
+        statement = (
+            SAMPLE.replace("{noted}", self._wanted.noted_condition() or "true")
+            .replace("{named}", self._wanted.text_condition(WAITS_ITSELF) or "true")
+            .replace("{chosen}", self._chosen)
+            .replace("{plain}", self._plain)
+        )
+        given = {**self._given, "to_id": _id(end), "bytes": SAMPLED}
+        ((share, oldest, noted, named, rare, chosen, wanted),) = self._database.rows_uncompiled(
+            statement, **given
+        )
+        return _Sample(share, oldest, noted, named, rare, chosen, wanted)
+
+    def _look_back(self, sample: _Sample, begin: int, end: int, found: int) -> Iterator[Row]:
+        """Yield what is missing of the page, from what started before `end`."""
+        has_notes = self._wanted.noted_condition() is not None
+        asks_each = self._wanted.finds_waits and has_notes and sample.is_cheaper_by_notes
+        rare = sample.noted if asks_each else sample.rare
+        waits = sample.named if self._wanted.finds_waits and not asks_each else 0
+        first = sample.window_before(begin, end, self._limit - found)
+        if sample.is_cheaper_at_once(rare, waits, (end - first) / (end - begin)):
+            statement = self._statement("true", asks_each)
+            is_cut, rows = self._look_in(statement, begin, end, self._limit - found)
+            if not is_cut:
+                yield from rows
+                return
+        statement = self._statement(self._chosen, asks_each)
+        windows: list[tuple[int, int]] = [(first, end)]
+        while found < self._limit and windows:
             first, last = windows.pop()
-            is_cut, rows = self._look_in(self._of_a_window, first, last, MANY, self._limit - found)
-            part = -(-(last - first) // GROWTH)
+            is_cut, rows = self._look_in(statement, first, last, self._limit - found)
+            part = -(-(last - first) // PARTS)
             if is_cut and part < last - first:
                 windows += [(each, min(each + part, last)) for each in range(first, last, part)]
-            else:
-                found += len(rows)
-                yield from rows
+                continue
+            found += len(rows)
+            yield from rows
+            if not windows and first > begin:
+                # Where the sample has misled, a longer window is sooner done than many short ones.
+                before = sample.window_before(begin, first, self._limit - found)
+                windows = [(max(begin, min(before, first - 2 * (last - first))), first)]
 
-    def _look_among(self, end: int, newest: int, limit: int) -> tuple[int, str, str, list[Row]]:
-        """Look among the newest before `end`; return their number, their first and last, and what matches."""
-        given = {**self._given, "to_id": _id(end), "newest": newest, "limit": limit}
-        rows = self._database.rows_in_order(self._among_newest, **given)
-        read, first, last = rows[0][:3]
-        return read, first, last, [row[3:] for row in rows if row[3] is not None]
+    def _statement(self, chosen: str, asks_each: bool) -> str:
+        """Return the statement of a look in the inverted indexes, intersected with those that are chosen.
 
-    def _look_in(self, statement: str, begin: int, end: int, most: int, limit: int) -> tuple[bool, list[Row]]:
-        """Look in the inverted indexes; return whether there are more than `most`, and those that match."""
-        window = {"from_id": _id(begin), "to_id": _id(end), "most": most, "limit": limit}
+        It asks each that has the tags and metadata if the text is about it, or else reads the indexes of the
+        text as well. What is known to wait for it is of the time that is looked at already.
+        """
+        wanted = self._wanted
+        noted = wanted.noted_condition() or "true"
+        named = ["true"] if asks_each else wanted.indexed_text_conditions() or ["true"]
+        conditions = [f"{noted} AND {each} AND {chosen}" for each in named]
+        is_by_known = wanted.finds_waits and not asks_each
+        conditions += [f"{noted} AND {IS_KNOWN}"] if is_by_known else []
+        matching = " UNION ALL ".join(
+            MATCHING.replace("{matching}", without_values(each)) for each in conditions
+        )
+        asked = wanted.text_condition(WAITS_ITSELF) if asks_each else "true"
+        return (
+            LOOK_IN_INDEXES.replace("{waiting}", KNOWN_IN_TIME if is_by_known else NONE_KNOWN)
+            .replace("{matching}", matching)
+            .replace("{wanted}", f"{self._plain} AND {asked}")
+        )
+
+    def _look_in(self, statement: str, begin: int, end: int, limit: int) -> tuple[bool, list[Row]]:
+        """Look in the inverted indexes; return whether there is too much in them, and those that match."""
+        window = {"from_id": _id(begin), "to_id": _id(end), "most": MANY, "known": MANY_KNOWN, "limit": limit}
         rows = self._database.rows_by_bitmaps(statement, **{**self._given, **window})
         return rows[0][0], [row[1:] for row in rows if row[1] is not None]
 
 
-def _in_indexes(found: ExecutionFilter, conditions: Sequence[str], wanted: str) -> str:
-    """Return the statement of a look among those that a filter finds by one of these conditions."""
-    matching = " UNION ALL ".join(MATCHING.replace("{rare}", each) for each in conditions)
-    statement = LOOK_IN_INDEXES.replace("{waiting}", KNOWN_IN_TIME if found.finds_waits else NONE_KNOWN)
-    return statement.replace("{matching}", matching).replace("{wanted}", wanted)
-
-
-def _has_several(wanted: ExecutionFilter) -> bool:
-    return sum(map(bool, (wanted.tags, wanted.where, wanted.text))) > 1
+def _chosen(wanted: ExecutionFilter, children: bool) -> str:
+    """Return the condition for those of a time that indexes serve: by id, or by status and workflow too."""
+    if children:
+        return IN_TIME
+    return CHOSEN_ROOTS if wanted.workflow_id is None else f"{CHOSEN_ROOTS} AND {OF_ONE_WORKFLOW}"
 
 
 def _newest(wanted: ExecutionFilter, selected: str, plain: str) -> str:
