@@ -17,6 +17,7 @@ from support.repository import ROOT
 from support.workflows import line
 from workflow_engine import ExecutionStatus, Settings, WorkflowClient, waiting
 from workflow_engine.engine.assembly import Engine
+from workflow_engine.postgres.executions import lists
 from workflow_engine.postgres.executions.stalled import Front
 
 DOCUMENT = ROOT / "docs" / "scaling.md"
@@ -180,6 +181,35 @@ def test_hops_and_timekeepers_read_no_other_part_of_divided_tables_than_they_nee
     }
     assert own_engine.due_times.next().soonest > 0
     assert list(own_engine.stalled.pages(30, 10, lambda queue, priority: Front(None))) == [()]
+
+
+@pytest.mark.parametrize("sampled", [8_192, 1_000_000], ids="a sample of {} bytes".format)
+def test_lists_find_what_is_in_every_part_of_divided_tables(
+    run: Run, own_engine: Engine, monkeypatch: pytest.MonkeyPatch, sampled: int
+) -> None:
+    for name, value in {"FIRST": 5, "FIRST_OF_CHOSEN": 5, "SAMPLED": sampled, "MANY": 20}.items():
+        monkeypatch.setattr(lists, name, value)
+    advice = DividingAdvice()
+    client = WorkflowClient(engine=own_engine)
+    client.deploy(line(first, id="line"))
+    started: dict[str, set[str]] = {}
+
+    def start(number: int) -> None:
+        for n in range(number):
+            tags = {"each", *(["third"] if n % 3 == 0 else []), *(["seventh"] if n % 7 == 0 else [])}
+            started[client.start("line", tags=sorted(tags)).id] = tags
+
+    start(60)
+    run(advice.prepare)
+    run(advice.divide)
+    advice.wait_for_the_boundary()
+    start(30)
+
+    for tags in ({"each"}, {"third"}, {"seventh"}, {"third", "seventh"}, {"none"}):
+        expected = [id for id in sorted(started, reverse=True) if tags <= started[id]]
+        for narrower in ({}, {"workflow_id": "line"}, {"children": True}, {"statuses": ["PENDING"]}):
+            found = client.list(tags=sorted(tags), limit=80, **narrower)
+            assert [each.id for each in found] == expected[:80], (tags, narrower)
 
 
 def test_what_people_ask_runs_where_nothing_can_be_written(

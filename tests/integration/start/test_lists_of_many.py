@@ -220,3 +220,44 @@ def test_no_look_for_what_thousands_of_10000_have_reads_most_of_them(
     assert max(pages) < 1_000, pages
     assert len(sent) < 20
     assert not any("Seq Scan on executions" in each.plan(engine) for each in sent)
+
+
+APART = """
+UPDATE executions SET workflow_id = 'other', user_metadata = '{"channel": 9}'
+WHERE NOT tags @> '{quarter}' AND id::text ~ '[159d]-7000'
+"""
+
+
+@pytest.mark.parametrize(
+    ("filters", "indexes"),
+    [
+        ({"tags": ["quarter"], "workflow_id": "other"}, ["executions_tags", "executions_by_workflow"]),
+        (
+            {"tags": ["quarter"], "workflow_id": "other", "children": True},
+            ["executions_tags", "executions_by_workflow", "executions_children_at_rest"],
+        ),
+        ({"tags": ["quarter"], "where": {"metadata.channel": 9}}, ["executions_tags", "executions_metadata"]),
+    ],
+    ids=str,
+)
+def test_what_thousands_have_and_never_together_is_told_from_the_indexes_alone(
+    client: WorkflowClient,
+    engine: Engine,
+    failed: None,
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+    filters: dict[str, Any],
+    indexes: Sequence[str],
+) -> None:
+    client.deploy(line(fails, id="other"))
+    sql(APART)
+    sql("VACUUM (ANALYZE) executions")
+    sent = recorded_statements(monkeypatch)
+
+    assert client.list(**filters) == []
+    (look,) = [each for each in sent if "matching" in each.statement]
+    plan = look.plan(engine)
+    assert "BitmapAnd" in plan
+    assert [name for name in indexes if f"on {name}" not in plan] == []
+    # Not one of the thousands of rows: they are in hundreds of pages.
+    assert look.pages(engine) < 60

@@ -18,7 +18,7 @@ import math
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workflow_engine.execution.ids import HIGHEST_ID, LOWEST_ID, checked_id
 from workflow_engine.postgres.database import Database, Row
@@ -100,7 +100,7 @@ FROM (VALUES (1)) AS look (one) LEFT JOIN (
 ORDER BY e.id DESC
 """.replace("{columns}", EXECUTION_COLUMNS)
 
-# The same pages each time, which stay in memory: those that match are not where others of the table are.
+# Always the same pages, so that they stay in memory.
 SAMPLE = """
 WITH parts AS (
     SELECT '{s}.executions'::regclass AS part UNION SELECT relid FROM pg_partition_tree('{s}.executions')
@@ -113,9 +113,11 @@ sampled AS MATERIALIZED (
         (e.status = ANY(%(statuses)s) AND {plain}) AS is_plain
     FROM {s}.executions e TABLESAMPLE SYSTEM ((SELECT 100 * share FROM size)) REPEATABLE (1)
 )
-SELECT (SELECT share FROM size), (SELECT e.id::text FROM {s}.executions e ORDER BY e.id LIMIT 1),
+SELECT (SELECT share FROM size),
+    coalesce((SELECT e.id::text FROM {s}.executions e ORDER BY e.id LIMIT 1), %(to_id)s),
     count(*) FILTER (WHERE is_noted), count(*) FILTER (WHERE is_named),
     count(*) FILTER (WHERE is_noted AND is_named), count(*) FILTER (WHERE is_chosen),
+    count(*) FILTER (WHERE is_noted AND is_chosen),
     ARRAY(SELECT id::text FROM sampled WHERE is_noted AND is_named AND is_chosen AND is_plain
         ORDER BY id DESC LIMIT 1000)
 FROM sampled
@@ -151,12 +153,21 @@ CHOSEN_ROOTS = f"""
     e.parent_execution_id IS NULL AND e.status = ANY((SELECT %(statuses)s::text[])::text[]) AND {IN_TIME}
 """
 OF_ONE_WORKFLOW = "e.workflow_id = (SELECT %(workflow_id)s::text)"
+AT_WORK = f"e.status IN ('PENDING', 'RUNNING') AND {IN_TIME}"
+
+# Here it does, or it would prefer two indexes that leave more, those by id and of all children.
+CHILDREN_AT_REST = """
+    e.workflow_id = ANY(ARRAY(SELECT w.id FROM {s}.workflows w
+        WHERE %(workflow_id)s::text IS NULL OR w.id = %(workflow_id)s))
+    AND e.status = ANY(%(statuses)s) AND e.id >= %(from_id)s::uuid AND e.id < %(to_id)s::uuid
+    AND e.parent_execution_id IS NOT NULL AND e.status NOT IN ('PENDING', 'RUNNING')
+"""
 
 FIRST, FIRST_OF_CHOSEN = 5_400, 1_800
 """The newest executions among which a list looks; and those of a status or workflow, each in another page."""
 
 SAMPLED = 1_000 * 8_192
-"""Bytes of the table that a sample has: pages, each with those that started at about the same time."""
+"""Bytes of the table that are read as a sample: whole pages, whose executions started one after another."""
 
 MANY, MANY_KNOWN = 5_000, 10_000
 """Rows that a look in the indexes may read, and waits."""
@@ -217,13 +228,10 @@ class _Sample:
     """How many are both."""
     chosen: int
     """How many are of the wanted statuses, workflow and time."""
+    noted_and_chosen: int
+    """How many of these have the tags and the metadata."""
     wanted: Sequence[str]
     """The ids of those that the list would show, the newest first."""
-
-    @property
-    def is_cheaper_by_notes(self) -> bool:
-        """Tell whether to ask each that has the tags and metadata if it waits for the text."""
-        return self.noted * OF_ROW < self.named * OF_WAIT
 
     def window_before(self, begin: int, end: int, missing: int) -> int:
         """Return where a window begins that ends at `end` and holds some more than what is missing."""
@@ -233,19 +241,33 @@ class _Sample:
             return begin
         last = min(len(older) - 1, max(AROUND, math.ceil(number)))
         apart = (older[0] - older[last]) // last
-        # Of a tag that none of the newest has, the window begins where the others are.
-        without = max(0, end - older[0] - apart)
-        return max(begin, end - without - math.ceil(number * apart))
+        # Of a tag that none of the newest has, the window begins among those that have it.
+        start = older[0] if end - older[0] > 2 * apart else end
+        return max(begin, start - math.ceil(number * apart))
 
-    def is_cheaper_at_once(self, found: int, waits: int, window: float) -> bool:
-        """Tell whether to read all that have what is rare, rather than those of a window of time.
+    def best_look(self, window: float, has_notes: bool, has_waits: bool) -> _Look:
+        """Return the look that takes the least time, if the first window is this part of all time."""
+        costs: dict[_Look, float] = {}
+        for asks_each in (False, True) if has_notes and has_waits else (False,):
+            waits = 0 if asks_each or not has_waits else self.named
+            found, of_chosen = (
+                (self.noted, self.noted_and_chosen) if asks_each else (self.rare, len(self.wanted))
+            )
+            if max(found / MANY, waits / MANY_KNOWN) <= self.share / 2:
+                costs[_Look(True, asks_each)] = found * OF_ROW + waits * OF_WAIT
+            costs[_Look(False, asks_each)] = window * (
+                self.chosen * OF_ENTRY + of_chosen * OF_ROW + waits * OF_WAIT
+            )
+        return min(costs, key=costs.__getitem__)
 
-        Of the sample `found` have it, and `waits` wait for it. `window` is a part of all time.
-        """
-        if max(found / MANY, waits / MANY_KNOWN) > self.share / 2:
-            return False
-        at_once = found * OF_ROW + waits * OF_WAIT
-        return at_once <= window * (self.chosen * OF_ENTRY + len(self.wanted) * OF_ROW + waits * OF_WAIT)
+
+class _Look(NamedTuple):
+    """A way to look in the inverted indexes."""
+
+    is_at_once: bool
+    """It reads all that have what is rare, or else only those that are chosen besides, in windows of time."""
+    asks_each: bool
+    """It asks each that has the tags and metadata about the text, or else reads the text's indexes."""
 
 
 class _Search:
@@ -270,7 +292,7 @@ class _Search:
         end = _number(last)
         sample = self._sample(end)
         begin = max(_number(self._given["from_id"]), _number(sample.oldest))
-        return [*found, *self._look_back(sample, begin, end, len(found))]
+        return [*found, *(self._look_back(sample, begin, end, len(found)) if begin < end else ())]
 
     def _look_among_newest(self) -> tuple[str | None, list[Row]]:
         """Return the last of the newest, None if there are not as many, and those of them that match."""
@@ -286,33 +308,26 @@ class _Search:
         statement = (
             SAMPLE.replace("{noted}", self._wanted.noted_condition() or "true")
             .replace("{named}", self._wanted.text_condition(WAITS_ITSELF) or "true")
-            .replace("{chosen}", self._chosen)
+            .replace("{chosen}", " OR ".join(f"({each})" for each in self._chosen))
             .replace("{plain}", self._plain)
         )
         given = {**self._given, "to_id": _id(end), "bytes": SAMPLED}
-        ((share, oldest, noted, named, rare, chosen, wanted),) = self._database.rows_uncompiled(
-            statement, **given
-        )
-        return _Sample(share, oldest, noted, named, rare, chosen, wanted)
+        return _Sample(*self._database.rows_uncompiled(statement, **given)[0])
 
     def _look_back(self, sample: _Sample, begin: int, end: int, found: int) -> Iterator[Row]:
         """Yield what is missing of the page, from what started before `end`."""
-        has_notes = self._wanted.noted_condition() is not None
-        asks_each = self._wanted.finds_waits and has_notes and sample.is_cheaper_by_notes
-        rare = sample.noted if asks_each else sample.rare
-        waits = sample.named if self._wanted.finds_waits and not asks_each else 0
         first = sample.window_before(begin, end, self._limit - found)
-        if sample.is_cheaper_at_once(rare, waits, (end - first) / (end - begin)):
-            statement = self._statement("true", asks_each)
-            is_cut, rows = self._look_in(statement, begin, end, self._limit - found)
-            if not is_cut:
-                yield from rows
-                return
-        statement = self._statement(self._chosen, asks_each)
-        windows: list[tuple[int, int]] = [(first, end)]
+        has_notes = self._wanted.noted_condition() is not None
+        look = sample.best_look((end - first) / (end - begin), has_notes, self._wanted.finds_waits)
+        statement = self._statement(look)
+        windows = [(begin if look.is_at_once else first, end)]
+        enlarged = 1
         while found < self._limit and windows:
             first, last = windows.pop()
             is_cut, rows = self._look_in(statement, first, last, self._limit - found)
+            if is_cut and look.is_at_once:  # the sample has misled
+                look = look._replace(is_at_once=False)
+                statement = self._statement(look)
             part = -(-(last - first) // PARTS)
             if is_cut and part < last - first:
                 windows += [(each, min(each + part, last)) for each in range(first, last, part)]
@@ -320,26 +335,22 @@ class _Search:
             found += len(rows)
             yield from rows
             if not windows and first > begin:
-                # Where the sample has misled, a longer window is sooner done than many short ones.
-                before = sample.window_before(begin, first, self._limit - found)
-                windows = [(max(begin, min(before, first - 2 * (last - first))), first)]
+                enlarged *= 2
+                windows = [(sample.window_before(begin, first, (self._limit - found) * enlarged), first)]
 
-    def _statement(self, chosen: str, asks_each: bool) -> str:
-        """Return the statement of a look in the inverted indexes, intersected with those that are chosen.
-
-        It asks each that has the tags and metadata if the text is about it, or else reads the indexes of the
-        text as well. What is known to wait for it is of the time that is looked at already.
-        """
+    def _statement(self, look: _Look) -> str:
+        """Return the statement of a look; what is known to wait for the text is of its time already."""
         wanted = self._wanted
         noted = wanted.noted_condition() or "true"
-        named = ["true"] if asks_each else wanted.indexed_text_conditions() or ["true"]
-        conditions = [f"{noted} AND {each} AND {chosen}" for each in named]
-        is_by_known = wanted.finds_waits and not asks_each
+        named = ["true"] if look.asks_each else wanted.indexed_text_conditions() or ["true"]
+        chosen = ["true"] if look.is_at_once else self._chosen
+        conditions = [f"{noted} AND {each} AND {part}" for each in named for part in chosen]
+        is_by_known = wanted.finds_waits and not look.asks_each
         conditions += [f"{noted} AND {IS_KNOWN}"] if is_by_known else []
         matching = " UNION ALL ".join(
             MATCHING.replace("{matching}", without_values(each)) for each in conditions
         )
-        asked = wanted.text_condition(WAITS_ITSELF) if asks_each else "true"
+        asked = wanted.text_condition(WAITS_ITSELF) if look.asks_each else "true"
         return (
             LOOK_IN_INDEXES.replace("{waiting}", KNOWN_IN_TIME if is_by_known else NONE_KNOWN)
             .replace("{matching}", matching)
@@ -353,11 +364,15 @@ class _Search:
         return rows[0][0], [row[1:] for row in rows if row[1] is not None]
 
 
-def _chosen(wanted: ExecutionFilter, children: bool) -> str:
-    """Return the condition for those of a time that indexes serve: by id, or by status and workflow too."""
-    if children:
-        return IN_TIME
-    return CHOSEN_ROOTS if wanted.workflow_id is None else f"{CHOSEN_ROOTS} AND {OF_ONE_WORKFLOW}"
+def _chosen(wanted: ExecutionFilter, children: bool) -> list[str]:
+    """Return conditions for those of the wanted time, statuses and workflow, with an index for each."""
+    if children and not (wanted.statuses or wanted.workflow_id):
+        return [IN_TIME]
+    roots = CHOSEN_ROOTS if wanted.workflow_id is None else f"{CHOSEN_ROOTS} AND {OF_ONE_WORKFLOW}"
+    if not children:
+        return [roots]
+    at_work = [AT_WORK] if {"PENDING", "RUNNING"}.intersection(wanted.wanted_statuses) else []
+    return [roots, CHILDREN_AT_REST, *at_work]
 
 
 def _newest(wanted: ExecutionFilter, selected: str, plain: str) -> str:
