@@ -16,3 +16,11 @@ def rescue(engine: Engine) -> int:
         time.sleep(recovery.seconds_until_look)
         rescued += recovery.rescue_stalled()
     return rescued
+
+
+def one() -> int:
+    return 1
+
+
+def two() -> int:
+    return 2
