@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
@@ -113,30 +116,42 @@ def test_the_event_loop_keeps_its_sockets_and_takes_those_of_a_new_connection(
         turn_until(hub, lambda: received == ["first", "second"])
 
 
+EIGHT = [f"order {number}" for number in range(1, 9)]
+
+Consuming = Callable[..., AbstractContextManager[list[str]]]
+
+
 @pytest.fixture
-def publish(connection: Connection) -> Callable[[Sequence[str]], None]:
-    """Return a function that publishes messages."""
+def consuming(connection: Connection, channel: Channel) -> Consuming:
+    """Return a context: a worker with room for a number of messages, and eight that are queued for it.
+
+    It yields the list of those that the worker has received; its consumer may fail at one of them.
+    """
     producer = connection.clone().Producer(routing_key="orders", auto_declare=False)
 
-    def publish(bodies: Sequence[str]) -> None:
-        for body in bodies:
+    @contextmanager
+    def consuming(room: int, fails_at: str = "") -> Iterator[list[str]]:
+        received: list[str] = []
+
+        def take(body: str, _: object) -> None:
+            if body == fails_at:
+                raise ValueError(body)
+            received.append(body)
+
+        for body in EIGHT:
             producer.publish(body)
+        with Consumer(channel, Queue("orders")) as consumer:
+            consumer.register_callback(take)
+            consumer.qos(prefetch_count=room)
+            yield received
 
-    return publish
-
-
-EIGHT = [f"order {number}" for number in range(1, 9)]
+    return consuming
 
 
 def test_a_worker_takes_one_message_and_as_many_as_half_of_what_is_free_then(
-    connection: Connection, channel: Channel, publish: Callable[[Sequence[str]], None]
+    connection: Connection, channel: Channel, consuming: Consuming
 ) -> None:
-    received: list[str] = []
-    publish(EIGHT)
-    with Consumer(channel, Queue("orders")) as consumer:
-        consumer.register_callback(lambda body, message: received.append(body))
-        consumer.qos(prefetch_count=8)
-
+    with consuming(8) as received:
         connection.drain_events(timeout=5)
         assert received == EIGHT[:4], "one, and half of the seven for which there is room"
         assert channel._size("orders") == 4, "for other workers that are idle"
@@ -146,33 +161,18 @@ def test_a_worker_takes_one_message_and_as_many_as_half_of_what_is_free_then(
 
 
 def test_a_worker_with_room_for_two_takes_one_message_at_a_time(
-    connection: Connection, channel: Channel, publish: Callable[[Sequence[str]], None]
+    connection: Connection, consuming: Consuming
 ) -> None:
-    received: list[str] = []
-    publish(EIGHT)
-    with Consumer(channel, Queue("orders")) as consumer:
-        consumer.register_callback(lambda body, message: received.append(body))
-        consumer.qos(prefetch_count=2)
-
+    with consuming(2) as received:
         connection.drain_events(timeout=5)
 
     assert received == EIGHT[:1]
 
 
 def test_messages_behind_one_whose_consumer_fails_go_back_to_the_front_of_their_queue(
-    connection: Connection, channel: Channel, publish: Callable[[Sequence[str]], None]
+    connection: Connection, channel: Channel, consuming: Consuming
 ) -> None:
-    received: list[str] = []
-
-    def take(body: str, _: object) -> None:
-        if body == "order 2":
-            raise ValueError(body)
-        received.append(body)
-
-    publish(EIGHT)
-    with Consumer(channel, Queue("orders")) as consumer:
-        consumer.register_callback(take)
-        consumer.qos(prefetch_count=8)
+    with consuming(8, fails_at="order 2") as received:
         with pytest.raises(ValueError, match="order 2"):
             connection.drain_events(timeout=5)
         assert channel._size("orders") == 6
@@ -180,6 +180,44 @@ def test_messages_behind_one_whose_consumer_fails_go_back_to_the_front_of_their_
         connection.drain_events(timeout=5)
 
     assert received == ["order 1", "order 3", "order 4", "order 5"]
+
+
+class TestWhereRedisRefusesToGiveSeveralMessages:
+    """As Redis does before 6.2, and to a user who may not call RPOP: that is what later ones can refuse."""
+
+    @pytest.fixture
+    def server(self, redis_url: str) -> Iterator[redis.Redis]:
+        with redis.Redis.from_url(redis_url) as client:
+            client.execute_command(
+                "ACL", "SETUSER", "modest", "reset", "on", ">pw", "~*", "&*", "+@all", "-rpop"
+            )
+            yield client
+            client.execute_command("ACL", "DELUSER", "modest")
+
+    @pytest.fixture
+    def connection(self, redis_url: str, server: redis.Redis) -> Iterator[Connection]:
+        url = urlsplit(redis_url)
+        modest = url._replace(netloc=f"modest:pw@{url.netloc.rpartition('@')[2]}").geturl()
+        with producer_app(Settings(redis_url=modest)).connection_for_write() as connection:
+            yield connection
+
+    def test_a_worker_asks_once_and_takes_one_message_at_a_time(
+        self, connection: Connection, channel: Channel, consuming: Consuming, server: redis.Redis
+    ) -> None:
+        refused = refusals(server)
+        with consuming(8) as received:
+            for number in (1, 2, 3):
+                connection.drain_events(timeout=5)
+                assert received == EIGHT[:number]
+                assert channel._size("orders") == 8 - number, "none is lost"
+
+        assert refusals(server) - refused == 1
+
+
+def refusals(server: redis.Redis) -> int:
+    """Return how often a server has refused to run RPOP."""
+    stats: Any = server.info("commandstats")
+    return int(stats.get("cmdstat_rpop", {}).get("rejected_calls", 0))
 
 
 def test_the_broker_keeps_its_name_in_logs(connection: Connection) -> None:
