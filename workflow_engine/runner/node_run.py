@@ -23,16 +23,14 @@ from workflow_engine.errors import (
     InvalidValue,
     UnknownNodeType,
 )
-from workflow_engine.execution.bounded_texts import LONGEST_LABEL, readable_part, shorten, shorten_details
+from workflow_engine.execution.bounded_texts import readable_part
 from workflow_engine.execution.context import ExecutionContext, Run
 from workflow_engine.execution.records import DonePart, NewChildren, WantedSlot
 from workflow_engine.execution.states import NodeStatus
 from workflow_engine.expressions import Scope, Template
 from workflow_engine.expressions.secrets import Secrets
-from workflow_engine.json_values import check_size, encode, encode_normal, normalise, storable_text
-from workflow_engine.nodes.children import Children
+from workflow_engine.json_values import check_size, encode, encode_normal, normalise
 from workflow_engine.nodes.contract import NodeTimedOut, ResumableExecutor
-from workflow_engine.nodes.raised import Raised
 from workflow_engine.nodes.results import (
     NodeError,
     NodeExecutionResult,
@@ -43,10 +41,19 @@ from workflow_engine.nodes.results import (
     is_retry_after,
     success,
 )
-from workflow_engine.paths import at
 from workflow_engine.runner.compiled import CompiledNode
 from workflow_engine.runner.interruption import call_interruptibly, causes, order_behind
 from workflow_engine.runner.retry_policy import next_attempt
+from workflow_engine.runner.storable import (
+    bounded,
+    check_children,
+    check_wait,
+    checked_variables,
+    error_of_refusal,
+    storable_error,
+    stored_part,
+    stored_text,
+)
 from workflow_engine.runner.time_limit import with_time_limit
 from workflow_engine.telemetry.attempt_log import AttemptLog, kept
 
@@ -134,7 +141,7 @@ def run_node(
     secrets = Secrets()
     input_data: bytes | None = None
     divided: Sequence[Any] | None = None
-    log = AttemptLog(log_limit, partial(_clean, secrets)) if log_limit else None
+    log = AttemptLog(log_limit, partial(stored_text, secrets)) if log_limit else None
     try:
         # Before the node runs, since it may change its arguments.
         node_data, input_data = _node_data(compiled, context, secrets, output_limit)
@@ -148,13 +155,13 @@ def run_node(
             if divided is None:
                 result = _execute(compiled, node_data, run_context, token)
             else:
-                keep = partial(_kept_part, secrets, output_limit)
+                keep = partial(stored_part, secrets, output_limit)
                 result = _execute_parts(compiled, divided, run_context, token, parts, keep)
         outcome = _guarded_outcome(compiled, graph, context, result, secrets, output_limit)
         if outcome.wait is not None and outcome.wait.children is not None:
-            _check_children(outcome.wait.children, input_data, secrets, output_limit)
+            check_children(outcome.wait.children, input_data, secrets, output_limit)
     except (ExpressionError, InvalidValue) as refusal:
-        error = _error_of_refusal(refusal, secrets)
+        error = error_of_refusal(refusal, secrets)
         outcome = failure_outcome(compiled.node, graph, error, context.attempt)
     outcome.input_data = input_data
     outcome.is_divided = divided is not None
@@ -168,7 +175,7 @@ def failure_outcome(node: Node, graph: Graph, error: NodeError, attempt: int) ->
 
     A long message, traceback or details are stored and passed on only in part.
     """
-    error = _bounded(error)
+    error = bounded(error)
     handles: tuple[str, ...] = ()
     if graph.handles_errors(node.id):
         handles = (ERROR,)
@@ -188,7 +195,7 @@ def attempt_failure_outcome(
     if node.retry is not None and (following := next_attempt(node.retry, error, attempt, failures)):
         return Outcome(
             NodeStatus.RETRYING,
-            error=_bounded(error),
+            error=bounded(error),
             retry_in_ms=following.wait_ms,
             retry_rule=following.rule,
         )
@@ -251,15 +258,6 @@ def _execute_parts(
         values.append(value)
         begun = context.attempt
     return success(values)
-
-
-def _kept_part(secrets: Secrets, limit: int, produced: Any, place: int) -> tuple[Any, bytes]:
-    """Return what a part has returned as it is stored. Raises `InvalidValue`."""
-    path = at("output", place)
-    value = secrets.mask_data(normalise(produced, path), path)
-    encoded = encode(value)
-    check_size(encoded, limit, path)
-    return value, encoded
 
 
 def _of_part(result: NodeExecutionResult, place: int) -> NodeExecutionResult:
@@ -348,18 +346,18 @@ def _outcome(
     output_limit: int,
 ) -> Outcome:
     if result.error is not None:
-        error = _storable_error(result.error, secrets)
+        error = storable_error(result.error, secrets)
         if result.retry_in is not None:
             wait = round(result.retry_in * 1000)
             return Outcome(NodeStatus.RETRYING, error=error, retry_in_ms=wait)
         return attempt_failure_outcome(compiled.node, graph, error, context.attempt, context.failures)
     if result.wait is not None:
-        _check_no_secrets(result.wait, secrets)
+        check_wait(result.wait, secrets)
         return Outcome(NodeStatus.WAITING, wait=result.wait)
     if result.handle is not None and result.handle not in compiled.handles:
         ways = ", ".join(repr(way) for way in compiled.handles)
         error = NodeError("INVALID_RESULT", f"the node left by {result.handle!r}; its ways out are {ways}")
-        return failure_outcome(compiled.node, graph, _storable_error(error, secrets), context.attempt)
+        return failure_outcome(compiled.node, graph, storable_error(error, secrets), context.attempt)
     produced = result.output
     if compiled.output is not None:
         produced = _mapped(compiled.output, produced, _scope(context, secrets))
@@ -369,7 +367,7 @@ def _outcome(
         output = encode_normal(produced, "output")
     check_size(output, output_limit, "output")
     handles = () if result.handle is None else (result.handle,)
-    variables = _checked_variables(result.variables, graph, secrets, output_limit) if result.variables else {}
+    variables = checked_variables(result.variables, graph, secrets, output_limit) if result.variables else {}
     return Outcome(NodeStatus.COMPLETED, handles, output, variables)
 
 
@@ -380,39 +378,6 @@ def _mapped(output: Template, produced: Any, scope: Scope) -> Any:
         return output.evaluate(scope)
     except ExpressionError as refusal:
         raise ExpressionError(refusal.expression, f"output: {refusal}") from None
-
-
-def _checked_variables(
-    given: Mapping[str, Any], graph: Graph, secrets: Secrets, limit: int
-) -> dict[str, Any]:
-    variables: dict[str, Any] = secrets.mask_data(normalise(dict(given), "variables"), "variables")
-    for name in variables:
-        if name.startswith("_") or name in graph.nodes:
-            raise InvalidValue(
-                f"variables.{name}", "a variable may not start with _ nor have the name of a node; rename it"
-            )
-    check_size(encode(variables), limit, "variables")
-    return variables
-
-
-def _check_children(children: Children, input_data: bytes | None, secrets: Secrets, limit: int) -> None:
-    """Raise `InvalidValue` for data of children that is too large or contains a secret.
-
-    The items of a loop are read from the stored input, so that has to hold them as they are.
-    """
-    given = {"data": children.data, "variables": dict(children.variables), "previous": children.previous}
-    normal = normalise(given, "children")
-    check_size(encode(normal), limit, "data")
-    items = normalise(list(children.items or ()), "items")
-    if secrets.mask_texts(normal) != normal or secrets.mask_texts(items) != items:
-        raise InvalidValue(
-            "data", "a secret is in it, and children store their data; let them read the secret themselves"
-        )
-    if children.items is not None and (input_data is None or input_data.startswith(b'{"_omitted"')):
-        raise InvalidValue(
-            "items",
-            f"with the rest of the config they are larger than {limit} bytes; pass references instead",
-        )
 
 
 def _node_data(
@@ -433,57 +398,6 @@ def _node_data(
     if encoded is not None and len(encoded) > limit:
         encoded = encode({"_omitted": f"{len(encoded)} bytes"})
     return node_data, encoded
-
-
-def _error_of_refusal(refusal: ExpressionError | InvalidValue, secrets: Secrets) -> NodeError:
-    """Return the error for a refusal by the engine, without its traceback, which shows only the engine."""
-    refusal.__cause__ = refusal.__context__ = refusal.__traceback__ = None
-    return _storable_error(NodeError(type(refusal).__name__, str(refusal), raised=Raised(refusal)), secrets)
-
-
-def _clean(secrets: Secrets, text: str, limit: int) -> str:
-    """Return a text that a node has logged as it can be stored, without secrets."""
-    return shorten(secrets.mask_text(storable_text(readable_part(text))), limit)
-
-
-def _storable_error(error: NodeError, secrets: Secrets) -> NodeError:
-    """Return the error without secrets or text that Postgres cannot hold.
-
-    Raises `InvalidValue` for its details.
-    """
-    masked = _bounded(
-        dataclasses.replace(
-            error,
-            type=secrets.mask_text(storable_text(readable_part(str(error.type)))),
-            message=secrets.mask_text(storable_text(readable_part(str(error.message)))),
-            details=secrets.mask_texts(normalise(dict(error.details), "error details")),
-        )
-    )
-    raised = error.raised and Raised(error.raised.error, masked.message, secrets.mask_text)
-    return dataclasses.replace(masked, raised=raised)
-
-
-def _bounded(error: NodeError) -> NodeError:
-    """Return the error in a size that can be stored.
-
-    Secrets must be masked before: parts of them would show.
-    """
-    return dataclasses.replace(
-        error,
-        type=error.type[:LONGEST_LABEL],
-        message=shorten(error.message),
-        details=shorten_details(error.details),
-    )
-
-
-def _check_no_secrets(wait: Wait, secrets: Secrets) -> None:
-    """Raise `InvalidValue` for a secret in a text that matches events with waits."""
-    required = () if isinstance(wait.required, str) else wait.required
-    texts = {"correlation_id": wait.correlation_id or ""}
-    texts |= {at("events", index): name for index, name in enumerate(wait.events)}
-    texts |= {at("required", index): name for index, name in enumerate(required)}
-    for path, text in texts.items():
-        secrets.check_absence(text, path)
 
 
 @dataclass(frozen=True)
