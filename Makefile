@@ -15,9 +15,9 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 
 # pip would keep downloads in the home directory.
 PIP_INSTALL := bin/python -m pip install -qq --no-input --no-cache-dir --disable-pip-version-check
 INSTALL := .venv/$(PIP_INSTALL)
-# pytest would leave the folders of its last runs in /tmp. Three files at a time, each with servers of its own,
-# because most tests wait for others more than they work: on two cores, too, they need more time than the cores.
-TESTS := bin/python -m pytest --basetemp=.venv/tmp --numprocesses=3 --dist=loadfile
+# pytest would leave the folders of its last runs in /tmp. Four files at a time, each with servers of its own,
+# because tests wait for others more than they work: where they have the cores, two of them are half idle.
+TESTS := bin/python -m pytest --basetemp=.venv/tmp --numprocesses=4 --dist=loadfile
 PYTEST := .venv/$(TESTS)
 CHROMIUM := command -v chromium >/dev/null && command -v chromedriver >/dev/null
 # Neither needs a server.
