@@ -63,7 +63,7 @@ QUIET = 60.0
 LONGEST_AWAITED = 0.1
 """Seconds after which a thread finishes hops whose process is still busy with the next node."""
 
-MOST_COLLECTED = 8
+MOST_COLLECTED = 4
 """Commits that are collected while another is awaited: nodes that would run again if the process died."""
 
 CONTINUED_BY_OTHERS = (

@@ -29,8 +29,9 @@ def test_a_quick_run_counts_what_a_hop_costs_and_writes_nothing() -> None:
 
     assert run.returncode == 0, run.stderr
     figures = {name: (first, second) for name, first, second in ROW.findall(run.stdout)}
-    assert figures["updates of executions within the page (HOT)"] == ("80.0 %", "80.0 %"), (
-        "of ten commits, all but the first and the last"
+    in_page = [float(share.split()[0]) for share in figures["updates of executions within the page (HOT)"]]
+    assert all(77 < share <= 80 for share in in_page), (
+        "of ten commits, all but the first and the last, unless one statement makes too many in a page"
     )
     assert all(1 <= float(figures["- BRPOP"][column]) < 1.1 for column in (0, 1)), (
         "one message each; a worker that finds none for a second asks once more"
