@@ -6,6 +6,8 @@ event loop of its main process, the timekeeper, and the pool.
 
 from __future__ import annotations
 
+import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,6 +34,19 @@ def of_the_tree(pid: int) -> float:
     return seconds
 
 
+def _of_all_threads(process: psutil.Process) -> float:
+    """Return the seconds of a process so far, without its children. Raises `psutil.NoSuchProcess`."""
+    if sys.platform == "linux":
+        try:
+            # The clock of another process, as clock_getcpuclockid(3) names it: in nanoseconds, while the
+            # times that psutil reads are in hundredths of a second.
+            return time.clock_gettime(~process.pid << 3 | 2)
+        except OSError:
+            raise psutil.NoSuchProcess(process.pid) from None
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 @dataclass(frozen=True)
 class ProcessorTime:
     """Seconds of processor time."""
@@ -44,15 +59,13 @@ class ProcessorTime:
     def of(cls, pid: int) -> ProcessorTime:
         """Return the use of a process and its children so far, including children that have ended."""
         process = psutil.Process(pid)
-        threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
-        first = threads.pop(pid)
-        own = process.cpu_times()
-        children = own.children_user + own.children_system
+        others = sum(each.user_time + each.system_time for each in process.threads() if each.id != pid)
+        ended = process.cpu_times()
+        children = ended.children_user + ended.children_system
         for child in process.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                times = child.cpu_times()
-                children += times.user + times.system
-        return cls(first, sum(threads.values()), children)
+                children += _of_all_threads(child)
+        return cls(_of_all_threads(process) - others, others, children)
 
     @property
     def total(self) -> float:

@@ -6,10 +6,12 @@ import pytest
 
 from benchmarks.report import (
     Comparison,
+    Estimate,
     Figure,
     Section,
     Spread,
     at_most,
+    estimate_at_most,
     exactly,
     printed,
     ratio_at_least,
@@ -52,6 +54,24 @@ def test_a_run_replaces_its_own_section_and_nothing_else(document: Path) -> None
 def test_a_document_without_a_place_for_the_figures_is_refused(document: Path) -> None:
     with pytest.raises(ValueError, match="0 places for cost"):
         write_into(document, "cost", Section([], ""), "")
+
+
+@pytest.mark.parametrize(
+    ("values", "lower", "upper"), [(5, 1, 5), (6, 1, 6), (10, 2, 9), (20, 6, 15), (80, 31, 50)]
+)
+def test_the_interval_of_a_median_is_that_of_order_statistics(values: int, lower: int, upper: int) -> None:
+    estimate = Estimate.of([float(value) for value in range(values, 0, -1)])
+
+    assert estimate == Estimate((values + 1) / 2, lower, upper)
+
+
+def test_an_estimate_misses_its_limit_only_if_its_whole_interval_does() -> None:
+    missed = estimate_at_most("cost", Estimate(1.03, 1.02, 1.04), 1.01)
+    undecided = estimate_at_most("cost", Estimate(1.02, 1.0, 1.04), 1.01)
+    met = estimate_at_most("cost", Estimate(1.0, 0.99, 1.01), 1.01)
+
+    assert (missed.is_met, undecided.is_met, met.is_met) == (False, None, True)
+    assert table([undecided])[-1].endswith("| at most 1.01; not told apart |")
 
 
 def test_a_target_is_missed_above_its_limit_and_beside_its_count() -> None:
