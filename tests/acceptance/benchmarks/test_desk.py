@@ -20,7 +20,7 @@ from workflow_engine.engine.assembly import Engine
 MOST_PAGES = 30_000
 """As many as 200,000 executions have in their table; of a million, a fifth."""
 
-MOST_PAGES_OF_A_LIST = 25_000
+MOST_PAGES_OF_A_LIST = 20_000
 """Of all statements of a list together; the usual list reads 5,000."""
 
 READ_WHOLE = re.compile(r"Seq Scan on (?:executions|node_executions|execution_wait_states)\b")

@@ -148,10 +148,10 @@ KNOWN_IN_TIME = f"{WAITING} AND w.execution_id >= %(from_id)s::uuid AND w.execut
 NONE_KNOWN = "SELECT NULL::uuid AS id WHERE false"
 
 # In these the planner does not see the values either, or it would rather read all rows that have a rare tag.
-IN_TIME = "e.id >= (SELECT %(from_id)s::uuid) AND e.id < (SELECT %(to_id)s::uuid)"
-CHOSEN_ROOTS = f"""
-    e.parent_execution_id IS NULL AND e.status = ANY((SELECT %(statuses)s::text[])::text[]) AND {IN_TIME}
-"""
+# Two bounds of one form it would take for a range, of so few that no other index need take part.
+IN_TIME = "e.id >= (SELECT %(from_id)s::uuid) AND e.id < ANY(ARRAY[(SELECT %(to_id)s::uuid)])"
+# Of statuses it sees how many there are, so that it prefers their index to that by id where they are few.
+CHOSEN_ROOTS = f"e.parent_execution_id IS NULL AND e.status = ANY(ARRAY[{{statuses}}]) AND {IN_TIME}"
 OF_ONE_WORKFLOW = "e.workflow_id = (SELECT %(workflow_id)s::text)"
 AT_WORK = f"e.status IN ('PENDING', 'RUNNING') AND {IN_TIME}"
 
@@ -368,7 +368,9 @@ def _chosen(wanted: ExecutionFilter, children: bool) -> list[str]:
     """Return conditions for those of the wanted time, statuses and workflow, with an index for each."""
     if children and not (wanted.statuses or wanted.workflow_id):
         return [IN_TIME]
-    roots = CHOSEN_ROOTS if wanted.workflow_id is None else f"{CHOSEN_ROOTS} AND {OF_ONE_WORKFLOW}"
+    statuses = ", ".join(f"(SELECT '{status}')" for status in wanted.wanted_statuses)
+    roots = CHOSEN_ROOTS.replace("{statuses}", statuses)
+    roots += f" AND {OF_ONE_WORKFLOW}" if wanted.workflow_id is not None else ""
     if not children:
         return [roots]
     at_work = [AT_WORK] if {"PENDING", "RUNNING"}.intersection(wanted.wanted_statuses) else []
