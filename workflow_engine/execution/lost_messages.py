@@ -11,8 +11,9 @@ from workflow_engine.execution.records import OUT_OF_ORDER
 LOST_AFTER = 3.0
 """Seconds after a commit; less than `stall_after`, which counts where the broker does not show its queues."""
 
-LOST_AGAIN_AFTER = 1.5
-"""Seconds after it was sent again, since that message may be lost, too."""
+LOST_AGAIN_AFTER = 0.5
+"""Seconds after it was sent again, since that message may be lost, too: few enough for the next look to find
+it. A look comes each second and takes a quarter of one. A message that still waits is seen in its queue."""
 
 QUICK_TRIES = 3
 """How often a message is sent again at that pace before the seconds double: where many are lost, one that is

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("redis_has_kept_its_data")
 def test_an_execution_that_was_rescued_often_is_rescued_as_soon_as_any_after_redis_lost_its_data(
     engine: Engine, broker: Broker, execution: str, stand_still: Callable[..., None], look: Callable[[], int]
 ) -> None:
-    for _ in range(6):
+    for _ in range(8):
         stand_still(31)
         assert look() == 1
         broker.queue.clear()
