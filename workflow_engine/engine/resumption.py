@@ -97,6 +97,9 @@ class Resumption:
                 self._cache.announce_finished(execution_id, status.value)
                 self._publisher.follow_up(settled.follow_ups)
         in_hand, since = walk.in_hand(workflow.graph), self._cache.in_hand_since(execution_id)
+        if forgotten := [node_id for node_id in in_hand if node_id not in since]:
+            # By them, those that run are known to operators, to `concurrency` and to the next look.
+            self._cache.note_in_hand(execution_id, forgotten, self._lost_after)
         # Those that are done already, too: a dead process would occupy its place for ever.
         known = list(dict.fromkeys([*in_hand, *since]))
         values = self._locks.values_of(execution_id, known) if known else []

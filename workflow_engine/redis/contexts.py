@@ -395,6 +395,16 @@ class CachedContexts:
             entries: Any = self._client.zrange(self._keys.in_hand(execution_id), 0, -1, withscores=True)
         return {node_id.decode(): now - at / 1000 for node_id, at in entries}
 
+    def note_in_hand(self, execution_id: str, node_ids: Sequence[str], seconds: float) -> None:
+        """Note nodes that are in hand and that Redis has forgotten, as if each was sent `seconds` ago."""
+        key = self._keys.in_hand(execution_id)
+        with redis_errors():
+            at = round((time_at(self._client, key) - seconds) * 1000)
+            pipeline = self._client.pipeline()
+            pipeline.zadd(key, dict.fromkeys(node_ids, at), nx=True)
+            pipeline.pexpire(key, self._context_ms)
+            pipeline.execute()
+
     def take_turned_away(self, execution_id: str) -> list[str]:
         """Return the nodes that found all places taken; only one caller gets each."""
         with redis_errors():

@@ -30,6 +30,7 @@ from workflow_engine.control.moving import Move
 from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.lost_messages import LOST_AFTER
 from workflow_engine.execution.walk import Walk
+from workflow_engine.maintenance.recovery import TURN
 from workflow_engine.redis.keys import Keys
 
 Meanwhile = Callable[[], None]
@@ -343,6 +344,40 @@ def test_a_lost_message_of_a_branch_is_sent_again_after_seconds_although_its_sib
     Workers(broker, engine).drain()
 
     assert client.get(execution).result == {"slow": "slow", "b": "b"}
+
+
+def test_a_branch_that_runs_is_known_again_after_redis_has_lost_its_data(
+    client: WorkflowClient,
+    broker: Broker,
+    engine: Engine,
+    settings: Settings,
+    redis_client: redis.Redis,
+    sql: Callable[..., Any],
+) -> None:
+    seen: list[tuple[list[str], int, int]] = []
+
+    def slow() -> str:
+        redis_client.flushdb()
+        engine.locks.renew()
+        for _ in range(2):
+            sql(
+                "UPDATE executions SET updated_at = updated_at - interval '10 s', "
+                "recovered_at = recovered_at - interval '10 s' RETURNING id"
+            )
+            let_redis_remember(settings, 9)
+            redis_client.delete(Keys.of(settings).lease(TURN))
+            rescued = rescue(engine)
+            [(recoveries,)] = sql("SELECT recoveries FROM executions")
+            seen.append(([each.node_id for each in engine.locks.holders(execution)], rescued, recoveries))
+        return "slow"
+
+    client.deploy(fan_out(slow))
+    execution = client.start("fan").id
+
+    Workers(broker, engine).drain()
+
+    assert seen == [(["slow"], 0, 1), (["slow"], 0, 1)], "it is looked at once, and is not rescued"
+    assert client.get(execution).result == {"slow": "slow"}
 
 
 def test_operators_see_and_interrupt_all_nodes_that_run(
