@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class Recovery:
         self._takeover = Takeover(engine)
         self._look: Iterator[bool] | None = None
         self._continues_at = 0.0
+        self._locked_at = 0.0
 
     def process_lost(self, lost: LostNode) -> None:
         """Release the lock of the dead process, and resume its execution.
@@ -148,11 +150,12 @@ class Recovery:
         for freed in self._takeover.freed():
             yield freed is not None and self._is_done(self._resume_freed, freed)
         data_age = self._engine.data_age.seconds()
-        settled = renewal_interval(self._engine.settings.lock_expiry) + LOCKING_AGAIN
-        if data_age < settled:
-            # It has lost its data, locks included; nodes that run have to lock them again.
-            self._look_in(settled - data_age)
+        # If it has lost its data, locks included, nodes that run have to lock them again.
+        locking = renewal_interval(self._engine.settings.lock_expiry) + LOCKING_AGAIN - data_age
+        if locking > SETTLING:
+            self._look_in(locking - SETTLING)  # what seems lost then is examined again when they have
             return
+        self._locked_at = time.monotonic() + locking
         queued = QueuedMessages(self._engine.dispatcher, data_age)
         for stalled in self._stalled(data_age, queued):
             yield stalled is not None and self._is_done(self._rescue, stalled)
@@ -170,8 +173,9 @@ class Recovery:
         pages = self._engine.stalled.pages(suspicious_after, again, queued.front, queued.kept)
         for found in pages:
             idle = self._idle([execution for execution in found if not queued.holds(execution.id)], taken)
-            yield from (execution for execution in idle if execution.seconds > queued.kept)
-            if in_doubt := [execution for execution in idle if execution.seconds <= queued.kept]:
+            kept = math.inf if self._may_lock_again else queued.kept
+            yield from (execution for execution in idle if execution.seconds > kept)
+            if in_doubt := [execution for execution in idle if execution.seconds <= kept]:
                 self._settle()
                 yield None
                 yield from self._idle(in_doubt, taken)
@@ -188,9 +192,14 @@ class Recovery:
             if self._is_idle(execution, values) and not self._may_be_taken(execution, taken)
         ]
 
+    @property
+    def _may_lock_again(self) -> bool:
+        """True while nodes that run may still have to take locks again that Redis has lost."""
+        return time.monotonic() < self._locked_at
+
     def _settle(self) -> None:
         """Let a look continue only when messages that have just left their queue have begun their nodes."""
-        self._continues_at = time.monotonic() + SETTLING
+        self._continues_at = max(time.monotonic() + SETTLING, self._locked_at)
 
     def _lost_wakes(self, queued: QueuedMessages) -> Iterator[bool]:
         """Let waits that are over be claimed again if the message for their node was lost; yield each."""
@@ -198,7 +207,7 @@ class Recovery:
         patience, again = lost_after(stall_after), lost_again_after(stall_after)
         woken = self._engine.waits.overdue(patience, again, queued.kept, WAKES)
         gone = [wait for wait in self._not_resumed(woken) if self._is_gone(wait, queued)]
-        if not all(map(queued.is_from_before_a_loss, gone)):
+        if self._may_lock_again or not all(map(queued.is_from_before_a_loss, gone)):
             self._settle()
             yield False
             gone = self._not_resumed(gone)
