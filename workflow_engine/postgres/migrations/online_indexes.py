@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine, Index, text
 from sqlalchemy.schema import CreateIndex
 
-from workflow_engine.postgres.tables import BUILT_ONLINE, tables
+from workflow_engine.postgres.tables import tables
+from workflow_engine.postgres.tables.columns import BUILT_ONLINE
 
 BUILD_LOCK = 0x776F726B666C6F78
 """Key of the advisory lock that lets one process build at a time; the one before is that of migrations."""

@@ -1,20 +1,12 @@
-"""The tables, as `migrations` makes them; a test compares the two.
-
-`executions` has the present state of an execution, `node_executions` its journal: what it did, in the order
-of the commits. A hop appends one row to the journal and changes one row of `executions`. No index covers a
-column that every hop changes, so that the change stays within the page.
-"""
+"""Executions, their journal, and what they wait for."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    Connection,
     DateTime,
     Double,
     ForeignKey,
@@ -22,134 +14,37 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
     Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.sql.elements import TextClause
 
 from workflow_engine.execution.states import (
     ACTIVE,
     FINAL,
-    SlotStatus,
-    TriggerState,
     WaitStatus,
     WaitType,
-    WorkflowState,
 )
-from workflow_engine.postgres.functions import definition
-
-NOW = text("now()")
-
-BUILT_ONLINE = {"is_built_online": True}
-"""Marks an index that is added to large tables while workers write to them."""
-
-
-def one_of(column: str, values: object) -> TextClause:
-    """Return a condition that a text column holds one of an enumeration's values."""
-    names = ", ".join(f"'{value}'" for value in sorted(values))  # type: ignore[call-overload]
-    return text(f"{column} IN ({names})")
+from workflow_engine.postgres.tables.columns import (
+    BUILT_ONLINE,
+    EXECUTION_RULES,
+    JOURNAL_RULES,
+    NOW,
+    create,
+    keep_room_for_updates,
+    one_of,
+    rules,
+)
 
 
-EXECUTION_RULES = "status, seq, nodes_executed, started_at, completed_at, error"
-JOURNAL_RULES = "status, seq, visit, attempt, superseded_by, superseded_for, completed_at, error"
-"""The columns that the rules of these tables are about."""
-
-
-def _rules(schema: str, function: str, columns: str) -> TextClause:
-    return text(f'"{schema}".{function}({columns})')
-
-
-def _create(function: str) -> Callable[..., None]:
-    def create(table: Table, connection: Connection, **_: object) -> None:
-        connection.exec_driver_sql(definition(f"checks/{function}", str(table.schema)))
-
-    return create
-
-
-def _keep_room_for_updates(table: Table, connection: Connection, **_: object) -> None:
-    connection.execute(text(f'ALTER TABLE "{table.schema}".{table.name} SET (fillfactor = 70)'))
-
-
-def tables(schema: str) -> MetaData:
-    """Return the tables in the given schema."""
-    metadata = MetaData(schema=schema)
+def add_executions(metadata: MetaData) -> None:
+    """Add the tables of executions to those of a schema."""
+    schema = str(metadata.schema)
     timestamp = DateTime(timezone=True)
 
-    Table(
-        "workflows",
-        metadata,
-        Column("id", Text, primary_key=True),
-        Column("name", Text),
-        Column("current_version", Integer, nullable=False),
-        # Those of all executions that start.
-        Column("breakpoints", ARRAY(Text)),
-        # What an operator made of it, and who, when and why.
-        Column("state", Text, nullable=False, server_default=text("'ACTIVE'")),
-        Column("state_since", timestamp),
-        Column("state_by", Text),
-        Column("state_reason", Text),
-        Column("created_at", timestamp, nullable=False, server_default=NOW),
-        Column("updated_at", timestamp, nullable=False, server_default=NOW),
-        CheckConstraint(one_of("state", WorkflowState), name="workflows_state"),
-    )
-    # What operators did to workflows and to their triggers; `execution_events` is the same for executions.
-    Table(
-        "workflow_events",
-        metadata,
-        Column("id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
-        Column("workflow_id", Text, ForeignKey(f"{schema}.workflows.id", ondelete="CASCADE"), nullable=False),
-        Column("node_id", Text),
-        Column("type", Text, nullable=False),
-        Column("actor", Text),
-        Column("reason", Text),
-        Column("payload", JSONB),
-        Column("created_at", timestamp, nullable=False, server_default=NOW),
-        PrimaryKeyConstraint("workflow_id", "created_at", "id"),
-    )
-    Table(
-        "workflow_versions",
-        metadata,
-        Column("workflow_id", Text, ForeignKey(f"{schema}.workflows.id"), primary_key=True),
-        Column("version", Integer, primary_key=True),
-        Column("definition", JSONB, nullable=False),
-        Column("content_hash", Text, nullable=False),
-        Column("created_at", timestamp, nullable=False, server_default=NOW),
-        UniqueConstraint("workflow_id", "content_hash", name="workflow_versions_content"),
-        CheckConstraint("version > 0", name="workflow_versions_version"),
-    )
-    Table(
-        "triggers",
-        metadata,
-        Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
-        Column("workflow_id", Text, ForeignKey(f"{schema}.workflows.id"), nullable=False),
-        Column("node_id", Text, nullable=False),
-        Column("sub_type", Text, nullable=False),
-        Column("config", JSONB, nullable=False),
-        # The queue of executions that its schedule starts: that of the app that deployed the workflow.
-        Column("queue", Text, nullable=False),
-        # False once the current version of the workflow has no such trigger any more.
-        Column("active", Boolean, nullable=False, server_default=text("true")),
-        # Whether it may start anything, and who decided it, when and why.
-        Column("state", Text, nullable=False, server_default=text("'ACTIVE'")),
-        Column("state_since", timestamp),
-        Column("state_by", Text),
-        Column("state_reason", Text),
-        # Of a schedule: its first due time that has not been fired, and until when a worker has claimed it.
-        # It has none while it is paused or its workflow is not ACTIVE.
-        Column("next_due", timestamp),
-        Column("claimed_until", timestamp),
-        Column("created_at", timestamp, nullable=False, server_default=NOW),
-        Column("updated_at", timestamp, nullable=False, server_default=NOW),
-        CheckConstraint(one_of("state", TriggerState), name="triggers_state"),
-        UniqueConstraint("workflow_id", "node_id", name="triggers_node"),
-        Index("triggers_due", "next_due", postgresql_where=text("active AND next_due IS NOT NULL")),
-    )
     Table(
         "idempotency_keys",
         metadata,
@@ -222,7 +117,7 @@ def tables(schema: str) -> MetaData:
             [f"{schema}.workflow_versions.workflow_id", f"{schema}.workflow_versions.version"],
             name="executions_version",
         ),
-        CheckConstraint(_rules(schema, "check_execution_v1", EXECUTION_RULES), name="executions_rules"),
+        CheckConstraint(rules(schema, "check_execution_v1", EXECUTION_RULES), name="executions_rules"),
         # Lists show roots: a child is found by its parent.
         Index(
             "executions_by_workflow",
@@ -279,8 +174,8 @@ def tables(schema: str) -> MetaData:
         Index("executions_key", "idempotency_key", postgresql_where=text("idempotency_key IS NOT NULL")),
         # `postgresql_with` would do, but SQLAlchemy takes it for a table only since 2.1.
         listeners=[
-            ("before_create", _create("check_execution_v1")),
-            ("after_create", _keep_room_for_updates),
+            ("before_create", create("check_execution_v1")),
+            ("after_create", keep_room_for_updates),
         ],
     )
     Table(
@@ -314,7 +209,7 @@ def tables(schema: str) -> MetaData:
         # What the node has logged, where that is kept.
         Column("logs", JSONB),
         CheckConstraint(
-            _rules(schema, "check_node_execution_v1", JOURNAL_RULES), name="node_executions_rules"
+            rules(schema, "check_node_execution_v1", JOURNAL_RULES), name="node_executions_rules"
         ),
         Index(
             "node_executions_final",
@@ -324,7 +219,7 @@ def tables(schema: str) -> MetaData:
             unique=True,
             postgresql_where=text(f"{one_of('status', FINAL).text} AND superseded_by IS NULL"),
         ),
-        listeners=[("before_create", _create("check_node_execution_v1"))],
+        listeners=[("before_create", create("check_node_execution_v1"))],
     )
     # Until when nodes have to begin that may not stand in their queue for longer; null while it is paused.
     Table(
@@ -486,66 +381,3 @@ def tables(schema: str) -> MetaData:
             postgresql_where=text("type = 'EVENT' AND consumed_at IS NULL"),
         ),
     )
-    # The slots of limits: those that executions and attempts of nodes hold, and those that they wait for.
-    Table(
-        "limit_slots",
-        metadata,
-        Column(
-            "execution_id", Uuid, ForeignKey(f"{schema}.executions.id", ondelete="CASCADE"), primary_key=True
-        ),
-        # Empty for the slot of the execution itself.
-        Column("node_id", Text, primary_key=True, server_default=text("''")),
-        Column("key", Text, primary_key=True),
-        # As the definition of the owner has them; the rate is so many per `rate_seconds`.
-        Column("concurrency", Integer),
-        Column("rate", Integer),
-        Column("rate_seconds", Double),
-        Column("status", Text, nullable=False),
-        # Of the keys that an owner waits for, the one in whose line it stands.
-        Column("is_in_line", Boolean, nullable=False, server_default=text("false")),
-        Column("arrived_at", timestamp, nullable=False, server_default=NOW),
-        Column("held_since", timestamp, server_default=NOW),
-        # Of an attempt that a process runs: the claim under which it does, and until when it is believed.
-        Column("token", Uuid),
-        Column("leased_until", timestamp),
-        CheckConstraint(one_of("status", SlotStatus), name="limit_slots_status"),
-        CheckConstraint("NOT is_in_line OR status = 'LIMITED'", name="limit_slots_line"),
-        Index("limit_slots_held", "key", postgresql_where=text("status = 'HELD'")),
-        Index(
-            "limit_slots_line",
-            "key",
-            "arrived_at",
-            "execution_id",
-            "node_id",
-            postgresql_where=text("is_in_line"),
-        ),
-        Index("limit_slots_leased", "leased_until", postgresql_where=text("leased_until IS NOT NULL")),
-    )
-    # What operators have set in place of the numbers of the definitions.
-    Table(
-        "limit_overrides",
-        metadata,
-        Column("key", Text, primary_key=True),
-        Column("concurrency", Integer),
-        Column("rate", Integer),
-        Column("rate_seconds", Double),
-        Column("actor", Text),
-        Column("reason", Text),
-        Column("updated_at", timestamp, nullable=False, server_default=NOW),
-        CheckConstraint(
-            "concurrency >= 0 AND rate >= 0 AND rate_seconds > 0", name="limit_overrides_numbers"
-        ),
-        CheckConstraint("(rate IS NULL) = (rate_seconds IS NULL)", name="limit_overrides_rate"),
-    )
-    # How many began within the window of a rate: counts by tenths of it, the latest of number `part`.
-    Table(
-        "limit_windows",
-        metadata,
-        Column("key", Text, primary_key=True),
-        Column("seconds", Double, nullable=False),
-        Column("part", BigInteger, nullable=False),
-        Column("counts", ARRAY(Integer), nullable=False),
-        Column("ends_at", timestamp, nullable=False),
-        Index("limit_windows_ended", "ends_at"),
-    )
-    return metadata
