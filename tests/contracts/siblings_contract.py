@@ -14,6 +14,7 @@ from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import CommitResult, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.redis.cached_context import CachedContext
+from workflow_engine.redis.contexts import Part
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim
 from workflow_engine.redis.results import Abandoned, Full, Held, Late, LeaveResult, Missing
@@ -180,6 +181,15 @@ class PlacesContract:
         }
         return stores.cache.add_to_context(claim, 2, seq, changed, ["fourth"], between or {})
 
+    def leave_together(self, stores: Stores, second: Claim, third: Claim) -> LeaveResult:
+        """Leave two nodes that were committed at 4 and 5, behind another that has yet to leave."""
+        state = {b"fence": fence(5), b"walk": b'{"due":["fourth"]}'}
+        parts = [
+            Part(second, 4, {b"output:second": b"4"}),
+            Part(third, 5, {**state, b"output:third": b"5"}),
+        ]
+        return stores.cache.add_jointly(parts, 2, ["fourth"], {3: "other"})
+
     def test_each_node_takes_a_place_of_its_own(self, stores: Stores, execution: str) -> None:
         second, third = (self.enter(stores, execution, node_id) for node_id in ("second", "third"))
 
@@ -214,6 +224,38 @@ class PlacesContract:
         assert (fields[b"output:second"], fields[b"output:third"]) == (b"3", b"4")
         assert (fields[b"gaps"], fields[b"size"]) == (b"{}", str(len(fields)).encode())
         assert not stores.locks.is_locked(execution)
+
+    def test_nodes_that_leave_together_give_back_their_places_and_add_their_outputs(
+        self, stores: Stores, execution: str
+    ) -> None:
+        second, third = (self.enter(stores, execution, node_id) for node_id in ("second", "third"))
+        stores.locks.mark_contended(execution, "second")
+
+        left = self.leave_together(stores, second, third)
+
+        assert (left.was_updated, left.was_contended) == (True, True)
+        fields = stores.context(execution)
+        assert (fields[b"seq"], fields[b"fence"]) == (b"5", fence(5))
+        assert (fields[b"output:second"], fields[b"output:third"]) == (b"4", b"5")
+        assert (fields[b"gaps"], fields[b"size"]) == (b'{"3":"other"}', str(len(fields)).encode())
+        assert not stores.locks.is_locked(execution)
+        assert stores.cache.in_hand_since(execution).keys() == {"fourth"}
+        assert [stores.cache.abandoned_run(execution, each) for each in ("second", "third")] == [None, None]
+
+    def test_nodes_that_leave_together_after_a_later_commit_fill_the_gaps_that_they_were(
+        self, stores: Stores, execution: str
+    ) -> None:
+        second, third = (self.enter(stores, execution, node_id) for node_id in ("second", "third"))
+        later = self.claim(stores, execution, "fourth")
+        between = {3: "other", 4: "second", 5: "third"}
+        assert self.leave(stores, later, 6, between).was_updated
+
+        assert self.leave_together(stores, second, third).was_updated
+
+        fields = stores.context(execution)
+        assert (fields[b"seq"], fields[b"fence"]) == (b"6", fence(6))
+        assert (fields[b"output:second"], fields[b"output:third"]) == (b"4", b"5")
+        assert (fields[b"gaps"], fields[b"size"]) == (b'{"3":"other"}', str(len(fields)).encode())
 
     def test_who_needs_a_sibling_that_has_not_left_rebuilds_the_context_and_others_do_not(
         self, stores: Stores, execution: str

@@ -232,12 +232,12 @@ BROKEN_FOR_SIBLINGS = {
         "cannot be replayed",
     ),
     "the gap of a sibling that has not left": Removed(
-        without("leave_place", ("gaps[missed] = sibling", "")),
+        without("leave_places", ("gaps[missed] = sibling", "")),
         (),
         "the execution is FAILED",
     ),
     "the seq on leaving": Removed(
-        without("leave_place", ("seq >= tonumber(ARGV[3])", "true")),
+        without("leave_places", ("seq >= tonumber(ARGV[1])", "true")),
         TO_CONTEXTS,
         "the execution is FAILED",
     ),

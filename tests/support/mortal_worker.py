@@ -16,7 +16,7 @@ from workflow_engine.engine.assembly import Engine
 from workflow_engine.execution.messages import Dispatch, HopMessage
 from workflow_engine.maintenance.recovery import LostNode, Recovery
 
-REDIS_CALLS = ("enter", "cache_context", "update_context", "add_to_context", "finish", "discard")
+REDIS_CALLS = ("enter", "cache_context", "update_context", "add_jointly", "finish", "discard")
 
 TASK_ID = "task"
 

@@ -69,6 +69,9 @@ class NoContexts(ExecutionContextCache):
     def add_to_context(self, *_: Any, **__: Any) -> LeaveResult:
         return LEFT
 
+    def add_jointly(self, *_: Any, **__: Any) -> LeaveResult:
+        return LEFT
+
     def finish(self, claim: Claim, status: str) -> Unlocked:
         return FREED
 

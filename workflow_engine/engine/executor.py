@@ -29,6 +29,7 @@ from workflow_engine.engine.steps.admission import Admission, NotAdmitted, Overt
 from workflow_engine.engine.steps.attempts import Attempts
 from workflow_engine.engine.steps.commits import Commits
 from workflow_engine.engine.steps.departure import Departure
+from workflow_engine.engine.steps.joint_ends import JointEnds
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import (
     BackingServiceUnavailable,
@@ -85,6 +86,7 @@ class WorkflowExecutor:
         self._commits = Commits(stores, FailureWorkflows(stores, workflows, settings), settings)
         siblings = Siblings(stores, running_nodes, publisher, self._resumption, settings)
         self._departure = Departure(stores, siblings, self._resumption, publisher, settings)
+        self.joint_ends = JointEnds(self._commits, self._departure)
         self._overlap = Overlap(stores, self._admission, self._commits, self._departure, self._resumption)
         self._publisher = publisher
         self._spans = spans
@@ -235,7 +237,7 @@ class WorkflowExecutor:
             self._publisher.follow_up(done.result.follow_ups)
             done = self._walk_on(done, following, slice_, look_ahead)
             report = report.followed_by(done.report) if done is not None else report
-        if done is not None and not done.is_awaited:
+        if done is not None and not done.is_awaited and not done.is_left:
             self._overlap.leave(done, look_ahead)
         if done is not None and done.result.follow_ups is not None:
             report = replace(report, restarting=done.result.follow_ups.restarting)
@@ -288,6 +290,8 @@ class WorkflowExecutor:
         if (done := self._overlap.commit(hop, outcome, slice_, look_ahead)) is not None:
             return done
         self._overlap.conclude()  # before this process waits for Postgres
+        if hop.is_shared:
+            return self.joint_ends.commit(hop, outcome)
         return self._commits.commit(hop, outcome, slice_.take_uncommitted())
 
     def _walk_on(

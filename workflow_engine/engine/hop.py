@@ -71,7 +71,7 @@ class Hop:
     lacks_slot: bool = False
     """The workflow has limits, and the execution holds no slot of them yet."""
     uncommitted: tuple[PureRow, ...] = ()
-    """The rows of pure nodes before it, which are committed together with its own."""
+    """The rows of pure nodes or siblings before it, which are committed together with its own."""
     token: str = field(default_factory=random_uuid)
     """The fence after its commit."""
     began: float = field(default_factory=time.monotonic)
@@ -397,6 +397,8 @@ class Committed:
     """The hop that comes before the commit, if that is put off; `result` is then what it will be."""
     is_awaited: bool = False
     """The commit was sent, and its result is read later; `result` is what is expected."""
+    is_left: bool = False
+    """Its node was left together with siblings, and what follows was sent."""
 
     @property
     def goes_on(self) -> bool:

@@ -74,7 +74,7 @@ class Slice:
         if may_differ and not upcoming.is_pure:
             return None
         row = hop.pure_row_of(outcome, walk, step)
-        size = self._bytes + _size(row)
+        size = self._bytes + size_of(row)
         if size > MOST_BYTES_UNCOMMITTED or len(self.uncommitted) + 1 >= MOST_UNCOMMITTED:
             return None
         began = self.uncommitted[0].hop.began if self.uncommitted else hop.began
@@ -136,5 +136,6 @@ def _may_differ(hop: Hop) -> bool:
     return not is_alone and not hop.workflow.node(hop.node.id).reads_the_past
 
 
-def _size(row: PureRow) -> int:
+def size_of(row: PureRow) -> int:
+    """Return the bytes of the values in a row."""
     return sum(map(len, filter(None, (row.output, row.variables, row.input_data, row.logs))))

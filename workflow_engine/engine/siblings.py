@@ -20,6 +20,8 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.lost_messages import lost_beside_siblings_after
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import OUT_OF_ORDER
+from workflow_engine.redis.cached_context import content_fields
+from workflow_engine.redis.contexts import Part
 from workflow_engine.redis.lock import Holder
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.redis.running_nodes import RunningNodes
@@ -65,6 +67,20 @@ class Siblings:
             messages=messages,
         )
 
+    def leave_jointly(self, committed: Sequence[Committed], messages: Sequence[QueuedMessage]) -> LeaveResult:
+        """Do what `leave` does for nodes whose commits follow one another, by one call."""
+        *earlier, last = committed
+        parts = [Part(done.hop.claim, done.result.seq, _own_fields(done)) for done in earlier]
+        changed = last.hop.changed_fields(last.outcome, last.walk, last.result)
+        latest = max(committed, key=lambda done: done.hop.cached.stored_seq).hop
+        return self._cache.add_jointly(
+            [*parts, Part(last.hop.claim, last.result.seq, changed)],
+            latest.cached.stored_seq,
+            in_hand=last.walk.in_hand(last.hop.workflow.graph),
+            between={row.entry.seq: row.entry.node_id for row in latest.missed},
+            messages=messages,
+        )
+
     def enqueue(self, done: Committed, left: LeaveResult) -> None:
         """Send again what was turned away, and what is overdue because its message was lost."""
         walk = done.walk
@@ -104,3 +120,9 @@ class Siblings:
             extra=log_fields(LogEvent.MESSAGE_SENT_AGAIN),
         )
         return True
+
+
+def _own_fields(done: Committed) -> dict[bytes, Any]:
+    """Return the fields of the context that belong to a commit alone."""
+    hop, output = done.hop, done.outcome.output
+    return content_fields(done.result.seq, hop.node.id, output, None, begins_visit=hop.begins_visit)

@@ -7,6 +7,7 @@
 - `records`: what Postgres is given and what it returns
 - `messages`: the message that makes a worker run a node
 - `lost_messages`: after how long a message that is not queued is lost
+- `gathering`: what threads ask for at the same moment is done for all of them together
 - `ids`: ids that sort by time
 - `annotations`: metadata and tags that a caller gives an execution
 - `superseding`: which journal rows a retry or a rerun makes obsolete

@@ -295,7 +295,7 @@ class NewRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PureRow(NewRow):
-    """The row of a pure node, which is committed together with a later one."""
+    """The row of a pure node, or of a sibling, which is committed together with a later one."""
 
     ended: float
     """When the node had run, by `time.monotonic()`."""
@@ -341,7 +341,10 @@ class NodeCommit(NewRow):
     on_failure: FailureStart | None = None
     """What is started if the execution fails with this commit."""
     before: tuple[PureRow, ...] = ()
-    """The rows of pure nodes that have run since the last commit; they come first, all or none."""
+    """The rows of pure nodes that have run since the last commit, or of siblings that have ended by then.
+
+    They come first, all or none.
+    """
     iteration: Iteration | None = None
     """The child that it comes after, of a wait that may go on with another."""
     passes_crash_to: str | None = None

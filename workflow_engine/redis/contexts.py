@@ -49,6 +49,15 @@ class Entry(NamedTuple):
     needs: Sequence[str]
 
 
+class Part(NamedTuple):
+    """One of several nodes that are left together, and what its commit has changed."""
+
+    claim: Claim
+    committed: int
+    """The `seq` of its commit."""
+    changed: Mapping[bytes, Any]
+
+
 class Leaving(NamedTuple):
     """The call that leaves a node after its commit."""
 
@@ -105,7 +114,7 @@ class CachedContexts:
         # Where several nodes of an execution may run at the same time.
         self._enter_place = load_script(client, "enter_place")
         self._store_shared = load_script(client, "store_shared_context")
-        self._leave_place = load_script(client, "leave_place")
+        self._leave_places = load_script(client, "leave_places")
         self._free_place = load_script(client, "free_place")
 
     def enter(
@@ -333,30 +342,54 @@ class CachedContexts:
         `in_hand` are the nodes in hand after the commit, and `between` the nodes of the commits between the
         `seq` entered and the `seq` committed. The messages are sent as by `update_context`.
         """
-        self._locks.stop_renewing(claim)
+        return self.add_jointly([Part(claim, committed, changed)], entered, in_hand, between, messages)
+
+    def add_jointly(
+        self,
+        parts: Sequence[Part],
+        entered: int,
+        in_hand: Sequence[str],
+        between: Mapping[int, str],
+        messages: Sequence[QueuedMessage] = (),
+    ) -> LeaveResult:
+        """Do what `add_to_context` does for nodes whose commits follow one another; one call.
+
+        `entered` is the highest `seq` that one of them was entered with. What belongs to the latest commit is
+        taken from the last part.
+        """
+        claims = [part.claim for part in parts]
+        self._locks.stop_renewing(*claims)
         sent = messages if self._servers.keeps_contexts else ()
-        own = [(name, value) for name, value in changed.items() if name.startswith((OUTPUT, PATH))]
-        state = [(name, value) for name, value in changed.items() if not name.startswith((OUTPUT, PATH))]
-        given = {"hand": in_hand, "between": between, "state": 2 * len(state)}
-        unlocked, (was_updated, turned_away, overdue) = self._locks.unlock(
-            self._leave_place,
-            claim,
-            claim.place,
-            entered,
-            committed,
-            self._context_ms,
-            self._overdue_ms,
-            self._keys.lock(claim.execution_id, claim.place)[: -len(claim.place)],
-            orjson.dumps(given, option=orjson.OPT_NON_STR_KEYS),
-            *(message.content for message in sent),
-            *itertools.chain.from_iterable([*state, *own]),
+        own = [_values(part.changed, is_own=True) for part in parts]
+        state = _values(parts[-1].changed, is_own=False)
+        given = {
+            "hand": in_hand,
+            "between": between,
+            "state": len(state),
+            "places": self._servers.keeps_contexts,
+            "nodes": [
+                (part.claim.place, part.committed, len(values))
+                for part, values in zip(parts, own, strict=True)
+            ],
+        }
+        was_contended, (was_updated, turned_away, overdue) = self._locks.unlock_places(
+            self._leave_places,
+            claims,
+            (
+                entered,
+                self._context_ms,
+                self._overdue_ms,
+                self._keys.lock(claims[0].execution_id, claims[0].place)[: -len(claims[0].place)],
+                orjson.dumps(given, option=orjson.OPT_NON_STR_KEYS),
+            ),
+            (*(message.content for message in sent), *state, *itertools.chain.from_iterable(own)),
             queues=[message.key for message in sent],
         )
         if sent:
             outages.record_reply(BrokerUnavailable)
         return LeaveResult(
             bool(was_updated),
-            unlocked.was_contended,
+            was_contended,
             bool(sent),
             turned_away=[node_id.decode() for node_id in turned_away],
             overdue=[node_id.decode() for node_id in overdue],
@@ -470,6 +503,12 @@ def _leaving(
     """Return the arguments of the script that leaves a node, but for the claim."""
     content = message.content if message is not None else b""
     return [entered, committed, content, *itertools.chain.from_iterable(changed.items())]
+
+
+def _values(changed: Mapping[bytes, Any], *, is_own: bool) -> list[Any]:
+    """Return field, value, … of those that belong to a commit of their own, or to the latest one."""
+    pairs = (each for each in changed.items() if each[0].startswith((OUTPUT, PATH)) is is_own)
+    return list(itertools.chain.from_iterable(pairs))
 
 
 def _left(was_updated: Any, was_contended: Any, has_sent: bool) -> LeaveResult:

@@ -248,6 +248,40 @@ class DistributedLockService:
             was_contended = self.clear_contended(claim.execution_id, claim.place) or was_contended
         return Unlocked(bool(was_ours), bool(was_contended)), rest
 
+    def unlock_places(
+        self,
+        script: Script,
+        claims: Sequence[Claim],
+        first: Sequence[Any],
+        rest: Sequence[Any],
+        queues: Sequence[str] = (),
+    ) -> tuple[bool, list[Any]]:
+        """Free places in the lock of an execution by one call of a script, as `unlock` does.
+
+        Its arguments are `first`, the claims, and `rest`. Return whether a waiter has met one of the places,
+        and what else the script returns.
+        """
+        execution_id = claims[0].execution_id
+        keys = [
+            self._keys.context(execution_id),
+            self._keys.in_hand(execution_id),
+            self._keys.turned_away(execution_id),
+        ]
+        for claim in claims:
+            _, contended, lock = self._keys.of_claim(execution_id, claim.place)
+            keys += [contended, self._keys.run(execution_id, claim.place)]
+            keys += [lock] if self._servers.keeps_contexts else []
+        with redis_errors():
+            was_contended, *others = script(
+                keys=[*keys, *queues], args=[*first, *(claim.value for claim in claims), *rest]
+            )
+        if not self._servers.keeps_contexts:
+            for claim in claims:
+                self._servers.release(self._key_of(claim), claim.value)
+                # A waiter may have set the flag after the script looked, and before this.
+                was_contended = self.clear_contended(execution_id, claim.place) or was_contended
+        return bool(was_contended), others
+
     def script_keys(self, claim: Claim) -> list[str]:
         """Return the keys of a script: context, contention flag, and the lock if it is kept beside them.
 
@@ -333,13 +367,14 @@ class DistributedLockService:
         """Return whether this claim is being renewed and had its lock at the last renewal."""
         return claim.token in self._held
 
-    def stop_renewing(self, claim: Claim) -> None:
-        """Stop renewing this claim; a renewal in progress ends before this returns.
+    def stop_renewing(self, *claims: Claim) -> None:
+        """Stop renewing these claims; a renewal in progress ends before this returns.
 
         Otherwise the renewal could take the released lock again, although nothing runs.
         """
         with self._renewing:
-            self._held.pop(claim.token, None)
+            for claim in claims:
+                self._held.pop(claim.token, None)
 
     def stop_all_renewing(self) -> None:
         """Stop renewing every claim, for a process that is about to die: its locks expire by themselves."""

@@ -66,8 +66,8 @@ def end_together(
         with closing(psycopg2.connect(url)) as holding, ThreadPoolExecutor(4) as threads:
             holding.cursor().execute("SELECT FROM executions WHERE id = %s FOR UPDATE", [execution])
             served = [threads.submit(engine.executor.continue_execution, broker.take()) for _ in range(4)]
-            collected = engine.state._group_commit._collected
-            poll(lambda: len(collected.get(execution, ())) == 3, "one is on its way, three wait for it")
+            waiting = engine.executor.joint_ends.waiting
+            poll(lambda: waiting(execution) == 3, "one is on its way, three wait for it")
             holding.rollback()
             for each in served:
                 each.result(60)

@@ -61,7 +61,7 @@ def offer_behind(commits: GroupCommit, postgres: Postgres, pool: ThreadPoolExecu
         poll(lambda: postgres.statements, "the first is on its way")
         for document in others:
             results.append(pool.submit(commits.commit, "one", document))
-            poll(lambda: len(commits._collected["one"]) == len(results) - 1, "the next is offered")
+            poll(lambda: commits.waiting("one") == len(results) - 1, "the next is offered")
         return results
 
     return offer

@@ -7,16 +7,24 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from workflow_engine.engine.children import REFUSED
 from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.inline import MOST_BYTES_UNCOMMITTED, size_of
 from workflow_engine.engine.observation.counts import count_commits
-from workflow_engine.engine.steps.known_commits import KnownCommits
+from workflow_engine.engine.steps.known_commits import KnownCommits, is_due_in, row_of
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import BackingServiceUnavailable, ChildrenRefused, InvalidValue
 from workflow_engine.execution.messages import NextMessage
-from workflow_engine.execution.records import CommitResult, FailureStart, NodeCommit
+from workflow_engine.execution.records import (
+    CommitResult,
+    FailureStart,
+    JournalRow,
+    NodeCommit,
+    PureRow,
+)
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.execution.walk import Step, Walk
 from workflow_engine.nodes.results import NodeError
@@ -78,6 +86,22 @@ Offer = tuple[AwaitedCommit, Callable[[], Committed]]
 """A commit, and the call that returns what it has come to."""
 
 
+class End(NamedTuple):
+    """A node that has run, and its outcome."""
+
+    hop: Hop
+    outcome: Outcome
+
+
+class _InLine(NamedTuple):
+    """An end on top of those before it, the walk after it, and its step."""
+
+    hop: Hop
+    outcome: Outcome
+    walk: Walk
+    step: Step
+
+
 class Commits:
     """Offers outcomes to the journal. One instance serves a process."""
 
@@ -105,6 +129,71 @@ class Commits:
                 return self._commit_one_by_one(before, hop, outcome)
             name = REFUSED if isinstance(refusal, ChildrenRefused) else type(refusal).__name__
             return self._offer(hop, hop.failure_outcome(NodeError(name, str(refusal))))
+
+    def commit_jointly(self, ends: Sequence[End]) -> list[Committed]:
+        """Commit nodes that have ended beside one another as if one after the other, by one statement.
+
+        Return what those have come to that were committed: all that can be put in line, or none if another
+        process has committed in between. The rest has to be committed one by one. Raises
+        `DatabaseUnavailable` once Postgres has been away for long.
+        """
+        line = self._in_line(ends)
+        if len(line) < 2:
+            return []
+        last, execution_id = line[-1], line[-1].hop.execution_id
+        commit = last.hop.commit_of(*last[1:], self._settings.unknown_type_timeout)
+        try:
+            result = retry_unavailable(
+                partial(self._state.update_execution, commit),
+                self._settings.commit_retry_timeout,
+                f"commit {len(line)} nodes of execution {execution_id}",
+            )
+        except InvalidValue:
+            return []
+        if not result.accepted:
+            self._known.note_refusal(execution_id)
+            return []
+        self._known.note(commit, last.hop, last.walk, result)
+        committed = [
+            Committed(hop, outcome, walk, replace(result, seq=hop.cached.seq + 1, fence=hop.token))
+            for hop, outcome, walk, _ in line
+        ]
+        for done in committed:
+            count_commits(done, ())
+        return committed
+
+    def is_contended(self, execution_id: str) -> bool:
+        """Return whether other processes commit so often that `commit_jointly` would mostly fail."""
+        return self._known.is_contended(execution_id)
+
+    def _in_line(self, ends: Sequence[End]) -> list[_InLine]:
+        """Put ends in line, on top of the latest commit that is known here.
+
+        Something is due after each, so that the next one or the execution goes on. An end that does not fit
+        is left out.
+        """
+        line: list[_InLine] = []
+        rows: list[JournalRow] = []
+        uncommitted: tuple[PureRow, ...] = ()
+        base, size = (0, ""), 0
+        for end in ends:
+            hop, outcome = self._known.caught_up(end.hop), end.outcome
+            if line:
+                before = line[-1]
+                if (hop.cached.seq, hop.cached.fence) != base or not is_due_in(before.walk, hop):
+                    continue
+                on_top = hop.caught_up(rows, before.hop.token, before.walk)
+                hop = replace(on_top, uncommitted=uncommitted)
+            walk, step = hop.walk_after(outcome)
+            row = hop.pure_row_of(outcome, walk, step)
+            size += size_of(row)
+            if step.cancelled or not walk.due or (line and size > MOST_BYTES_UNCOMMITTED):
+                continue
+            base = base if line else (hop.cached.seq, hop.cached.fence)
+            line.append(_InLine(hop, outcome, walk, step))
+            rows.append(row_of(row, hop.cached.seq + 1))
+            uncommitted = (*uncommitted, row)
+        return line
 
     def prepared(
         self, hop: Hop, outcome: Outcome, walk: Walk, step: Step, before: Sequence[Committed]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
-from workflow_engine.engine.hop import Committed
-from workflow_engine.engine.publisher import PUBLISH_TIMEOUT, Publisher
+from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.publisher import PUBLISH_TIMEOUT, Envelope, Publisher
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.siblings import Siblings
 from workflow_engine.engine.stores import Stores
@@ -44,13 +45,26 @@ class Departure:
         with done.hop.log_context():
             self.enqueue(done, self.leave(done))
 
+    def leave_jointly(self, committed: Sequence[Committed]) -> None:
+        """Do that for siblings whose commits follow one another, none of which waits, ends or cancels."""
+        last, graph = committed[-1], committed[-1].hop.workflow.graph
+        before = set(committed[0].hop.walk.in_hand(graph)) - {done.hop.node.id for done in committed}
+        to_send = [node_id for node_id in last.walk.in_hand(graph) if node_id not in before]
+        with last.hop.log_context():
+            messages = self._messages(last.envelope, to_send)
+            left = self._until_left(last.hop, lambda: self._siblings.leave_jointly(committed, messages))
+            self._publisher.publish(last.envelope, [] if left.has_sent else to_send, PUBLISH_TIMEOUT)
+            self._siblings.enqueue(last, left)
+
     def leave(self, done: Committed) -> LeaveResult:
         """Write the context and unlock the execution, retrying while Redis is away until the lock expires."""
-        hop = done.hop
+        return self._until_left(done.hop, lambda: self._leave_cache(done))
+
+    def _until_left(self, hop: Hop, leave: Callable[[], LeaveResult]) -> LeaveResult:
         try:
             # Until the lock has expired by itself: a message that meets it held would be dropped.
             return retry_unavailable(
-                lambda: self._leave_cache(done),
+                leave,
                 self._settings.lock_expiry,
                 f"unlock execution {hop.execution_id}",
             )
@@ -75,7 +89,7 @@ class Departure:
             return LeaveResult(was_updated=True, was_contended=unlocked.was_contended)
         if result.accepted and result.status is not ExecutionStatus.PAUSED and not done.goes_on:
             changed = hop.changed_fields(done.outcome, done.walk, result)
-            messages = self._messages_sent_on_leaving(done)
+            messages = self._messages(done.envelope, done.to_send)
             if hop.is_shared:
                 return self._siblings.leave(done, changed, messages)
             message = messages[0] if messages else None
@@ -83,9 +97,9 @@ class Departure:
         unlocked = self._cache.discard(hop.claim)
         return LeaveResult(was_updated=False, was_contended=unlocked.was_contended)
 
-    def _messages_sent_on_leaving(self, done: Committed) -> list[QueuedMessage]:
+    def _messages(self, envelope: Envelope, node_ids: Sequence[str]) -> list[QueuedMessage]:
         """Return the messages that the call which leaves can send; none if it cannot send all of them."""
-        messages = [self._publisher.queued(done.envelope, node_id) for node_id in done.to_send]
+        messages = [self._publisher.queued(envelope, node_id) for node_id in node_ids]
         sendable = [message for message in messages if message is not None]
         return sendable if len(sendable) == len(messages) else []
 
@@ -99,7 +113,7 @@ class Departure:
             return None
         if result.status.is_finished:
             return self._cache.finishing(hop.claim, result.status.value)
-        messages = self._messages_sent_on_leaving(done)
+        messages = self._messages(done.envelope, done.to_send)
         if len(messages) != 1 and not may_send_later:
             return None
         changed = hop.changed_fields(done.outcome, done.walk, result)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from workflow_engine.engine.hop import Hop
-from workflow_engine.execution.records import CommitResult, JournalRow, NodeCommit
+from workflow_engine.execution.records import CommitResult, JournalRow, NewRow, NodeCommit
 from workflow_engine.execution.walk import JournalEntry, Walk
 from workflow_engine.json_values import decode
 from workflow_engine.redis.periodic_call import call_in_children
@@ -26,6 +26,9 @@ MOST_EXECUTIONS = 100
 MOST_ROWS = 1_000
 """Rows that are kept of each. A node that has missed more asks Postgres."""
 
+MOST_REFUSALS = 3
+"""Refusals of rows that were committed jointly, after which an execution counts as contended."""
+
 
 @dataclass
 class _Known:
@@ -35,6 +38,8 @@ class _Known:
     rows: list[JournalRow]
     fences: dict[int, str] = field(default_factory=dict)
     """The fence after each seq, as far as it is known; that of the last row always is."""
+    refusals: int = 0
+    """How often joint commits on top of the last row were refused."""
 
     @property
     def seq(self) -> int:
@@ -77,7 +82,7 @@ class KnownCommits:
             if known is None or known.seq <= seq or known.fences.get(seq) != hop.cached.fence:
                 return hop
             rows, fence, walk = known.after(seq), known.fences[known.seq], known.walk
-        if hop.cached.crashes or hop.uncommitted or not _is_due_in(walk, hop):
+        if hop.cached.crashes or hop.uncommitted or not is_due_in(walk, hop):
             return hop
         return hop.caught_up(rows, fence, walk)
 
@@ -86,20 +91,34 @@ class KnownCommits:
         if result.status.is_finished or result.seq != hop.cached.seq + 1 or commit.shared_since is None:
             self.forget(hop.execution_id)
             return
-        rows = (*hop.missed, _row_of(commit, result.seq))
+        rows = (*hop.missed, row_of(commit, result.seq))
         with self._guard:
             known = self._known.get(hop.execution_id)
             if known is None or not known.continues_with(rows):
-                known = self._known[hop.execution_id] = _Known(walk, list(rows))
+                refusals = known.refusals if known is not None else 0
+                known = self._known[hop.execution_id] = _Known(walk, list(rows), refusals=refusals)
             elif known.seq < result.seq:
                 known.rows += rows[known.seq - result.seq :]
                 known.walk = walk
             known.fences[commit.shared_since] = commit.fence
+            if commit.before:
+                known.fences[commit.shared_since - len(commit.before)] = commit.before[0].fence
             known.fences[result.seq] = commit.token
             known.shorten()
             self._known.move_to_end(hop.execution_id)
             if len(self._known) > MOST_EXECUTIONS:
                 self._known.popitem(last=False)
+
+    def note_refusal(self, execution_id: str) -> None:
+        """Note that another process has committed in between."""
+        with self._guard:
+            if (known := self._known.get(execution_id)) is not None:
+                known.refusals += 1
+
+    def is_contended(self, execution_id: str) -> bool:
+        """Return whether another process commits so often that nothing is gained by what is known here."""
+        known = self._known.get(execution_id)
+        return known is not None and known.refusals >= MOST_REFUSALS
 
     def forget(self, execution_id: str) -> None:
         """Forget an execution that has ended, or of which something else was committed."""
@@ -111,7 +130,7 @@ class KnownCommits:
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
 
-def _is_due_in(walk: Walk, hop: Hop) -> bool:
+def is_due_in(walk: Walk, hop: Hop) -> bool:
     """Return whether the node of a hop still stands in a later walk as it did when it was entered."""
     node_id = hop.node.id
     stands = [
@@ -120,7 +139,7 @@ def _is_due_in(walk: Walk, hop: Hop) -> bool:
     return stands[0] == stands[1] and any(stands[1][:2]) and walk.attempt(node_id) == hop.attempt
 
 
-def _row_of(commit: NodeCommit, seq: int) -> JournalRow:
+def row_of(commit: NewRow, seq: int) -> JournalRow:
     """Return the journal row of a commit as others miss it, without its output."""
     entry = JournalEntry(seq, commit.node_id, commit.visit, commit.attempt, commit.status, commit.handles)
     return JournalRow(entry, None, decode(commit.variables) if commit.variables else None)
