@@ -81,13 +81,13 @@ class WorkflowExecutor:
         self._locks = stores.locks
         self._workflows = workflows
         self._resumption = Resumption(stores, workflows, publisher, settings)
-        self._admission = Admission(stores, workflows, self._resumption)
+        self.admission = Admission(stores, workflows, self._resumption)
         self._attempts = attempts
         self._commits = Commits(stores, FailureWorkflows(stores, workflows, settings), settings)
         siblings = Siblings(stores, running_nodes, publisher, self._resumption, settings)
         self._departure = Departure(stores, siblings, self._resumption, publisher, settings)
         self.joint_ends = JointEnds(self._commits, self._departure)
-        self._overlap = Overlap(stores, self._admission, self._commits, self._departure, self._resumption)
+        self._overlap = Overlap(stores, self.admission, self._commits, self._departure, self._resumption)
         self._publisher = publisher
         self._spans = spans
 
@@ -217,7 +217,7 @@ class WorkflowExecutor:
     ) -> HopReport:
         try:
             entered = self._overlap.entered(message, task_id)
-            hop = self._admission.admit(message, task_id, entered, traceparent)
+            hop = self.admission.admit(message, task_id, entered, traceparent)
             self._overlap.make_way(hop)
             return self._run_and_leave(hop, run, look_ahead)
         except (NotAdmitted, ExecutionNotFound) as reason:

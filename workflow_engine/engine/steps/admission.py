@@ -7,15 +7,20 @@ that is missing there, or behind the message, is rebuilt from Postgres.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 from workflow_engine.definition.workflow import Node
 from workflow_engine.engine.hop import Hop
 from workflow_engine.engine.resumption import Resumption, may_move, replayed
 from workflow_engine.engine.stores import Stores
 from workflow_engine.errors import ExecutionNotFound, LeftToOthers, WorkflowNotFound
+from workflow_engine.execution.gathering import Gathering, PassOn
 from workflow_engine.execution.ids import checked_id
 from workflow_engine.execution.messages import HopMessage
+from workflow_engine.execution.records import Snapshot
 from workflow_engine.execution.states import SlotStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.cached_context import CachedContext, rebuilt_context
@@ -41,6 +46,16 @@ class Overtaken(NotAdmitted):
     """The execution has moved on after the node was admitted; what is due has to be published again."""
 
 
+@dataclass(eq=False)
+class _Reading:
+    """What a node has read of its execution."""
+
+    snapshot: Snapshot | None = None
+    is_first: bool = False
+    """Its node is the one that caches it."""
+    is_done: bool = False
+
+
 class Admission:
     """Turns messages into hops. One instance serves a process."""
 
@@ -51,6 +66,7 @@ class Admission:
         self._locks = stores.locks
         self._workflows = workflows
         self._resumption = resumption
+        self._gathering: Gathering[_Reading] = Gathering()
 
     def entry(self, message: HopMessage, task_id: str) -> Entry | None:
         """Return what entering the node of a message takes; None if a server has to be asked for it.
@@ -153,7 +169,8 @@ class Admission:
         replaces_newer: bool,
     ) -> tuple[CachedContext, Walk, bool]:
         """Read the context from Postgres and cache it."""
-        snapshot = self._state.load_snapshot(checked_id(message.execution_id))
+        reading = self._read(checked_id(message.execution_id), is_shared=bool(claim.place))
+        snapshot = reading.snapshot
         if snapshot is None:
             raise ExecutionNotFound(message.execution_id)
         if not may_move(snapshot):
@@ -162,11 +179,33 @@ class Admission:
         _check_version(message, snapshot.workflow_id, snapshot.version)
         walk = replayed(workflow, snapshot)
         encoded = walk.to_json()
-        self._cache.cache_context(claim, snapshot, encoded, replaces_newer=replaces_newer)
+        if reading.is_first or replaces_newer:
+            self._cache.cache_context(claim, snapshot, encoded, replaces_newer=replaces_newer)
         if node.id not in walk.due and node.id not in walk.waiting:
             raise NotAdmitted(NOT_DUE)
         lacks_slot = bool(workflow.limits) and snapshot.slots is None
         return rebuilt_context(snapshot, encoded, workflow.needs(node.id)), walk, lacks_slot
+
+    def waiting(self, execution_id: str) -> int:
+        """Return how many nodes of an execution wait until it is read from Postgres."""
+        return self._gathering.waiting(execution_id)
+
+    def _read(self, execution_id: str, *, is_shared: bool) -> _Reading:
+        """Read an execution, once for all its nodes in this process that have been entered and wait for it.
+
+        Each reads what was committed before it was entered, and what has been since.
+        """
+        reading = _Reading()
+        if is_shared:
+            self._gathering.served(execution_id, reading, partial(self._read_for, execution_id))
+        if not reading.is_done:
+            self._read_for(execution_id, [reading])
+        return reading
+
+    def _read_for(self, execution_id: str, readings: Sequence[_Reading], _: PassOn | None = None) -> None:
+        snapshot = self._state.load_snapshot(execution_id)
+        for each in readings:
+            each.snapshot, each.is_first, each.is_done = snapshot, each is readings[0], True
 
 
 def _locked_out(held: Held, task_id: str) -> Exception:
