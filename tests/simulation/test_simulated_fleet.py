@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -110,9 +110,11 @@ class NeverPublishesAfterARefusal(WorkflowExecutor):
 class PutsOffEverything(WorkflowExecutor):
     """A hop that commits a result which may come out otherwise only after the next node has run."""
 
-    def _commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed:
+    def _attempt(
+        self, hop: Hop, run: Callable[[Hop], Outcome], slice_: Slice, look_ahead: LookAhead
+    ) -> Committed:
         with patch.object(inline, "_may_be_put_off", _succeeded):
-            return super()._commit(hop, outcome, slice_, look_ahead)
+            return super()._attempt(hop, run, slice_, look_ahead)
 
 
 def _succeeded(hop: Hop, outcome: Outcome) -> bool:
@@ -122,9 +124,11 @@ def _succeeded(hop: Hop, outcome: Outcome) -> bool:
 class OverlooksOtherNodes(WorkflowExecutor):
     """A hop that leaves a pure result uncommitted although another node could change it."""
 
-    def _commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed:
+    def _attempt(
+        self, hop: Hop, run: Callable[[Hop], Outcome], slice_: Slice, look_ahead: LookAhead
+    ) -> Committed:
         with patch.object(inline, "_may_differ", lambda _hop: False):
-            return super()._commit(hop, outcome, slice_, look_ahead)
+            return super()._attempt(hop, run, slice_, look_ahead)
 
 
 BROKEN_FOR_PURE_NODES = {
