@@ -87,6 +87,8 @@ class PostgresInMemory:
         """Ends of children that are counted in a step of their own, without that safeguard."""
         self.definitions: dict[tuple[str, int], dict[str, Any]] = {}
         self.executions: dict[str, ExecutionRow] = {}
+        self.sent = itertools.count()
+        """Numbers the commits whose results are awaited."""
 
     def row(self, execution_id: str) -> ExecutionRow:
         if (row := self.executions.get(execution_id)) is None:
@@ -220,6 +222,18 @@ class PostgresInMemory:
         return first_of(self.create(new, Place(parent.new.execution_id, wait.seq, index)))
 
 
+class ReplyInMemory:
+    """The reply to a commit that was sent. Every other one is made only as its result is read."""
+
+    def __init__(self, number: int, make: Callable[[], CommitResult], execution_id: str) -> None:
+        self._execution_id = execution_id
+        self._made = make() if number % 2 else None
+        self._make = make
+
+    def results(self) -> dict[str, CommitResult]:
+        return {self._execution_id: database_step(lambda: self._made or self._make(), COMMIT)}
+
+
 class StateInMemory:
     """Stands in for `ExecutionStateService`."""
 
@@ -238,6 +252,16 @@ class StateInMemory:
         if not ended:
             return result
         return replace(result, follow_ups=database_step(lambda: self._count_ends(ended)))
+
+    def send_updates(self, commits: Sequence[NodeCommit]) -> ReplyInMemory | None:
+        """Send the commit of an execution that has no parent."""
+        (commit,) = commits
+        if self._database.row(commit.execution_id).place is not None:
+            return None
+        number = next(self._database.sent)
+        return database_step(
+            lambda: ReplyInMemory(number, lambda: self._commit_together(commit), commit.execution_id)
+        )
 
     def _count_ends(self, ended: list[tuple[Place, ExecutionStatus]]) -> FollowUps | None:
         """Count ends of children in a step of its own, as the engine does not."""

@@ -6,7 +6,7 @@
 - `children`: what a node's children are started with, and their results
 - `overlap`: what of a hop goes on while its process serves the next message
 - `hop`: what follows from a node's outcome, as pure values; `hop_report`: the result for Celery
-- `inline`: continuing with the next node under the same claim
+- `inline`: continuing with the next node under the same claim; `ahead`: while a commit is awaited
 - `failure_workflows`: what the end of a failed execution starts
 - `siblings`: what nodes that run at the same time owe to one another
 - `publisher`: the messages for nodes that are due

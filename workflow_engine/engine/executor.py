@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from workflow_engine.engine.ahead import Ahead
 from workflow_engine.engine.failure_workflows import FailureWorkflows
 from workflow_engine.engine.hop import Committed, Hop, worker_name
 from workflow_engine.engine.hop_report import INTERRUPTED, HopEnd, HopReport, dropped
@@ -88,6 +89,7 @@ class WorkflowExecutor:
         self._departure = Departure(stores, siblings, self._resumption, publisher, settings)
         self.joint_ends = JointEnds(self._commits, self._departure)
         self._overlap = Overlap(stores, self.admission, self._commits, self._departure, self._resumption)
+        self._ahead = Ahead(attempts, self._commits, self._overlap)
         self._publisher = publisher
         self._spans = spans
 
@@ -285,14 +287,19 @@ class WorkflowExecutor:
     ) -> Committed:
         """Run a node and commit it, unless that is put off, or awaited beside the next message."""
         outcome = run(hop)
-        if (put_off := slice_.put_off(hop, outcome)) is not None:
-            return put_off
-        if (done := self._overlap.commit(hop, outcome, slice_, look_ahead)) is not None:
-            return done
-        self._overlap.conclude()  # before this process waits for Postgres
+        self._overlap.note(hop, outcome)
         if hop.is_shared:
+            self._overlap.conclude()  # before this process waits for Postgres
             return self.joint_ends.commit(hop, outcome)
-        return self._commits.commit(hop, outcome, slice_.take_uncommitted())
+        after = hop.walk_after(outcome)
+        if (put_off := slice_.put_off(hop, outcome, after)) is not None:
+            return put_off
+        if (done := self._overlap.commit(hop, outcome, after, slice_, look_ahead)) is not None:
+            return done
+        self._overlap.conclude()
+        if (done := self._ahead.commit(hop, outcome, after, slice_)) is not None:
+            return done
+        return self._commits.commit(hop, outcome, slice_.take_uncommitted(), after)
 
     def _walk_on(
         self, done: Committed, following: Hop, slice_: Slice, look_ahead: LookAhead
@@ -300,7 +307,9 @@ class WorkflowExecutor:
         """Run and commit the next node; any error ends the slice where it is."""
         try:
             with following.log_context():
-                return self._run_until_committed(following, self._attempts.run, slice_, look_ahead)
+                made = slice_.take_ahead()
+                run = self._attempts.run if made is None else lambda _hop: made
+                return self._run_until_committed(following, run, slice_, look_ahead)
         except BaseException as error:
             # The next node gets a message of its own. The one that began the slice must not come again.
             with suppress(CacheUnavailable):

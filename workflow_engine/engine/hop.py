@@ -50,6 +50,9 @@ from workflow_engine.telemetry.tracing import TRACEPARENT
 
 NO_CRASHES = Crashes()
 
+After = tuple[Walk, Step]
+"""The walk after an outcome, and its step."""
+
 
 @dataclass(frozen=True)
 class Hop:
@@ -149,7 +152,7 @@ class Hop:
         """True for the visit's first journal row."""
         return self.woken is None and self.attempt == 1
 
-    def walk_after(self, outcome: Outcome) -> tuple[Walk, Step]:
+    def walk_after(self, outcome: Outcome) -> After:
         """Return the walk after the outcome, and its step; the hop's own walk stays unchanged."""
         walk, node_id = self.walk.copy(), self.node.id
         if outcome.status is NodeStatus.COMPLETED:
@@ -399,6 +402,12 @@ class Committed:
     """The commit was sent, and its result is read later; `result` is what is expected."""
     is_left: bool = False
     """Its node was left together with siblings, and what follows was sent."""
+
+    def is_as(self, expected: Committed) -> bool:
+        """Return whether the next node runs as it would after the result that was expected."""
+        result, wanted = self.result, expected.result
+        is_same = (result.seq, result.fence, result.status) == (wanted.seq, wanted.fence, wanted.status)
+        return self.outcome is expected.outcome and result.accepted and is_same and not result.wake_requested
 
     @property
     def goes_on(self) -> bool:

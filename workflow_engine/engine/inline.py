@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.hop import After, Committed, Hop
 from workflow_engine.execution.records import CommitResult, PureRow
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.execution.walk import Walk
@@ -44,6 +44,8 @@ class Slice:
         self._bytes = 0
         self._may_differ = False
         """Another node could change what one of them makes, if they had to be repeated."""
+        self._ahead: tuple[Hop, Outcome] | None = None
+        """The next node, and what it has come to, if it has run while the last commit was awaited."""
 
     def following(self, done: Committed) -> Hop | None:
         """Return the hop into the node that this worker continues with; None if it has to leave first.
@@ -56,19 +58,30 @@ class Slice:
             return None
         if done.goes_on:
             return None
-        if (node := self._next(done.hop, done.walk)) is None:
+        if (node := self.upcoming(done.hop, done.walk)) is None:
             return None
+        if self._ahead is not None:
+            return self._ahead[0]
         return done.hop.following(node.node, done.outcome, done.walk, result)
 
-    def put_off(self, hop: Hop, outcome: Outcome) -> Committed | None:
+    def keep_ahead(self, hop: Hop, outcome: Outcome) -> None:
+        """Keep what the next node has come to, as it has run already."""
+        self._ahead = hop, outcome
+
+    def take_ahead(self) -> Outcome | None:
+        """Return what the node that is walked to has come to; None if it has yet to run."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None else None
+
+    def put_off(self, hop: Hop, outcome: Outcome, after: After) -> Committed | None:
         """Return what a pure node has come to, and the hop that comes before its commit.
 
         None if it is to be committed now.
         """
         if not _may_be_put_off(hop, outcome):
             return None
-        walk, step = hop.walk_after(outcome)
-        if step.cancelled or (upcoming := self._next(hop, walk)) is None or not upcoming.is_plain:
+        walk, step = after
+        if step.cancelled or (upcoming := self.upcoming(hop, walk)) is None or not upcoming.is_plain:
             return None
         may_differ = self._may_differ or _may_differ(hop)
         if may_differ and not upcoming.is_pure:
@@ -95,17 +108,13 @@ class Slice:
         self.uncommitted.append(done)
         return done
 
-    def continues(self, hop: Hop, walk: Walk) -> bool:
-        """Return whether this worker continues with the next node of the walk itself."""
-        return self._next(hop, walk) is not None
-
     def take_uncommitted(self) -> list[Committed]:
         """Return the pure nodes that have run since the last commit, and forget them."""
         taken, self.uncommitted = self.uncommitted, []
         self._bytes, self._may_differ = 0, False
         return taken
 
-    def _next(self, hop: Hop, walk: Walk) -> CompiledNode | None:
+    def upcoming(self, hop: Hop, walk: Walk) -> CompiledNode | None:
         """Return the node that is next in line, if this worker may run it itself."""
         workflow = hop.workflow
         if not workflow.is_pure_inline or not walk.due:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.hop import After, Committed, Hop
 from workflow_engine.engine.inline import Slice
 from workflow_engine.engine.resumption import Resumption
 from workflow_engine.engine.steps.admission import Admission, NotAdmitted
@@ -58,7 +58,7 @@ MOST_NODES = 10_000
 """Nodes whose durations a process remembers."""
 
 QUIET = 60.0
-"""Seconds without such a commit after which the connection for them is closed."""
+"""Seconds without a commit beside the next message after which the connection for them is closed."""
 
 LONGEST_AWAITED = 0.1
 """Seconds after which a thread finishes hops whose process is still busy with the next node."""
@@ -146,19 +146,20 @@ class Overlap:
 
     def make_way(self, hop: Hop) -> None:
         """Finish the hops before, unless the node that runs next is brief."""
-        if self._durations.get(_node(hop), BRIEF) >= BRIEF:
+        if not self.is_brief(hop, hop.node.id):
             self.conclude()
 
-    def commit(self, hop: Hop, outcome: Outcome, slice_: Slice, look_ahead: LookAhead) -> Committed | None:
+    def commit(
+        self, hop: Hop, outcome: Outcome, after: After, slice_: Slice, look_ahead: LookAhead
+    ) -> Committed | None:
         """Send or collect a commit; await the result if the next message comes first.
 
         Return None, and send nothing, if the result has to be waited for in any case.
         """
-        self._note(hop, outcome)
-        if look_ahead is sees_nothing or not _may_be_awaited(hop, outcome):
+        if look_ahead is sees_nothing or not may_be_awaited(hop, outcome):
             return None
-        walk, step = hop.walk_after(outcome)
-        if slice_.continues(hop, walk):
+        walk, step = after
+        if slice_.upcoming(hop, walk) is not None:
             return None
         commit = self._commits.prepared(hop, outcome, walk, step, slice_.uncommitted)
         if commit is None:
@@ -363,21 +364,29 @@ class Overlap:
 
     # -- nodes that are brief, and one that is not for once --------------------------------------------------
 
-    def _note(self, hop: Hop, outcome: Outcome) -> None:
+    def note(self, hop: Hop, outcome: Outcome) -> None:
         """Remember how long a node takes."""
-        node, took = _node(hop), min(outcome.duration_ms, LONG)
+        node, took = _node(hop, hop.node.id), min(outcome.duration_ms, LONG)
         if len(self._durations) >= MOST_NODES:
             self._durations.clear()
         average = self._durations.get(node, took)
         self._durations[node] = average + WEIGHT * (took - average)
 
+    def is_brief(self, hop: Hop, node_id: str) -> bool:
+        """Return whether a node of a hop's workflow has been brief in this process."""
+        return self._durations.get(_node(hop, node_id), BRIEF) < BRIEF
+
+    def start_looking(self) -> None:
+        """Have a thread close the connection for commits that are awaited, now and then."""
+        if self._thread is None or not self._thread.is_alive():  # it is none of a forked process
+            self._thread = threading.Thread(target=self._keep_looking, name="overlap", daemon=True)
+            self._thread.start()
+
     def _watch(self) -> None:
         """Have a thread finish the hops before if this one does not in time."""
         if not self._is_needed.is_set():
             self._is_needed.set()
-            if self._thread is None or not self._thread.is_alive():  # it is none of a forked process
-                self._thread = threading.Thread(target=self._keep_looking, name="overlap", daemon=True)
-                self._thread.start()
+            self.start_looking()
 
     def _keep_looking(self) -> None:
         while True:
@@ -406,11 +415,11 @@ def _parted(commits: Sequence[AwaitedCommit]) -> tuple[list[AwaitedCommit], list
     )
 
 
-def _node(hop: Hop) -> tuple[str, int, str]:
-    return hop.workflow.workflow.id, hop.workflow.version, hop.node.id
+def _node(hop: Hop, node_id: str) -> tuple[str, int, str]:
+    return hop.workflow.workflow.id, hop.workflow.version, node_id
 
 
-def _may_be_awaited(hop: Hop, outcome: Outcome) -> bool:
+def may_be_awaited(hop: Hop, outcome: Outcome) -> bool:
     """Return whether a hop may end for Celery before its commit has.
 
     Celery is told how a failed node ended, and a span ends with its commit. After a crash, each node is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -55,3 +56,19 @@ def other(settings: Settings, queues: str) -> Iterator[PoolProcess]:
     process = PoolProcess(settings, queues)
     yield process
     process.close()
+
+
+@pytest.fixture
+def refuses_bad_outputs(sql: Callable[..., Any]) -> Iterator[None]:
+    """Make Postgres refuse the output "bad"."""
+    sql("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.output_data = '"bad"' THEN
+                RAISE EXCEPTION 'invalid byte sequence' USING ERRCODE = 'character_not_in_repertoire';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON node_executions FOR EACH ROW EXECUTE FUNCTION refuse()
+    """)
+    yield
+    sql("DROP FUNCTION refuse() CASCADE")

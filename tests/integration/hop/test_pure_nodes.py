@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -75,7 +75,14 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append([each.node_id for each in (*commit.before, commit)])
         return update_execution(state, commit)
 
+    send_updates = ExecutionStateService.send_updates
+
+    def commits_of(state: ExecutionStateService, commits: Sequence[NodeCommit]) -> Any:
+        seen.extend([each.node_id for each in (*commit.before, commit)] for commit in commits)
+        return send_updates(state, commits)
+
     monkeypatch.setattr(ExecutionStateService, "update_execution", commit_of)
+    monkeypatch.setattr(ExecutionStateService, "send_updates", commits_of)
     return seen
 
 

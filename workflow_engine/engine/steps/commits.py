@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from workflow_engine.engine.children import REFUSED
 from workflow_engine.engine.failure_workflows import FailureWorkflows
-from workflow_engine.engine.hop import Committed, Hop
+from workflow_engine.engine.hop import After, Committed, Hop
 from workflow_engine.engine.inline import MOST_BYTES_UNCOMMITTED, size_of
 from workflow_engine.engine.observation.counts import count_commits
 from workflow_engine.engine.steps.known_commits import KnownCommits, is_due_in, row_of
@@ -112,18 +112,23 @@ class Commits:
         self._failure_workflows = failure_workflows
         self._settings = settings
 
-    def commit(self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = ()) -> Committed:
+    def commit(
+        self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = (), after: After | None = None
+    ) -> Committed:
         """Commit the outcome, retrying while Postgres is away; the node fails for content that it refuses.
 
-        `before` are the pure nodes whose rows are committed together with its own.
+        `before` are the pure nodes whose rows are committed together with its own. `after` is the walk after
+        the outcome and its step, if they are known; siblings change them.
         """
-        done = self._commit(hop, outcome, before)
+        done = self._commit(hop, outcome, before, after)
         count_commits(done, before)
         return done
 
-    def _commit(self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = ()) -> Committed:
+    def _commit(
+        self, hop: Hop, outcome: Outcome, before: Sequence[Committed] = (), after: After | None = None
+    ) -> Committed:
         try:
-            return self._offer(hop, outcome)
+            return self._offer(hop, outcome, after)
         except InvalidValue as refusal:
             if before:
                 return self._commit_one_by_one(before, hop, outcome)
@@ -251,11 +256,11 @@ class Commits:
                 return done
         return self._commit(replace(hop, uncommitted=()), outcome)
 
-    def _offer(self, hop: Hop, outcome: Outcome) -> Committed:
+    def _offer(self, hop: Hop, outcome: Outcome, after: After | None = None) -> Committed:
         """Offer the outcome, again on top of what siblings have committed if it depends on that."""
         while True:
             hop = self._known.caught_up(hop) if hop.is_shared else hop
-            walk, step = hop.walk_after(outcome)
+            walk, step = after or hop.walk_after(outcome)
             commit = hop.commit_of(outcome, walk, step, self._settings.unknown_type_timeout)
             if outcome.ends_execution and hop.workflow.workflow.on_failure is not None:
                 commit = replace(commit, on_failure=self._started_by_failure(hop, outcome))
