@@ -30,7 +30,7 @@ BRANCHES = 6
 PLACES = 4
 
 
-@node("test.branch")
+@node("test.ends_beside_others")
 def branch() -> Any:
     return success("done", variables={"last": "set"})
 
@@ -39,7 +39,7 @@ def fan_out() -> Workflow:
     flow = WorkflowBuilder("fan", settings={"concurrency": PLACES})
     start, merge = flow.trigger("start"), flow.merge("joined")
     for number in range(BRANCHES):
-        start >> flow.python(f"b{number}", "test.branch") >> merge
+        start >> flow.python(f"b{number}", "test.ends_beside_others") >> merge
     return flow.build()
 
 
