@@ -124,6 +124,7 @@ class Overlap:
         self._entered: _Entered | None = None
         self._durations: dict[tuple[str, int, str], float] = {}
         self._guard = threading.Lock()
+        self._finishing = threading.Lock()
         self._is_needed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -164,14 +165,15 @@ class Overlap:
         commit = self._commits.prepared(hop, outcome, walk, step, slice_.uncommitted)
         if commit is None:
             return None
+        slice_.take_uncommitted()
         try:
-            if self._collects(commit, look_ahead):
-                slice_.take_uncommitted()
+            joined = self._collect(commit)
+            if joined is not None and self._goes_on_behind(joined, look_ahead):
                 return commit.expected
-            if not self._sends(commit, look_ahead):
-                return None
-            slice_.take_uncommitted()
-            return commit.expected if self._is_next_in_sight else self._finish(commit)
+            landed = self._take(joined)
+            if joined is not None and landed is None:
+                return commit.expected  # a thread makes it
+            return self._send(landed, commit, look_ahead)
         except BaseException:
             self.conclude()  # it may be on its way, and perhaps no message comes that would see to it
             raise
@@ -199,45 +201,49 @@ class Overlap:
 
     # -- commits whose results are awaited -------------------------------------------------------------------
 
-    def _collects(self, commit: AwaitedCommit, look_ahead: LookAhead) -> bool:
-        """Collect a commit, if the next message comes before the result of those that were sent."""
-        flight = self._flight
-        if flight is None or flight.sent.reply.is_here:
+    def _collect(self, commit: AwaitedCommit) -> _Flight | None:
+        """Add a commit to those that were collected, if there is room, and return the flight before it."""
+        with self._guard:
+            flight = self._flight
+            if flight is None or len(flight.collected) >= MOST_COLLECTED:
+                return None
+            flight.collected.append(commit)
+            return flight
+
+    def _goes_on_behind(self, flight: _Flight, look_ahead: LookAhead) -> bool:
+        """Return whether the next message, of another execution, comes before the reply that is awaited."""
+        if flight.sent.reply.is_here:
             return False
         following = look_ahead(None) or look_ahead(flight.sent.reply.socket)
-        if following is None or flight.is_of(following) or commit.is_of(following):
+        if following is None or flight.is_of(following):
             return False
-        with self._guard:
-            if self._flight is not flight or len(flight.collected) >= MOST_COLLECTED:
-                return False
-            flight.collected.append(commit)
         self._is_next_in_sight = True
         self._send_ahead((), following)
         return True
 
-    def _sends(self, commit: AwaitedCommit, look_ahead: LookAhead) -> bool:
-        """Send a commit with those that were collected, once the ones before are made, and leave these.
-
-        Return False if nothing can be sent now.
-        """
-        landed = self._take()
-        left_over = [] if landed is None else self._results(self._commits.received(landed.sent))
+    def _send(self, landed: _Flight | None, commit: AwaitedCommit, look_ahead: LookAhead) -> Committed:
+        """Send a commit with those that were collected, once the ones before are made, and leave these."""
+        done = [] if landed is None else self._results(self._commits.received(landed.sent))
+        waiting = [] if landed is None else landed.collected
+        waiting = waiting if commit in waiting else [*waiting, commit]
         try:
-            collected = [] if landed is None else landed.collected
-            if (flight := self._depart([*collected, commit])) is None:
-                left_over += self._results(map(self._commits.offered, collected))
-                return False
+            flight = self._depart(waiting)
+            if flight is None:
+                done += self._results(self._commits.offered(each) for each in waiting if each is not commit)
+                _, own = self._commits.offered(commit)
+                return own()
             following = look_ahead(None)
-            left_over = self._send_ahead(left_over, following)
+            done = self._send_ahead(done, following)
             if following is None and not flight.sent.reply.is_here:
                 following = look_ahead(flight.sent.reply.socket)
                 self._send_ahead((), following)
             if following is not None and not flight.is_of(following):
                 self._is_next_in_sight = True
                 self._watch()
-            return True
+                return commit.expected
         finally:
-            self._leave(left_over)
+            self._leave(done)
+        return self._finish(commit)
 
     def _depart(self, commits: Sequence[AwaitedCommit]) -> _Flight | None:
         """Send as many commits as one statement may make; the others are the first to be collected."""
@@ -263,10 +269,14 @@ class Overlap:
         return own() if own is not None else commit.expected
 
     def conclude(self, seen: _Flight | None = None) -> None:
-        """Finish all hops whose commits are awaited; if `seen` is given, only those."""
-        if (flight := self._take(seen)) is not None:
-            for group in self._landing(flight):
-                self._leave(self._results(group))
+        """Finish all hops whose commits are awaited; if `seen` is given, only those.
+
+        Wait for a thread that does.
+        """
+        with self._finishing:
+            if (flight := self._take(seen)) is not None:
+                for group in self._landing(flight):
+                    self._leave(self._results(group))
 
     def _landing(self, flight: _Flight) -> Iterator[Iterable[Offer]]:
         """Read the results of a flight, then send what was collected and read the results of that."""
