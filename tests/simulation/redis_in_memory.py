@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -245,6 +246,14 @@ class Pipeline:
 
     def delete(self, *keys: str) -> None:
         self._asked.append(lambda: self._server.execute("DEL", *keys))
+
+    def zadd(self, key: str, scores: Mapping[str, float], nx: bool = False) -> None:
+        options = ("NX",) if nx else ()
+        for member, score in scores.items():
+            self._asked.append(partial(self._server.execute, "ZADD", key, *options, score, member))
+
+    def pexpire(self, key: str, milliseconds: int) -> None:
+        self._asked.append(lambda: self._server.execute("PEXPIRE", key, milliseconds))
 
     def zrange(self, key: str, start: int, end: int) -> None:
         self._asked.append(lambda: self._server.execute("ZRANGE", key, start, end))
