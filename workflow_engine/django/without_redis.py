@@ -84,6 +84,9 @@ class NoContexts(ExecutionContextCache):
     def in_hand_since(self, execution_id: str) -> Mapping[str, float]:
         return {}
 
+    def note_in_hand(self, execution_id: str, node_ids: Sequence[str], seconds: float) -> None:
+        pass
+
     def take_turned_away(self, execution_id: str) -> list[str]:
         return []
 
