@@ -11,6 +11,7 @@ import redis
 
 from support.nodes.line_of_three import calls, start_three_nodes
 from support.pool_process import PoolProcess
+from support.refusals import refused_rows
 from workflow_engine import Settings, WorkflowClient
 
 
@@ -61,14 +62,5 @@ def other(settings: Settings, queues: str) -> Iterator[PoolProcess]:
 @pytest.fixture
 def refuses_bad_outputs(sql: Callable[..., Any]) -> Iterator[None]:
     """Make Postgres refuse the output "bad"."""
-    sql("""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.output_data = '"bad"' THEN
-                RAISE EXCEPTION 'invalid byte sequence' USING ERRCODE = 'character_not_in_repertoire';
-            END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON node_executions FOR EACH ROW EXECUTE FUNCTION refuse()
-    """)
-    yield
-    sql("DROP FUNCTION refuse() CASCADE")
+    with refused_rows(sql, """NEW.output_data = '"bad"'"""):
+        yield

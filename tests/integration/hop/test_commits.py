@@ -9,6 +9,7 @@ import pytest
 
 from support.broker import Broker, Workers
 from support.nodes.line_of_three import WHOLE_JOURNAL, calls, first, journal, second
+from support.refusals import refused_rows
 from support.workflows import calling, line
 from workflow_engine import ExecutionStatus, WorkflowBuilder, WorkflowClient
 from workflow_engine.engine.assembly import Engine
@@ -76,17 +77,8 @@ def test_a_commit_whose_reply_was_lost_is_offered_again_and_accepted_once(
 @pytest.fixture
 def refused_by_postgres(sql: Callable[..., Any]) -> Iterator[None]:
     """Make Postgres refuse the output of the node `first`."""
-    sql("""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.output_data IS NOT NULL AND NEW.node_id = 'first' THEN
-                RAISE EXCEPTION 'invalid byte sequence' USING ERRCODE = 'character_not_in_repertoire';
-            END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON node_executions FOR EACH ROW EXECUTE FUNCTION refuse()
-    """)
-    yield
-    sql("DROP FUNCTION refuse() CASCADE")
+    with refused_rows(sql, """NEW.output_data IS NOT NULL AND NEW.node_id = 'first'"""):
+        yield
 
 
 @pytest.mark.usefixtures("refused_by_postgres")

@@ -12,6 +12,7 @@ import pytest
 
 from support.broker import Broker
 from support.polling import poll
+from support.refusals import refused_rows
 from support.statements import Sent, recorded_statements
 from support.workflows import calling
 from workflow_engine import ExecutionStatus, Settings, Workflow, WorkflowBuilder, WorkflowClient
@@ -94,17 +95,8 @@ def test_they_share_a_statement_and_each_has_its_own_row(
 @pytest.fixture
 def refused_by_postgres(sql: Callable[..., Any]) -> Iterator[None]:
     """Make Postgres refuse the output of the node `b`."""
-    sql("""
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF NEW.output_data = '"b"' AND NEW.node_id = 'b' THEN
-                RAISE EXCEPTION 'invalid byte sequence' USING ERRCODE = 'character_not_in_repertoire';
-            END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON node_executions FOR EACH ROW EXECUTE FUNCTION refuse()
-    """)
-    yield
-    sql("DROP FUNCTION refuse() CASCADE")
+    with refused_rows(sql, """NEW.output_data = '"b"' AND NEW.node_id = 'b'"""):
+        yield
 
 
 @pytest.mark.usefixtures("refused_by_postgres")

@@ -161,7 +161,7 @@ def test_a_node_that_was_woken_and_is_queued_or_runs_or_is_in_a_queue_that_is_no
     engine.locks.release_lock(claim)
 
     broker.shows_its_queues = False
-    assert (look(), wake_due()) == (0, []), "nobody knows"
+    assert (look(), wake_due()) == (0, []), "it is not known yet"
     broker.shows_its_queues, broker.held_by_workers = True, frozenset({woken})
     assert (look(), wake_due()) == (0, []), "a worker has taken it"
     broker.held_by_workers = frozenset()
