@@ -44,12 +44,17 @@ def asked(server: HttpServer, times: int = 1) -> list[Received]:
     return poll(lambda: server.received[times - 1 :] and server.received, f"{times} requests arrived")
 
 
-def process_of(received: Received) -> int:
-    """Return the id of the process at the other end of a connection."""
+def process_of(received: Received, server: HttpServer) -> int:
+    """Return the id of the process at the other end of a connection.
+
+    A connection to another server that was closed a moment ago may have had the same port. No process has it.
+    """
+    ends = (received.port, server.port)
     for connection in psutil.net_connections("tcp4"):
-        if connection.laddr and connection.laddr.port == received.port and connection.pid != os.getpid():
-            return int(connection.pid or 0)
-    raise AssertionError(f"no process has port {received.port}")
+        if connection.raddr and (connection.laddr.port, connection.raddr.port) == ends:
+            assert connection.pid, f"no process holds the connection from port {received.port}"
+            return int(connection.pid)
+    raise AssertionError(f"no connection from port {received.port}")
 
 
 def test_a_request_whose_process_is_killed_is_sent_again_with_the_same_key(
@@ -58,7 +63,7 @@ def test_a_request_whose_process_is_killed_is_sent_again_with_the_same_key(
     deploy(fleet, "killed-in-a-call", server)
     execution_id = fleet.start("killed-in-a-call")
 
-    os.kill(process_of(asked(server)[0]), signal.SIGKILL)
+    os.kill(process_of(asked(server)[0], server), signal.SIGKILL)
 
     assert fleet.completed(execution_id).result == "r-1"
     keys = [received.headers["idempotency-key"] for received in server.received]
@@ -69,7 +74,7 @@ def test_a_request_whose_process_is_killed_is_sent_again_with_the_same_key(
 def test_a_cancelled_execution_ends_its_request_within_two_seconds(fleet: Fleet, server: HttpServer) -> None:
     deploy(fleet, "cancelled-in-a-call", server)
     execution_id = fleet.start("cancelled-in-a-call")
-    process = process_of(asked(server)[0])
+    process = process_of(asked(server)[0], server)
 
     cancelled_at = time.monotonic()
     move = fleet.client.control.cancel(execution_id, reason="enough")
@@ -88,17 +93,16 @@ def _connected(process: int, port: int) -> bool:
 
 
 def test_the_timeout_of_a_node_ends_its_request(fleet: Fleet, server: HttpServer) -> None:
-    deploy(
-        fleet, "timed-out-in-a-call", server, timeout=0.5, retry={"waitDuration": 0, "retryOn": ["TIMEOUT"]}
-    )
+    retry = {"waitDuration": 0, "retryOn": ["TIMEOUT"], "maxAttempts": 20}
+    deploy(fleet, "timed-out-in-a-call", server, timeout=1, retry=retry)
 
     execution_id = fleet.start("timed-out-in-a-call")
 
     assert fleet.completed(execution_id).result == "r-1"
-    assert [row.status.value for row in fleet.journal(execution_id) if row.node_id == "ask"] == [
-        "RETRYING",
-        "COMPLETED",
-    ]
+    # On a machine that is busy an attempt may time out before its request arrives.
+    *others, last = [row.status.value for row in fleet.journal(execution_id) if row.node_id == "ask"]
+    assert set(others) == {"RETRYING"}
+    assert last == "COMPLETED"
 
 
 def test_greenlets_of_one_process_have_many_requests_under_way_and_each_ends(own_fleet: Fleet) -> None:
