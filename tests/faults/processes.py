@@ -31,18 +31,11 @@ HELD_UP = 10.0
 
 
 def kill_processes(stage: Stage) -> Findings:
-    """Send SIGKILL to a random pool process, again and again, under executions that came in at once."""
+    """Send SIGKILL to one pool process after another, under executions that came in at once."""
     scale = stage.scale
     stage.add_workers(scale.workers)
-    kills: list[tuple[int, float]] = []
     with Load(stage, scale.executions) as load:
-        until = time.monotonic() + scale.trouble
-        while time.monotonic() < until:
-            time.sleep(min(KILL_EVERY, scale.trouble / 10))
-            victim = random.choice(pool_processes(stage.workers))
-            kills.append((victim, time.time()))
-            with suppress(ProcessLookupError):  # it has just been replaced
-                os.kill(victim, signal.SIGKILL)
+        kills = _kill_for(scale.trouble, stage)
     stage.wait_for_the_end()
 
     record = stage.record()
@@ -95,18 +88,11 @@ def poison(stage: Stage) -> Findings:
 
 
 def kill_where_nothing_may_be_repeated(stage: Stage) -> Findings:
-    """Send SIGKILL to random pool processes while they run nodes with `onCrash: fail`."""
+    """Send SIGKILL to pool processes while they run nodes with `onCrash: fail`."""
     scale = stage.scale
     stage.add_workers(scale.workers, pace=SLOW)
-    kills = 0
     with Load(stage, scale.executions, workflow_id=ONCE):
-        until = time.monotonic() + scale.trouble / 2
-        while time.monotonic() < until:
-            time.sleep(min(KILL_EVERY, scale.trouble / 10))
-            victim = random.choice(pool_processes(stage.workers))
-            kills += 1
-            with suppress(ProcessLookupError):  # it has just been replaced
-                os.kill(victim, signal.SIGKILL)
+        kills = len(_kill_for(scale.trouble / 2, stage))
     stage.wait_for_the_end()
 
     record = stage.record()
@@ -169,6 +155,26 @@ def end_badly(stage: Stage) -> Findings:
         [*problems, *held_up],
         [f"{len(started)} nodes that end badly"],
     )
+
+
+def _kill_for(seconds: float, stage: Stage) -> list[tuple[int, float]]:
+    """Send SIGKILL to one pool process after another; return each, and when.
+
+    The short form kills too few for chance to hit a running node on a busy machine. There every other process
+    is chosen among those that run one, if there are any.
+    """
+    kills: list[tuple[int, float]] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(min(KILL_EVERY, stage.scale.trouble / 10))
+        victims = pool_processes(stage.workers)
+        if len(kills) % 2 and not stage.scale.judges_times:
+            victims = [run.process for worker in stage.workers for run in stage.running_in(worker)] or victims
+        victim = random.choice(victims)
+        kills.append((victim, time.time()))
+        with suppress(ProcessLookupError):  # it has just been replaced
+            os.kill(victim, signal.SIGKILL)
+    return kills
 
 
 def _held_up(
