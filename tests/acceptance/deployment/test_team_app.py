@@ -118,7 +118,7 @@ def test_nodes_and_the_tasks_of_the_team_run_in_the_same_workers(
     assert execution.result == 42
     [run] = team.runs(execution.id)
     assert run.process in team.workers[0].pool_pids
-    [report] = ask_workers(team.settings, timeout=1)
+    [report] = poll(lambda: ask_workers(team.settings, timeout=1), "the worker reports")
     assert report.facts is not None
     assert report.facts.uses_celery_internals is bool(celery_internals)
     producer.close()

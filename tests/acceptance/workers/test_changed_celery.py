@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.fleet import Fleet
+from support.polling import poll
 from workflow_engine import WorkflowBuilder
 from workflow_engine.broker.inspection import ask_workers
 
@@ -63,7 +64,7 @@ def test_a_worker_runs_nodes_says_what_has_changed_once_and_tells_the_doctor(
     assert changed in line
     assert what_follows in line
     assert not worker.lines("Traceback")
-    [report] = ask_workers(fleet.settings, timeout=1)
+    [report] = poll(lambda: ask_workers(fleet.settings, timeout=1), "the worker reports")
     assert report.facts is not None
     assert report.facts.changed_internals == [changed]
     assert report.facts.uses_celery_internals is (module == "redis"), "the pool is as it is known"

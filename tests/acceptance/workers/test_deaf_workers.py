@@ -55,13 +55,13 @@ def test_a_worker_that_is_busy_or_taken_off_the_queue_is_left_alone(own_fleet: F
     time.sleep(2 * STALL_TIMEOUT)
 
     control = producer_app(fleet.settings).control
-    assert control.cancel_consumer(fleet.settings.queue, reply=True, timeout=1)
+    assert control.cancel_consumer(fleet.settings.queue, reply=True, limit=1, timeout=10)
     fleet.open_gate(running, "only")
     fleet.completed(running)
     time.sleep(2 * STALL_TIMEOUT)
 
     assert worker.lines("consumes nothing") == []
-    control.add_consumer(fleet.settings.queue, reply=True, timeout=1)
+    control.add_consumer(fleet.settings.queue, reply=True, limit=1, timeout=10)
     fleet.open_gate(waiting, "only")
     assert fleet.completed(waiting).result == "done"
 

@@ -92,10 +92,10 @@ def test_each_call_counts_its_own_retries(
 
 
 def test_each_call_has_the_time_limit_for_itself(client: WorkflowClient, workers: Workers) -> None:
-    execution = run(client, workers, shop.nap, each(0.3, 0.3, 0.3), timeout=0.7)
-    assert client.get(execution).result == [0.3, 0.3, 0.3]
+    execution = run(client, workers, shop.nap, each(0.6, 0.6, 0.6), timeout=1.5)
+    assert client.get(execution).result == [0.6, 0.6, 0.6]
 
-    too_long = run(client, workers, shop.nap, each(0.1, 3), timeout=0.5)
+    too_long = run(client, workers, shop.nap, each(0, 30), timeout=1)
     assert client.get(too_long).error_details["type"] == "TIMEOUT"
     assert client.get(too_long).error_details["details"]["part"] == 1
 

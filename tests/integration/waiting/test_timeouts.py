@@ -32,14 +32,14 @@ def test_a_node_past_its_timeout_fails_and_the_failure_says_which_timeout(
     def slow() -> None:
         time.sleep(30)
 
-    client.deploy(line(slow, timeout=0.1))
+    client.deploy(line(slow, timeout=0.5))
     execution_id = client.start("line").id
 
     workers.drain()
 
     execution = client.get(execution_id)
     assert execution.status is ExecutionStatus.FAILED
-    assert execution.error == "the node ran for longer than its timeout of 0.1 s"
+    assert execution.error == "the node ran for longer than its timeout of 0.5 s"
     assert execution.error_details["type"] == "TIMEOUT"
     # Where it was when its time was over.
     assert "    time.sleep(30)\n" in execution.error_details["traceback"]
@@ -53,7 +53,7 @@ def test_a_node_past_its_timeout_is_tried_again_if_it_has_a_retry(
             time.sleep(30)
         return "done"
 
-    client.deploy(line(slow_at_first, timeout=0.2, retry={"waitDuration": 0, "retryOn": ["TIMEOUT"]}))
+    client.deploy(line(slow_at_first, timeout=1, retry={"waitDuration": 0, "retryOn": ["TIMEOUT"]}))
     execution_id = client.start("line").id
 
     workers.drain()
@@ -208,12 +208,12 @@ def test_what_a_node_makes_of_its_timeout_is_a_timeout(client: WorkflowClient, w
         except Exception as error:
             raise ValueError("could not finish") from error
 
-    client.deploy(line(wraps, timeout=0.1))
+    client.deploy(line(wraps, timeout=0.5))
     execution_id = client.start("line").id
 
     workers.drain()
 
-    assert client.get(execution_id).error == "the node ran for longer than its timeout of 0.1 s"
+    assert client.get(execution_id).error == "the node ran for longer than its timeout of 0.5 s"
 
 
 FAR_OFF = {
