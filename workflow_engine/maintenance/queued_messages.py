@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 from workflow_engine.broker.dispatcher import Backlog, Dispatcher
 from workflow_engine.engine.publisher import may_be_behind
-from workflow_engine.execution.records import DueWait
-from workflow_engine.postgres.executions.stalled import Front
+from workflow_engine.execution.records import OUT_OF_ORDER, DueWait
+from workflow_engine.postgres.executions.stalled import Front, StalledExecution
 
 NOTICED = 1.0
 """Seconds within which the fleet notices that Redis has lost its data; the data's age counts from then on."""
@@ -27,12 +27,17 @@ class QueuedMessages:
     """The queues at one look. Methods may raise `BrokerUnavailable`."""
 
     def __init__(self, dispatcher: Dispatcher, data_age: float) -> None:
+        self._dispatcher, self._data_age = dispatcher, data_age
         self._oldest = functools.cache(dispatcher.oldest)
         self._executions_in = functools.cache(dispatcher.executions_in)
         self._lists = data_age < LISTED_FOR
         self.kept = data_age + NOTICED
         """The seconds since when the queues have lost nothing, as far as is certain."""
         self._listed: set[str] = set()
+
+    def read_again(self) -> QueuedMessages:
+        """Return the queues as they are now: a message that a worker took may have been put back."""
+        return QueuedMessages(self._dispatcher, self._data_age)
 
     def front(self, queue: str, priority: int) -> Front:
         """Return the front of a queue; if its messages are listed, none, and `holds` knows them."""
@@ -46,6 +51,12 @@ class QueuedMessages:
     def holds(self, execution_id: str) -> bool:
         """Return whether a queue that was listed has a message of this execution."""
         return execution_id in self._listed
+
+    def may_hold_that_of(self, execution: StalledExecution) -> bool:
+        """Return whether the message of an execution that has moved since the last loss may be queued."""
+        fronts = [self.front(execution.queue, priority).oldest for priority in execution.priorities]
+        latest = execution.moved_at + OUT_OF_ORDER
+        return any(oldest is not None and oldest <= latest for oldest in fronts) or self.holds(execution.id)
 
     def may_hold(self, wait: DueWait, places: Iterable[tuple[str, int]]) -> bool:
         """Return whether the message that woke a node may be in one of these queues, at that priority."""

@@ -178,7 +178,9 @@ class Recovery:
             if in_doubt := [execution for execution in idle if execution.seconds <= kept]:
                 self._settle()
                 yield None
-                yield from self._idle(in_doubt, taken)
+                now = queued.read_again()
+                gone = [execution for execution in in_doubt if not now.may_hold_that_of(execution)]
+                yield from self._idle(gone, functools.cache(self._engine.dispatcher.taken))
             yield None
 
     def _idle(
@@ -210,7 +212,8 @@ class Recovery:
         if self._may_lock_again or not all(map(queued.is_from_before_a_loss, gone)):
             self._settle()
             yield False
-            gone = self._not_resumed(gone)
+            now = queued.read_again()
+            gone = [wait for wait in self._not_resumed(gone) if self._is_gone(wait, now)]
         taken = self._engine.dispatcher.taken() if gone else ()
         lost = [wait for wait in gone if taken is not None and wait.execution_id not in taken]
         for wait in self._engine.waits.end_claims(lost):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,12 @@ def open_waits(fleet: Fleet) -> int:
     return int(count)
 
 
+def context_after(fleet: Fleet, execution_id: str, node_id: str) -> dict[str, Any] | None:
+    """Return the context that Redis has; None as long as it is not the one after this node."""
+    context = fleet.engine.cache.load_context(execution_id)
+    return context.to_dict() if context.current_node_id == node_id else None
+
+
 def end_waits(fleet: Fleet) -> None:
     fleet.engine.database.rows("UPDATE execution_wait_states SET resume_at = now()")
 
@@ -36,7 +43,7 @@ def test_a_delay_that_began_on_one_worker_ends_on_another(own_fleet: Fleet) -> N
     execution_id = own_fleet.start("waiting", {"order": 42})
     own_fleet.begun(execution_id, "pause")
     poll(lambda: open_waits(own_fleet) == 1, "the execution waits")
-    before = own_fleet.engine.cache.load_context(execution_id).to_dict()
+    before = poll(lambda: context_after(own_fleet, execution_id, "pause"), "Redis has its context, too")
 
     # Killed: a worker that shuts down takes a while, and would still wake the wait.
     own_fleet.workers[0].container.kill_group(signal.SIGKILL)

@@ -59,7 +59,8 @@ SELECT (SELECT id::text FROM page ORDER BY id DESC LIMIT 1), (SELECT count(*) FR
 # So it is if Redis has lost its data in between, and all that is queued is from after that. Those that have
 # stood for longest come first: if the rescues are lost in turn, those behind must not be the same each time.
 LOST = """
-SELECT id::text, workflow_id, workflow_version, moved_at, extract(epoch FROM now() - moved_at)::float
+SELECT id::text, workflow_id, workflow_version, moved_at, extract(epoch FROM now() - moved_at)::float,
+    queue, ARRAY[priority, priority_ahead]
 FROM ({active} AND id <= %(last)s) AS page
 WHERE is_suspicious AND NOT EXISTS (
     SELECT FROM unnest(
@@ -126,6 +127,9 @@ class StalledExecution(ActiveExecution):
     """When it was last committed or rescued, by the database's clock."""
     seconds: float
     """Since then."""
+    queue: str
+    priorities: Sequence[int]
+    """Where its message was sent, with either of these."""
 
 
 class Front(NamedTuple):
