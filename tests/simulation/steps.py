@@ -7,6 +7,7 @@ run. Code that is called outside of any process just runs.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -117,19 +118,27 @@ class Clock:
     def pass_by(self, seconds: float) -> None:
         self.seconds += seconds
 
-    def _monotonic(self) -> float:
-        return self.seconds
-
-    def _sleep(self, seconds: float) -> None:
-        self.pass_by(seconds)
-        pause()
-
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Replace `time.sleep` and `time.monotonic` by this clock, and switch off jitter, for equal runs."""
+        """Replace `time.sleep` and `time.monotonic` by this clock, and switch off jitter, for equal runs.
+
+        Other threads, which tests before may have left, keep theirs: this clock would pass while they sleep.
+        """
+        thread, real_sleep, real_monotonic = threading.get_ident(), time.sleep, time.monotonic
+
+        def monotonic() -> float:
+            return self.seconds if threading.get_ident() == thread else real_monotonic()
+
+        def sleep(seconds: float) -> None:
+            if threading.get_ident() == thread:
+                self.pass_by(seconds)
+                pause()
+            else:
+                real_sleep(seconds)
+
         with (
-            patch.object(time, "monotonic", self._monotonic),
-            patch.object(time, "sleep", self._sleep),
+            patch.object(time, "monotonic", monotonic),
+            patch.object(time, "sleep", sleep),
             patch.object(random, "uniform", _middle),
         ):
             yield

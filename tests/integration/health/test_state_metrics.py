@@ -141,7 +141,10 @@ def test_counting_ends_at_a_bound(
 STATEMENTS = (figures.STATUSES, figures.WAITS, figures.SCHEDULES, figures.LIMITED, figures.QUEUES)
 
 
-def test_every_statement_reads_an_index_and_no_table(engine: Engine) -> None:
+def test_every_statement_reads_an_index_and_no_table(engine: Engine, sql: Sql) -> None:
+    for table in ("executions", "execution_wait_states", "triggers", "limit_slots"):
+        sql(f"REINDEX TABLE {table}")  # other tests leave indexes of many pages with little in them
+        sql(f"VACUUM (ANALYZE) {table}")
     given: dict[str, Any] = {"most": 10, "statuses": ["WAITING"], "node_priority": 3, "format": 1}
     plans = []
     with engine.database.transaction() as transaction:
