@@ -8,9 +8,10 @@ from support.fleet import BOTH_WAYS, Fleet
 from support.polling import poll
 from support.worker_processes import STOP_TIMEOUT
 from workflow_engine import WorkflowBuilder
+from workflow_engine.maintenance.recovery import TURN
 
-TIMEOUT = 15.0
-"""Seconds within which a backlog here is done with a wide margin."""
+TIMEOUT = 60.0
+"""Seconds within which a backlog here is done with a wide margin, even on a busy machine."""
 
 LAST_RESULTS = 30.0
 """Seconds that a process of billiard waits at its end for its parent to read its last result.
@@ -25,6 +26,7 @@ PROCESSES = 4
 @BOTH_WAYS
 def test_a_short_node_that_was_written_behind_a_long_one_is_run_by_somebody_else(own_fleet: Fleet) -> None:
     fleet = own_fleet
+    assert fleet.engine.leases.take(TURN, 5 * TIMEOUT), "or a rescue could run it"
     deploy_short_ones(fleet)
     deploy_a_long_one(fleet)
     before = [fleet.start("short") for _ in range(100)]
@@ -39,7 +41,6 @@ def test_a_short_node_that_was_written_behind_a_long_one_is_run_by_somebody_else
     fleet.open_gate(long, "only")
     fleet.completed(long)
     assert all(len(fleet.runs(execution_id)) == 3 for execution_id in after)
-    assert fleet.lines("Rescuing execution") == []
 
 
 @pytest.mark.parametrize("short", [5, 20, 50, 100, 200])
