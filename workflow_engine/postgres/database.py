@@ -36,6 +36,7 @@ BY_BITMAPS = {
     "enable_indexscan": "off",
     "work_mem": "32MB",  # or of many pages a bitmap would forget which of their rows it is about
     "cpu_tuple_cost": "1000000",  # so that each index that leaves fewer rows takes part
+    "max_parallel_workers_per_gather": "0",  # or by that cost it starts processes for a few rows
 }
 """Settings of the planner for single statements."""
 

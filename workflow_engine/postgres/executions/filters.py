@@ -147,25 +147,22 @@ class ExecutionFilter:
         `waits` is the condition that holds for those that wait for `text`: `WAITS_ITSELF` where each of some
         is to be checked.
         """
-        return (
-            " AND ".join(each for each in (self.noted_condition(), self.text_condition(waits)) if each)
-            or None
-        )
+        return " AND ".join(self.rare_conditions(waits).values()) or None
 
-    def noted_condition(self) -> str | None:
-        """Return the part of it that is about metadata and tags; None if there is none."""
-        parts = [f"e.user_metadata @> {_CONTAINED}"] if self.where else []
-        return " AND ".join([*parts, *([f"e.tags @> {_TAGS}"] if self.tags else [])]) or None
-
-    def text_condition(self, waits: str = WAITS_FOR_IT) -> str | None:
-        """Return the part of it that is about the text; None if there is none."""
-        if self.text is None:
-            return None
-        found = [waits] if self.finds_waits else []
-        return f"({' OR '.join([*self._with_text(), _HAS_TAG, *found])})"
+    def rare_conditions(self, waits: str = WAITS_FOR_IT) -> dict[str, str]:
+        """Return the parts of it, each with indexes of its own, by what they are about."""
+        found = {}
+        if self.where:
+            found["metadata"] = f"e.user_metadata @> {_CONTAINED}"
+        if self.tags:
+            found["tags"] = f"e.tags @> {_TAGS}"
+        if self.text is not None:
+            waiting = [waits] if self.finds_waits else []
+            found["text"] = f"({' OR '.join([*self._with_text(), _HAS_TAG, *waiting])})"
+        return found
 
     def indexed_text_conditions(self) -> list[str]:
-        """Return the same without waits, as conditions of which one has to hold, each for bitmaps.
+        """Return that of the text without waits, as conditions of which one has to hold, each for bitmaps.
 
         Postgres takes one of alternatives for redundant beside another condition on tags.
         """

@@ -4,19 +4,24 @@ By workflow, status and time an index has them in this order. Inverted indexes k
 note, a word or an event they tell which executions have it, but not which of these is the newest. So such a
 list looks among few executions at a time, and no look reads more than a bounded number of rows:
 
-1. among the newest, in their order, until the page is full: that answers for what many have;
-2. in a sample of the table, always the same pages of it: that tells how many match, and when they started;
-3. in the inverted indexes: for all of it, where there is little, or intersected with the indexes by workflow,
-   status and time, in windows of time that hold about what is missing by the sample, the newest first.
+1. among the newest, in their order, as long as each look fills a good part of the page: that answers for
+   what many have;
+2. in a sample of the table, always the same pages of it: that tells how many match each condition, and when
+   they started;
+3. in those indexes, intersected, that by the sample take the least time; each row that they leave is asked
+   about the other conditions. Where they leave little they are read for all time, or else in windows of time
+   that hold about what is missing, the newest first.
 
 What is read follows from what is there, not from what the planner expects of a value.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -85,14 +90,13 @@ ROWS_OF_ALL = NEWEST_OF_ALL.replace("e.id FROM", "e.id AS newest_id, e.* FROM")
 
 # OFFSET 0 lets each of them be read by its id, whatever the planner expects of the condition.
 ROWS_OF_NEWEST = """
-    SELECT n.id AS newest_id, e.* FROM (SELECT id FROM newest ORDER BY id DESC) AS n
+    SELECT n.id AS newest_id, e.* FROM ({newest}) AS n
     CROSS JOIN LATERAL (SELECT * FROM {s}.executions e WHERE e.id = n.id OFFSET 0) AS e
 """
 
 # Rows are read until the page is full; the ids alone tell where the next look begins.
 LOOK_AMONG_NEWEST = """
-WITH newest AS MATERIALIZED ({newest})
-SELECT (SELECT n.id::text FROM newest n ORDER BY n.id DESC OFFSET %(newest)s - 1 LIMIT 1), {columns}
+SELECT (SELECT n.id::text FROM ({newest}) AS n ORDER BY n.id DESC OFFSET %(newest)s - 1 LIMIT 1), {columns}
 FROM (VALUES (1)) AS look (one) LEFT JOIN (
     SELECT * FROM ({rows}) AS e WHERE e.status = ANY(%(statuses)s) AND {wanted}
     ORDER BY newest_id DESC LIMIT %(limit)s
@@ -109,18 +113,16 @@ size AS MATERIALIZED (
     SELECT least(1, %(bytes)s / greatest(1, sum(pg_relation_size(part)))::float) AS share FROM parts
 ),
 sampled AS MATERIALIZED (
-    SELECT e.id, ({noted}) AS is_noted, ({named}) AS is_named, ({chosen}) AS is_chosen,
-        (e.status = ANY(%(statuses)s) AND {plain}) AS is_plain
+    SELECT e.id, {conditions}
     FROM {s}.executions e TABLESAMPLE SYSTEM ((SELECT 100 * share FROM size)) REPEATABLE (1)
 )
 SELECT (SELECT share FROM size),
     coalesce((SELECT e.id::text FROM {s}.executions e ORDER BY e.id LIMIT 1), %(to_id)s),
-    count(*) FILTER (WHERE is_noted), count(*) FILTER (WHERE is_named),
-    count(*) FILTER (WHERE is_noted AND is_named), count(*) FILTER (WHERE is_chosen),
-    count(*) FILTER (WHERE is_noted AND is_chosen),
-    ARRAY(SELECT id::text FROM sampled WHERE is_noted AND is_named AND is_chosen AND is_plain
-        ORDER BY id DESC LIMIT 1000)
-FROM sampled
+    number, ids, {names}
+FROM (VALUES (1)) AS sample (one) LEFT JOIN (
+    SELECT count(*) AS number, array_agg(id::text) FILTER (WHERE "time" AND ({rare})) AS ids, {names}
+    FROM sampled GROUP BY {names}
+) AS groups ON true
 """
 
 # What is limited is planned as if all of it were wanted, and read only as far as it is.
@@ -166,7 +168,10 @@ CHILDREN_AT_REST = """
 FIRST, FIRST_OF_CHOSEN = 5_400, 1_800
 """The newest executions among which a list looks; and those of a status or workflow, each in another page."""
 
-SAMPLED = 1_000 * 8_192
+GOOD_PART, GOOD_PART_OF_CHOSEN = 1 / 4, 1 / 2
+"""The parts of a page for which such a look is followed by another."""
+
+SAMPLED = 500 * 8_192
 """Bytes of the table that are read as a sample: whole pages, whose executions started one after another."""
 
 MANY, MANY_KNOWN = 5_000, 10_000
@@ -181,8 +186,23 @@ AROUND = 50
 PARTS = 4
 """Into how many parts a window is divided that holds too much."""
 
-OF_ROW, OF_ENTRY, OF_WAIT = 8.0, 0.1, 5.0
-"""Microseconds to read a row that an index has found, an entry of an index, and a wait with its index."""
+METADATA, TAGS, TEXT = "metadata", "tags", "text"
+"""Conditions with inverted indexes, which are read for all time."""
+
+CHOSEN, TIME, SHOWN = "chosen", "time", "shown"
+"""The conditions for time with statuses and workflow, for time alone, and for all that is left to check."""
+
+BY_TIME = (CHOSEN, TIME)
+"""Conditions whose indexes are read for a window of time."""
+
+OF_ENTRY = {METADATA: 0.1, TAGS: 0.1, TEXT: 0.1, CHOSEN: 0.1, TIME: 0.07}
+"""Microseconds to read an entry of the index for a condition."""
+
+OF_ROW, OF_WAIT = 8.0, 5.0
+"""Microseconds to read a row that indexes have found, and a wait with its index."""
+
+_Look = frozenset[str]
+"""The conditions whose indexes a look reads and intersects; it asks each row about the others."""
 
 
 class ExecutionLists:
@@ -220,54 +240,77 @@ class _Sample:
     """The part of the table that it is."""
     oldest: str
     """The id of the oldest execution of all."""
-    noted: int
-    """How many have the tags and the metadata, at any time."""
-    named: int
-    """How many the text is about, at any time."""
-    rare: int
-    """How many are both."""
-    chosen: int
-    """How many are of the wanted statuses, workflow and time."""
-    noted_and_chosen: int
-    """How many of these have the tags and the metadata."""
-    wanted: Sequence[str]
-    """The ids of those that the list would show, the newest first."""
+    conditions: _Look
+    """All conditions of the list."""
+    numbers: Mapping[_Look, int]
+    """How many there are for which exactly these conditions hold."""
+    ids: Mapping[_Look, Sequence[str]]
+    """The ids of those of the wanted time for which one with an inverted index holds."""
 
-    def window_before(self, begin: int, end: int, missing: int) -> int:
-        """Return where a window begins that ends at `end` and holds some more than what is missing."""
-        older = [number for number in map(_number, self.wanted) if number < end]
+    def window_before(self, begin: int, end: int, missing: int) -> _Window:
+        """Return a window until `end`, not before `begin`, that holds some more than what is missing."""
+        end_id = _id(end)
+        older = [each for each in self._wanted if each < end_id]
         number = ENOUGH * missing * self.share
         if len(older) <= max(1, number):
-            return begin
+            return _Window(begin, end, begin)
         last = min(len(older) - 1, max(AROUND, math.ceil(number)))
-        apart = (older[0] - older[last]) // last
+        newest, around = _number(older[0]), _number(older[last])
+        apart = (newest - around) // last
         # Of a tag that none of the newest has, the window begins among those that have it.
-        start = older[0] if end - older[0] > 2 * apart else end
-        return max(begin, start - math.ceil(number * apart))
+        start = newest if end - newest > 2 * apart else end
+        return _Window(max(begin, start - math.ceil(number * apart)), start, around)
 
-    def best_look(self, window: float, has_notes: bool, has_waits: bool) -> _Look:
+    @functools.cached_property
+    def _wanted(self) -> list[str]:
+        """The ids of those that the list would show, the newest first."""
+        shown = (each for held, ids in self.ids.items() if held >= self.conditions for each in ids)
+        return sorted(shown, reverse=True)
+
+    def best_look(self, rare: Iterable[str], window: _Window, part: float, has_waits: bool) -> _Look:
         """Return the look that takes the least time, if the first window is this part of all time."""
-        costs: dict[_Look, float] = {}
-        for asks_each in (False, True) if has_notes and has_waits else (False,):
-            waits = 0 if asks_each or not has_waits else self.named
-            found, of_chosen = (
-                (self.noted, self.noted_and_chosen) if asks_each else (self.rare, len(self.wanted))
-            )
-            if max(found / MANY, waits / MANY_KNOWN) <= self.share / 2:
-                costs[_Look(True, asks_each)] = found * OF_ROW + waits * OF_WAIT
-            costs[_Look(False, asks_each)] = window * (
-                self.chosen * OF_ENTRY + of_chosen * OF_ROW + waits * OF_WAIT
-            )
-        return min(costs, key=costs.__getitem__)
+        by: list[_Look] = [frozenset()]
+        for each in rare:
+            by += [others | {each} for others in by]
+        looks = [each.union(when) for each in by[1:] for when in ((), (CHOSEN,), (TIME,))]
+        return min(looks, key=lambda look: self._cost(look, window, part, has_waits))
+
+    def _cost(self, look: _Look, window: _Window, part: float, has_waits: bool) -> float:
+        """Return the microseconds that a look would take, times the share of the sample."""
+        waits = self._number(frozenset({TEXT})) if has_waits and TEXT in look else 0
+        if look.isdisjoint(BY_TIME):
+            part, rows = 1.0, float(self._number(look))
+            if max(rows / MANY, waits / MANY_KNOWN) > self.share / 2:
+                return math.inf
+        else:
+            rows = self._number_in(window, look)
+        entries = sum(
+            self._number(frozenset({each})) * OF_ENTRY[each] * (part if each in BY_TIME else 1.0)
+            for each in look
+        )
+        return entries + rows * OF_ROW + part * waits * OF_WAIT
+
+    def _number(self, look: _Look) -> int:
+        """Return how many there are for which these conditions hold, and maybe others."""
+        return sum(number for held, number in self.numbers.items() if look <= held)
+
+    def _number_in(self, window: _Window, look: _Look) -> float:
+        """Return how many of these a window has."""
+        ids = [each for held, ids in self.ids.items() if look <= held for each in ids]
+        start, around = _id(window.start), _id(window.around)
+        before = sum(around <= each < start for each in ids)
+        part = (window.start - window.begin) / (window.start - window.around)
+        return sum(each >= start for each in ids) + part * before
 
 
-class _Look(NamedTuple):
-    """A way to look in the inverted indexes."""
+class _Window(NamedTuple):
+    """A window of time in which a sample expects enough of what is wanted."""
 
-    is_at_once: bool
-    """It reads all that have what is rare, or else only those that are chosen besides, in windows of time."""
-    asks_each: bool
-    """It asks each that has the tags and metadata about the text, or else reads the text's indexes."""
+    begin: int
+    start: int
+    """Between here and the end of the window the sample has nothing that is wanted."""
+    around: int
+    """Between here and `start` it has so much that it tells how far that is apart."""
 
 
 class _Search:
@@ -281,53 +324,77 @@ class _Search:
         self._given = given
         self._limit: int = given["limit"]
         self._plain = wanted.plain_condition(children=children)
+        self._rare = wanted.rare_conditions(WAITS_ITSELF)
         self._is_of_all = children or not (wanted.statuses or wanted.workflow_id)
         self._chosen = _chosen(wanted, children)
 
     def page(self) -> list[Row]:
         """Return the page."""
-        last, found = self._look_among_newest()
-        if last is None or len(found) >= self._limit:
-            return found
-        end = _number(last)
-        sample = self._sample(end)
-        begin = max(_number(self._given["from_id"]), _number(sample.oldest))
+        found: list[Row] = []
+        before: str = self._given["to_id"]
+        good_part = self._limit * (GOOD_PART if self._is_of_all else GOOD_PART_OF_CHOSEN)
+        while True:
+            last, rows = self._look_among_newest(before, self._limit - len(found))
+            found += rows
+            if last is None or len(found) >= self._limit:
+                return found
+            before = last
+            if len(rows) < good_part:
+                break
+        sample = self._sample(before)
+        begin, end = max(_number(self._given["from_id"]), _number(sample.oldest)), _number(before)
         return [*found, *(self._look_back(sample, begin, end, len(found)) if begin < end else ())]
 
-    def _look_among_newest(self) -> tuple[str | None, list[Row]]:
+    def _look_among_newest(self, before: str, limit: int) -> tuple[str | None, list[Row]]:
         """Return the last of the newest, None if there are not as many, and those of them that match."""
         newest = NEWEST_OF_ALL if self._is_of_all else _newest(self._wanted, "e.id", "true")
-        each_itself = f"{self._wanted.rare_condition(WAITS_ITSELF)} AND {self._plain}"
+        each_itself = f"{_all(self._rare.values())} AND {self._plain}"
         statement = LOOK_AMONG_NEWEST.replace("{rows}", ROWS_OF_ALL if self._is_of_all else ROWS_OF_NEWEST)
         statement = statement.replace("{newest}", newest).replace("{wanted}", each_itself)
         number = max(self._limit, FIRST if self._is_of_all else FIRST_OF_CHOSEN)
-        rows = self._database.rows_in_order(statement, **self._given, newest=number)
+        given = {**self._given, "to_id": before, "limit": limit, "newest": number}
+        rows = self._database.rows_in_order(statement, **given)
         return rows[0][0], [row[1:] for row in rows if row[1] is not None]
 
-    def _sample(self, end: int) -> _Sample:
+    def _sample(self, before: str) -> _Sample:
+        conditions = {
+            **self._rare,
+            CHOSEN: self._chosen,
+            TIME: IN_TIME,
+            SHOWN: f"e.status = ANY(%(statuses)s) AND {self._plain}",
+        }
+        named = ", ".join(f'({each}) IS TRUE AS "{name}"' for name, each in conditions.items())
         statement = (
-            SAMPLE.replace("{noted}", self._wanted.noted_condition() or "true")
-            .replace("{named}", self._wanted.text_condition(WAITS_ITSELF) or "true")
-            .replace("{chosen}", " OR ".join(f"({each})" for each in self._chosen))
-            .replace("{plain}", self._plain)
+            SAMPLE.replace("{conditions}", named)
+            .replace("{names}", ", ".join(f'"{name}"' for name in conditions))
+            .replace("{rare}", " OR ".join(f'"{name}"' for name in self._rare))
         )
-        given = {**self._given, "to_id": _id(end), "bytes": SAMPLED}
-        return _Sample(*self._database.rows_uncompiled(statement, **given)[0])
+        rows = self._database.rows_uncompiled(statement, **{**self._given, "to_id": before, "bytes": SAMPLED})
+        groups = [(frozenset(itertools.compress(conditions, row[4:])), row[2], row[3]) for row in rows]
+        share, oldest = rows[0][:2]
+        return _Sample(
+            share,
+            oldest,
+            frozenset(conditions),
+            {held: number or 0 for held, number, _ in groups},
+            {held: ids or () for held, _, ids in groups},
+        )
 
     def _look_back(self, sample: _Sample, begin: int, end: int, found: int) -> Iterator[Row]:
         """Yield what is missing of the page, from what started before `end`."""
-        first = sample.window_before(begin, end, self._limit - found)
-        has_notes = self._wanted.noted_condition() is not None
-        look = sample.best_look((end - first) / (end - begin), has_notes, self._wanted.finds_waits)
+        window = sample.window_before(begin, end, self._limit - found)
+        part_of_time = (end - window.begin) / (end - begin)
+        look = sample.best_look(self._rare, window, part_of_time, self._wanted.finds_waits)
         statement = self._statement(look)
-        windows = [(begin if look.is_at_once else first, end)]
+        is_at_once = look.isdisjoint(BY_TIME)
+        windows = [(begin if is_at_once else window.begin, end)]
         enlarged = 1
         while found < self._limit and windows:
             first, last = windows.pop()
             is_cut, rows = self._look_in(statement, first, last, self._limit - found)
-            if is_cut and look.is_at_once:  # the sample has misled
-                look = look._replace(is_at_once=False)
-                statement = self._statement(look)
+            if is_cut and is_at_once:  # the sample has misled
+                is_at_once = False
+                statement = self._statement(look | {CHOSEN})
             part = -(-(last - first) // PARTS)
             if is_cut and part < last - first:
                 windows += [(each, min(each + part, last)) for each in range(first, last, part)]
@@ -336,21 +403,22 @@ class _Search:
             yield from rows
             if not windows and first > begin:
                 enlarged *= 2
-                windows = [(sample.window_before(begin, first, (self._limit - found) * enlarged), first)]
+                missing = (self._limit - found) * enlarged
+                windows = [(sample.window_before(begin, first, missing).begin, first)]
 
     def _statement(self, look: _Look) -> str:
         """Return the statement of a look; what is known to wait for the text is of its time already."""
         wanted = self._wanted
-        noted = wanted.noted_condition() or "true"
-        named = ["true"] if look.asks_each else wanted.indexed_text_conditions() or ["true"]
-        chosen = ["true"] if look.is_at_once else self._chosen
-        conditions = [f"{noted} AND {each} AND {part}" for each in named for part in chosen]
-        is_by_known = wanted.finds_waits and not look.asks_each
+        noted = _all(each for name, each in self._rare.items() if name in look and name != TEXT)
+        named = wanted.indexed_text_conditions() if TEXT in look else ["true"]
+        when = self._chosen if CHOSEN in look else IN_TIME if TIME in look else "true"
+        conditions = [f"{noted} AND {each} AND {when}" for each in named]
+        is_by_known = wanted.finds_waits and TEXT in look
         conditions += [f"{noted} AND {IS_KNOWN}"] if is_by_known else []
         matching = " UNION ALL ".join(
             MATCHING.replace("{matching}", without_values(each)) for each in conditions
         )
-        asked = wanted.text_condition(WAITS_ITSELF) if look.asks_each else "true"
+        asked = _all(each for name, each in self._rare.items() if name not in look)
         return (
             LOOK_IN_INDEXES.replace("{waiting}", KNOWN_IN_TIME if is_by_known else NONE_KNOWN)
             .replace("{matching}", matching)
@@ -364,17 +432,21 @@ class _Search:
         return rows[0][0], [row[1:] for row in rows if row[1] is not None]
 
 
-def _chosen(wanted: ExecutionFilter, children: bool) -> list[str]:
-    """Return conditions for those of the wanted time, statuses and workflow, with an index for each."""
-    if children and not (wanted.statuses or wanted.workflow_id):
-        return [IN_TIME]
+def _chosen(wanted: ExecutionFilter, children: bool) -> str:
+    """Return the condition for those of the wanted time, statuses and workflow; each part has an index."""
     statuses = ", ".join(f"(SELECT '{status}')" for status in wanted.wanted_statuses)
     roots = CHOSEN_ROOTS.replace("{statuses}", statuses)
     roots += f" AND {OF_ONE_WORKFLOW}" if wanted.workflow_id is not None else ""
     if not children:
-        return [roots]
+        return roots
     at_work = [AT_WORK] if {"PENDING", "RUNNING"}.intersection(wanted.wanted_statuses) else []
-    return [roots, CHILDREN_AT_REST, *at_work]
+    parts = " OR ".join(f"({each})" for each in [roots, CHILDREN_AT_REST, *at_work])
+    return f"({parts})"
+
+
+def _all(conditions: Iterable[str]) -> str:
+    """Return the condition that all of these hold."""
+    return " AND ".join(conditions) or "true"
 
 
 def _newest(wanted: ExecutionFilter, selected: str, plain: str) -> str:
