@@ -10,7 +10,7 @@ list looks among few executions at a time, and no look reads more than a bounded
    they started;
 3. in those indexes, intersected, that by the sample take the least time; each row that they leave is asked
    about the other conditions. Where they leave little they are read for all time, or else in windows of time
-   that hold about what is missing, the newest first.
+   that hold about what is missing, or as much as one look may read, the newest first.
 
 What is read follows from what is there, not from what the planner expects of a value.
 """
@@ -189,8 +189,8 @@ PARTS = 4
 METADATA, TAGS, TEXT = "metadata", "tags", "text"
 """Conditions with inverted indexes, which are read for all time."""
 
-CHOSEN, TIME, SHOWN = "chosen", "time", "shown"
-"""The conditions for time with statuses and workflow, for time alone, and for all that is left to check."""
+CHOSEN, TIME, SHOWN, OPEN = "chosen", "time", "shown", "open"
+"""Conditions for time with statuses and workflow, for time alone, for the rest, and for what may wait."""
 
 BY_TIME = (CHOSEN, TIME)
 """Conditions whose indexes are read for a window of time."""
@@ -240,8 +240,8 @@ class _Sample:
     """The part of the table that it is."""
     oldest: str
     """The id of the oldest execution of all."""
-    conditions: _Look
-    """All conditions of the list."""
+    shown: _Look
+    """The conditions that hold for what the list would show."""
     numbers: Mapping[_Look, int]
     """How many there are for which exactly these conditions hold."""
     ids: Mapping[_Look, Sequence[str]]
@@ -253,60 +253,68 @@ class _Sample:
         older = [each for each in self._wanted if each < end_id]
         number = ENOUGH * missing * self.share
         if len(older) <= max(1, number):
-            return _Window(begin, end, begin)
+            return _Window(begin, 1.0, end, begin)
         last = min(len(older) - 1, max(AROUND, math.ceil(number)))
         newest, around = _number(older[0]), _number(older[last])
         apart = (newest - around) // last
         # Of a tag that none of the newest has, the window begins among those that have it.
         start = newest if end - newest > 2 * apart else end
-        return _Window(max(begin, start - math.ceil(number * apart)), start, around)
+        first = max(begin, start - math.ceil(number * apart))
+        return _Window(first, (end - first) / (end - begin), start, around)
 
     @functools.cached_property
     def _wanted(self) -> list[str]:
         """The ids of those that the list would show, the newest first."""
-        shown = (each for held, ids in self.ids.items() if held >= self.conditions for each in ids)
-        return sorted(shown, reverse=True)
+        found = (each for held, ids in self.ids.items() if held >= self.shown for each in ids)
+        return sorted(found, reverse=True)
 
-    def best_look(self, rare: Iterable[str], window: _Window, part: float, has_waits: bool) -> _Look:
-        """Return the look that takes the least time, if the first window is this part of all time."""
+    def best_look(self, rare: Iterable[str], window: _Window) -> _Look:
+        """Return the look that takes the least time for this window."""
         by: list[_Look] = [frozenset()]
         for each in rare:
             by += [others | {each} for others in by]
         looks = [each.union(when) for each in by[1:] for when in ((), (CHOSEN,), (TIME,))]
-        return min(looks, key=lambda look: self._cost(look, window, part, has_waits))
+        return min(looks, key=lambda look: self._cost(look, window))
 
-    def _cost(self, look: _Look, window: _Window, part: float, has_waits: bool) -> float:
-        """Return the microseconds that a look would take, times the share of the sample."""
-        waits = self._number(frozenset({TEXT})) if has_waits and TEXT in look else 0
-        if look.isdisjoint(BY_TIME):
-            part, rows = 1.0, float(self._number(look))
-            if max(rows / MANY, waits / MANY_KNOWN) > self.share / 2:
-                return math.inf
-        else:
-            rows = self._number_in(window, look)
+    def times(self, look: _Look, window: _Window) -> int:
+        """Return into how many parts a window is to be divided, so that no look reads too much."""
+        rows, waits = self._read(look, window)
+        return max(1, math.ceil(2 * max(rows / MANY, waits / MANY_KNOWN) / self.share))
+
+    def _cost(self, look: _Look, window: _Window) -> float:
+        """Return the microseconds that a look takes for a window, times the share of the sample."""
+        rows, waits = self._read(look, window)
+        times = self.times(look, window)
+        if times > 1 and look.isdisjoint(BY_TIME):
+            return math.inf
         entries = sum(
-            self._number(frozenset({each})) * OF_ENTRY[each] * (part if each in BY_TIME else 1.0)
+            self._number(frozenset({each})) * OF_ENTRY[each] * (window.part if each in BY_TIME else times)
             for each in look
         )
-        return entries + rows * OF_ROW + part * waits * OF_WAIT
+        return entries + rows * OF_ROW + waits * OF_WAIT
+
+    def _read(self, look: _Look, window: _Window) -> tuple[float, float]:
+        """Return how many rows and waits a look reads, in a window unless it is for all time."""
+        waits = self._number(frozenset({TEXT, OPEN})) if TEXT in look else 0
+        if look.isdisjoint(BY_TIME):
+            return self._number(look), waits
+        ids = [each for held, ids in self.ids.items() if look <= held for each in ids]
+        start, around = _id(window.start), _id(window.around)
+        before = sum(around <= each < start for each in ids)
+        begun = (window.start - window.begin) / (window.start - window.around)
+        return sum(each >= start for each in ids) + begun * before, window.part * waits
 
     def _number(self, look: _Look) -> int:
         """Return how many there are for which these conditions hold, and maybe others."""
         return sum(number for held, number in self.numbers.items() if look <= held)
 
-    def _number_in(self, window: _Window, look: _Look) -> float:
-        """Return how many of these a window has."""
-        ids = [each for held, ids in self.ids.items() if look <= held for each in ids]
-        start, around = _id(window.start), _id(window.around)
-        before = sum(around <= each < start for each in ids)
-        part = (window.start - window.begin) / (window.start - window.around)
-        return sum(each >= start for each in ids) + part * before
-
 
 class _Window(NamedTuple):
-    """A window of time in which a sample expects enough of what is wanted."""
+    """A window of time that by a sample has enough of what is wanted."""
 
     begin: int
+    part: float
+    """Its part of all time that the list is about."""
     start: int
     """Between here and the end of the window the sample has nothing that is wanted."""
     around: int
@@ -357,12 +365,13 @@ class _Search:
         return rows[0][0], [row[1:] for row in rows if row[1] is not None]
 
     def _sample(self, before: str) -> _Sample:
-        conditions = {
+        shown = {
             **self._rare,
             CHOSEN: self._chosen,
             TIME: IN_TIME,
             SHOWN: f"e.status = ANY(%(statuses)s) AND {self._plain}",
         }
+        conditions = {**shown, OPEN: "e.completed_at IS NULL"} if self._wanted.finds_waits else shown
         named = ", ".join(f'({each}) IS TRUE AS "{name}"' for name, each in conditions.items())
         statement = (
             SAMPLE.replace("{conditions}", named)
@@ -375,7 +384,7 @@ class _Search:
         return _Sample(
             share,
             oldest,
-            frozenset(conditions),
+            frozenset(shown),
             {held: number or 0 for held, number, _ in groups},
             {held: ids or () for held, _, ids in groups},
         )
@@ -383,11 +392,11 @@ class _Search:
     def _look_back(self, sample: _Sample, begin: int, end: int, found: int) -> Iterator[Row]:
         """Yield what is missing of the page, from what started before `end`."""
         window = sample.window_before(begin, end, self._limit - found)
-        part_of_time = (end - window.begin) / (end - begin)
-        look = sample.best_look(self._rare, window, part_of_time, self._wanted.finds_waits)
+        look = sample.best_look(self._rare, window)
         statement = self._statement(look)
         is_at_once = look.isdisjoint(BY_TIME)
-        windows = [(begin if is_at_once else window.begin, end)]
+        longest = -(-(end - window.begin) // sample.times(look, window))
+        windows = [(begin if is_at_once else max(window.begin, end - longest), end)]
         enlarged = 1
         while found < self._limit and windows:
             first, last = windows.pop()
@@ -404,7 +413,8 @@ class _Search:
             if not windows and first > begin:
                 enlarged *= 2
                 missing = (self._limit - found) * enlarged
-                windows = [(sample.window_before(begin, first, missing).begin, first)]
+                window = sample.window_before(begin, first, missing)
+                windows = [(max(window.begin, first - longest), first)]
 
     def _statement(self, look: _Look) -> str:
         """Return the statement of a look; what is known to wait for the text is of its time already."""
