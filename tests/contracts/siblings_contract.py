@@ -14,7 +14,7 @@ from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import CommitResult, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
 from workflow_engine.redis.cached_context import CachedContext
-from workflow_engine.redis.contexts import Part
+from workflow_engine.redis.calls import Part
 from workflow_engine.redis.keys import Keys
 from workflow_engine.redis.lock import Claim
 from workflow_engine.redis.results import Abandoned, Full, Held, Late, LeaveResult, Missing

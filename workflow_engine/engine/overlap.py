@@ -39,7 +39,7 @@ from workflow_engine.errors import (
 )
 from workflow_engine.execution.messages import HopMessage, LookAhead, NextMessage, sees_nothing
 from workflow_engine.execution.states import NodeStatus
-from workflow_engine.redis.contexts import SentEntry, SentLeaving
+from workflow_engine.redis.calls import SentEntry, SentLeaving
 from workflow_engine.runner.node_run import Outcome
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
 

@@ -21,7 +21,7 @@ from workflow_engine.execution.lost_messages import lost_beside_siblings_after
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import OUT_OF_ORDER
 from workflow_engine.redis.cached_context import content_fields
-from workflow_engine.redis.contexts import Part
+from workflow_engine.redis.calls import Part
 from workflow_engine.redis.lock import Holder
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.redis.running_nodes import RunningNodes

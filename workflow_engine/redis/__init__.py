@@ -1,7 +1,7 @@
 """What Redis keeps for speed: contexts, locks, running nodes. All of it may be lost.
 
 - `contexts`: cached contexts, and the scripts that enter and leave a node; `cached_context`: the form of one
-- `results`: the results of entering and leaving a node
+- `calls`: what the calls that enter and leave nodes are given; `results`: what comes of them
 - `finished_signals`: callers that wait for the end of an execution are woken
 - `lock`: the lock of an execution, its renewal and its waiters
 - `lock_servers`: where locks are kept: beside the contexts, or by `redlock` on several servers

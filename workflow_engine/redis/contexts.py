@@ -3,7 +3,7 @@
 `cached_context` defines what a context looks like there. Besides its fields, `size` is their number, so that
 a partial context counts as missing. `mark` is the claim under which a node is running.
 
-Where several nodes of an execution may run at the same time, `places` has the scripts.
+Where several nodes of an execution may run at the same time, other scripts do the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import redis
@@ -23,8 +23,18 @@ from workflow_engine.execution.lost_messages import lost_beside_siblings_after
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import Snapshot
 from workflow_engine.outages import outages
-from workflow_engine.redis.cached_context import OUTPUT, PATH, CachedContext, context_fields, read_context
-from workflow_engine.redis.client import Client, Reply, call_of, load_script, redis_errors
+from workflow_engine.redis.cached_context import OUTPUT, CachedContext, context_fields, read_context
+from workflow_engine.redis.calls import (
+    Entry,
+    Leaving,
+    Part,
+    SentAhead,
+    SentEntry,
+    SentLeaving,
+    leaving_arguments,
+    values_of_fields,
+)
+from workflow_engine.redis.client import Client, call_of, load_script, redis_errors
 from workflow_engine.redis.cluster.nodes import time_at
 from workflow_engine.redis.finished_signals import FinishedSignals
 from workflow_engine.redis.keys import Keys
@@ -38,54 +48,6 @@ log = logging.getLogger(__name__)
 
 GAP_PAUSES = (0.001, 0.002, 0.004)
 """Seconds to wait for a sibling between its commit and its leaving, before the context is rebuilt."""
-
-
-class Entry(NamedTuple):
-    """What a message says of the node that it enters, under a claim of its own."""
-
-    claim: Claim
-    node_id: str
-    seq: int
-    needs: Sequence[str]
-
-
-class Part(NamedTuple):
-    """One of several nodes that are left together, and what its commit has changed."""
-
-    claim: Claim
-    committed: int
-    """The `seq` of its commit."""
-    changed: Mapping[bytes, Any]
-
-
-class Leaving(NamedTuple):
-    """The call that leaves a node after its commit."""
-
-    claim: Claim
-    call: tuple[Any, ...]
-    has_message: bool
-    """It sends the message for the next node."""
-
-
-class SentLeaving(NamedTuple):
-    """A call that leaves a node, whose reply is still to come."""
-
-    reply: Reply
-    has_message: bool
-
-
-class SentEntry(NamedTuple):
-    """A call that enters a node, whose reply is still to come."""
-
-    entry: Entry
-    reply: Reply
-
-
-class SentAhead(NamedTuple):
-    """Calls that were sent together, without waiting for their replies."""
-
-    leaving: Sequence[SentLeaving]
-    entry: SentEntry | None
 
 
 class CachedContexts:
@@ -112,7 +74,7 @@ class CachedContexts:
         self._drop = load_script(client, "drop_context")
         self._read = load_script(client, "read_outputs")
         # Where several nodes of an execution may run at the same time.
-        self._enter_place = load_script(client, "enter_place")
+        self._enter_places = load_script(client, "enter_places")
         self._store_shared = load_script(client, "store_shared_context")
         self._leave_places = load_script(client, "leave_places")
         self._free_place = load_script(client, "free_place")
@@ -195,29 +157,55 @@ class CachedContexts:
 
     def _call_enter(self, claim: Claim, value: bytes, node_id: str, seq: int, needs: Sequence[str]) -> Any:
         """Call the script with the claim's value, or with b"" to ask only whether the message is late."""
-        keys = self._locks.script_keys(claim)
+        entry = Entry(claim, node_id, seq, needs)
         if not claim.place:
             with redis_errors():
-                return self._enter(keys=keys, args=self._entering(Entry(claim, node_id, seq, needs), value))
-        fields = [OUTPUT + needed.encode() for needed in needs]
-        runs = self._keys.run(claim.execution_id, claim.place)[: -len(claim.place)]
-        place: tuple[Any, ...] = (
-            value,
-            self._lock_ms,
-            self._context_ms,
-            seq,
-            node_id,
-            claim.places,
-            runs,
-        )
+                return self._enter(keys=self._locks.script_keys(claim), args=self._entering(entry, value))
         for pause in GAP_PAUSES:
-            with redis_errors():
-                result = self._enter_place(keys=keys, args=[*place, 1, *fields])
+            (result,) = self._call_enter_places([entry], [value], reports_gap=True)
             if result[0] != b"gap":
                 return result
             time.sleep(pause)
+        return self._call_enter_places([entry], [value], reports_gap=False)[0]
+
+    def enter_jointly(self, entries: Sequence[Entry]) -> list[Late | Full | Missing | CachedContext | None]:
+        """Do what `enter` does for nodes of one execution that may run at the same time; one call.
+
+        None for a node that has changed nothing and has to be entered by a call of its own.
+        """
+        if not self._servers.keeps_contexts:
+            return [None] * len(entries)
+        values = [entry.claim.value for entry in entries]
+        results = self._call_enter_places(entries, values, reports_gap=True)
+        return [self._entered_jointly(*each) for each in zip(entries, results, strict=True)]
+
+    def _entered_jointly(self, entry: Entry, result: Any) -> Late | Full | Missing | CachedContext | None:
+        entered = self._entered(entry, result) if result[0] != b"gap" else None
+        if isinstance(entered, Missing | CachedContext):
+            self._locks.keep_renewed(entry.claim)
+        return entered if not isinstance(entered, Held) else None
+
+    def _call_enter_places(
+        self, entries: Sequence[Entry], values: Sequence[bytes], *, reports_gap: bool
+    ) -> list[Any]:
+        """Return for each node what `enter` returns, or that a gap keeps it from entering."""
+        claim = entries[0].claim
+        runs = self._keys.run(claim.execution_id, claim.place)[: -len(claim.place)]
+        args: list[Any] = [
+            self._lock_ms,
+            self._context_ms,
+            claim.places,
+            runs,
+            int(reports_gap),
+            len(entries),
+        ]
+        for entry, value in zip(entries, values, strict=True):
+            fields = [OUTPUT + needed.encode() for needed in entry.needs]
+            args += [value, entry.seq, entry.node_id, len(fields), *fields]
         with redis_errors():
-            return self._enter_place(keys=keys, args=[*place, 0, *fields])
+            keys = self._locks.keys_of_places([entry.claim for entry in entries])
+            fixed, results = self._enter_places(keys=keys, args=args)
+        return [[*each[:2], fixed, *each[2:]] if each[0] == b"entered" else each for each in results]
 
     def _entering(self, entry: Entry, value: bytes) -> list[Any]:
         """Return the arguments of the script that enters a node."""
@@ -261,7 +249,7 @@ class CachedContexts:
         unlocked, (was_updated,) = self._locks.unlock(
             self._leave,
             claim,
-            *_leaving(entered, committed, changed, sent),
+            *leaving_arguments(entered, committed, changed, sent),
             queues=[sent.key] if sent is not None else [],
         )
         return _left(was_updated, unlocked.was_contended, sent is not None)
@@ -276,7 +264,7 @@ class CachedContexts:
     ) -> Leaving:
         """Return what `update_context` does, for `send_ahead`."""
         keys = [*self._locks.script_keys(claim), *([message.key] if message is not None else [])]
-        args = [claim.value, *_leaving(entered, committed, changed, message)]
+        args = [claim.value, *leaving_arguments(entered, committed, changed, message)]
         return Leaving(claim, call_of(self._leave, keys, args), has_message=message is not None)
 
     def finishing(self, claim: Claim, status: str) -> Leaving:
@@ -360,8 +348,8 @@ class CachedContexts:
         claims = [part.claim for part in parts]
         self._locks.stop_renewing(*claims)
         sent = messages if self._servers.keeps_contexts else ()
-        own = [_values(part.changed, is_own=True) for part in parts]
-        state = _values(parts[-1].changed, is_own=False)
+        own = [values_of_fields(part.changed, is_own=True) for part in parts]
+        state = values_of_fields(parts[-1].changed, is_own=False)
         given = {
             "hand": in_hand,
             "between": between,
@@ -495,20 +483,6 @@ class CachedContexts:
 def _abandoned(claim: Claim, mark: Any = None, seq: Any = None) -> Abandoned | None:
     """Return the run that left a mark; None if the mark is this claim's, whose call was repeated."""
     return Abandoned(mark, int(seq)) if isinstance(mark, bytes) and mark != claim.value else None
-
-
-def _leaving(
-    entered: int, committed: int, changed: Mapping[bytes, Any], message: QueuedMessage | None
-) -> list[Any]:
-    """Return the arguments of the script that leaves a node, but for the claim."""
-    content = message.content if message is not None else b""
-    return [entered, committed, content, *itertools.chain.from_iterable(changed.items())]
-
-
-def _values(changed: Mapping[bytes, Any], *, is_own: bool) -> list[Any]:
-    """Return field, value, … of those that belong to a commit of their own, or to the latest one."""
-    pairs = (each for each in changed.items() if each[0].startswith((OUTPUT, PATH)) is is_own)
-    return list(itertools.chain.from_iterable(pairs))
 
 
 def _left(was_updated: Any, was_contended: Any, has_sent: bool) -> LeaveResult:

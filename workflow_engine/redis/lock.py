@@ -261,16 +261,7 @@ class DistributedLockService:
         Its arguments are `first`, the claims, and `rest`. Return whether a waiter has met one of the places,
         and what else the script returns.
         """
-        execution_id = claims[0].execution_id
-        keys = [
-            self._keys.context(execution_id),
-            self._keys.in_hand(execution_id),
-            self._keys.turned_away(execution_id),
-        ]
-        for claim in claims:
-            _, contended, lock = self._keys.of_claim(execution_id, claim.place)
-            keys += [contended, self._keys.run(execution_id, claim.place)]
-            keys += [lock] if self._servers.keeps_contexts else []
+        execution_id, keys = claims[0].execution_id, self.keys_of_places(claims)
         with redis_errors():
             was_contended, *others = script(
                 keys=[*keys, *queues], args=[*first, *(claim.value for claim in claims), *rest]
@@ -294,6 +285,24 @@ class DistributedLockService:
             keys.append(self._keys.run(execution_id, place))
             keys += [self._keys.in_hand(execution_id), self._keys.turned_away(execution_id)]
         return [*keys, lock] if self._servers.keeps_contexts else keys
+
+    def keys_of_places(self, claims: Sequence[Claim]) -> list[str]:
+        """Return the keys of a script for several places in the lock of an execution.
+
+        These are the context, the nodes in hand and those turned away. For each place follow its contention
+        flag, its run, and the place itself if it is kept beside them.
+        """
+        execution_id = claims[0].execution_id
+        keys = [
+            self._keys.context(execution_id),
+            self._keys.in_hand(execution_id),
+            self._keys.turned_away(execution_id),
+        ]
+        for claim in claims:
+            _, contended, lock = self._keys.of_claim(execution_id, claim.place)
+            keys += [contended, self._keys.run(execution_id, claim.place)]
+            keys += [lock] if self._servers.keeps_contexts else []
+        return keys
 
     def _key_of(self, claim: Claim) -> str:
         return self._keys.lock(claim.execution_id, claim.place)

@@ -156,34 +156,6 @@ def test_all_places_and_marks_are_given_back(
     assert engine.cache.read_whole(execution, PLACES + 1) is not None
 
 
-def test_nodes_that_find_no_context_at_the_same_moment_read_it_from_postgres_together(
-    client: WorkflowClient,
-    execution: str,
-    engine: Engine,
-    broker: Broker,
-    workers: Workers,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    load, admission = engine.state.load_snapshot, engine.executor.admission
-    read: list[str] = []
-
-    def load_once_all_wait(execution_id: str, *given: Any, **named: Any) -> Any:
-        read.append(execution_id)
-        if len(read) == 1:
-            poll(lambda: admission.waiting(execution_id) == PLACES - 1, "the others wait for it")
-        return load(execution_id, *given, **named)
-
-    monkeypatch.setattr(engine.state, "load_snapshot", load_once_all_wait)
-    with ThreadPoolExecutor(PLACES) as threads:
-        served = [threads.submit(engine.executor.continue_execution, broker.take()) for _ in range(PLACES)]
-        for each in served:
-            each.result(60)
-
-    assert read == [execution] * 2, "for the first, and for all that it kept waiting"
-    workers.drain()
-    assert_all_were_committed_once(client, execution)
-
-
 def test_a_commit_of_another_process_in_between_has_each_of_them_commit_by_itself(
     client: WorkflowClient,
     execution: str,

@@ -2,6 +2,10 @@
 
 Usually that is one call to Redis, which takes the execution's lock and reads what the node needs. A context
 that is missing there, or behind the message, is rebuilt from Postgres.
+
+Siblings that come to one process while another is entered would only queue for the servers. So they are put
+in line, and one call enters all of them. If the first finds no context, it caches one before the others are
+entered.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from workflow_engine.execution.records import Snapshot
 from workflow_engine.execution.states import SlotStatus
 from workflow_engine.execution.walk import Walk
 from workflow_engine.redis.cached_context import CachedContext, rebuilt_context
-from workflow_engine.redis.contexts import Entry, SentEntry
+from workflow_engine.redis.calls import Entry, SentEntry
 from workflow_engine.redis.lock import Claim, Holder
 from workflow_engine.redis.results import Full, Held, Late, Missing
 from workflow_engine.runner.compiled import CompiledWorkflow, CompiledWorkflows
@@ -38,6 +42,10 @@ LONGEST_REASON = 300
 """Characters of the reason why a definition cannot be read."""
 
 
+Entered = Late | Held | Full | Missing | CachedContext
+"""What comes of entering a node."""
+
+
 class NotAdmitted(Exception):
     """A message is not admitted to a node; another worker publishes what is due."""
 
@@ -46,14 +54,23 @@ class Overtaken(NotAdmitted):
     """The execution has moved on after the node was admitted; what is due has to be published again."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class _Reading:
-    """What a node has read of its execution."""
+    """What Postgres has of an execution, and the walk that follows from it, if it may move."""
 
-    snapshot: Snapshot | None = None
-    is_first: bool = False
-    """Its node is the one that caches it."""
-    is_done: bool = False
+    snapshot: Snapshot | None
+    walk: Walk | None = None
+    encoded: bytes = b""
+
+
+@dataclass(eq=False)
+class _Arrival:
+    """A node that is to be entered, and what has come of it."""
+
+    entry: Entry
+    entered: Entered | None = None
+    reading: _Reading | None = None
+    """What was read where its context was missing."""
 
 
 class Admission:
@@ -66,7 +83,7 @@ class Admission:
         self._locks = stores.locks
         self._workflows = workflows
         self._resumption = resumption
-        self._gathering: Gathering[_Reading] = Gathering()
+        self._arrivals: Gathering[_Arrival] = Gathering()
 
     def entry(self, message: HopMessage, task_id: str) -> Entry | None:
         """Return what entering the node of a message takes; None if a server has to be asked for it.
@@ -96,10 +113,12 @@ class Admission:
             claim = self._locks.new_claim(message.execution_id, task_id, node.id, workflow.concurrency)
         # The script may have run although its reply was lost: then the lock is ours.
         with self._resumption.release_on_error(claim):
+            reading = None
             if sent is not None:
                 entered = self._cache.entered(sent)
             else:
-                entered = self._cache.enter(claim, node.id, message.seq, workflow.needs(node.id))
+                entry = Entry(claim, node.id, message.seq, workflow.needs(node.id))
+                entered, reading = self._enter(message, workflow, entry)
             if isinstance(entered, Late) and entered.was_contended:
                 self._resumption.resume(message.execution_id)
         if isinstance(entered, Late):
@@ -109,12 +128,44 @@ class Admission:
         if isinstance(entered, Full):
             raise NotAdmitted("as many nodes of the execution run as may run at the same time")
         with self._resumption.release_on_error(claim):
-            cached, walk, lacks_slot = self._context(claim, message, workflow, node, entered)
+            cached, walk, lacks_slot = self._context(claim, message, workflow, node, entered, reading)
             _check_version(message, cached.identity["workflowId"], cached.identity["version"])
             woken = self._waits.woken(message.execution_id, node.id) if node.id in walk.waiting else None
             if woken is None and node.id not in walk.due:
                 raise NotAdmitted(NOT_DUE)
         return Hop(claim, workflow, node, cached, walk, woken, cause=cause, lacks_slot=lacks_slot)
+
+    def waiting(self, execution_id: str) -> int:
+        """Return how many nodes of an execution wait until others have been entered."""
+        return self._arrivals.waiting(execution_id)
+
+    def _enter(
+        self, message: HopMessage, workflow: CompiledWorkflow, entry: Entry
+    ) -> tuple[Entered, _Reading | None]:
+        """Enter a node; if it may have siblings, together with those that come while others are entered.
+
+        Return also what was read for all of them, where the context was missing.
+        """
+        arrival = _Arrival(entry)
+        if entry.claim.place:
+            together = partial(self._enter_together, message, workflow)
+            self._arrivals.served(message.execution_id, arrival, together)
+        return arrival.entered or self._cache.enter(*entry), arrival.reading
+
+    def _enter_together(
+        self, message: HopMessage, workflow: CompiledWorkflow, arrivals: Sequence[_Arrival], _: PassOn
+    ) -> None:
+        """Enter siblings, and cache a missing context before the next ones are entered."""
+        if len(arrivals) > 1:
+            entered = self._cache.enter_jointly([each.entry for each in arrivals])
+            for each, result in zip(arrivals, entered, strict=True):
+                each.entered = result
+        else:
+            arrivals[0].entered = self._cache.enter(*arrivals[0].entry)
+        if arrivals[0].entered == Missing():
+            reading = self._read(arrivals[0].entry.claim, message, workflow)
+            for each in arrivals:
+                each.reading = reading if each.entered == Missing() else None
 
     def _node_of(self, message: HopMessage) -> tuple[CompiledWorkflow, Node]:
         try:
@@ -137,6 +188,7 @@ class Admission:
         workflow: CompiledWorkflow,
         node: Node,
         entered: CachedContext | Missing,
+        reading: _Reading | None,
     ) -> tuple[CachedContext, Walk, bool]:
         """Return the context that the node runs on, the walk, and whether the execution lacks a slot.
 
@@ -156,56 +208,45 @@ class Admission:
                 message.execution_id,
                 extra=log_fields(LogEvent.CONTEXT_DISCARDED),
             )
-        # A newer one, which siblings have brought further, stays; but it would lack the crash.
-        replaces_newer = abandoned is not None or isinstance(entered, CachedContext)
-        return self._rebuild(claim, message, workflow, node, replaces_newer)
+        if reading is None:
+            # A newer one, which siblings have brought further, stays; but it would lack the crash.
+            replaces_newer = abandoned is not None or isinstance(entered, CachedContext)
+            reading = self._read(claim, message, workflow, replaces_newer=replaces_newer)
+        return _rebuilt(message, workflow, node, reading)
 
-    def _rebuild(
+    def _read(
         self,
         claim: Claim,
         message: HopMessage,
         workflow: CompiledWorkflow,
-        node: Node,
-        replaces_newer: bool,
-    ) -> tuple[CachedContext, Walk, bool]:
-        """Read the context from Postgres and cache it."""
-        reading = self._read(checked_id(message.execution_id), is_shared=bool(claim.place))
-        snapshot = reading.snapshot
-        if snapshot is None:
-            raise ExecutionNotFound(message.execution_id)
-        if not may_move(snapshot):
-            limited = " and waits for a slot of its limits" if snapshot.slots is SlotStatus.LIMITED else ""
-            raise NotAdmitted(f"the execution is {snapshot.status}{limited}")
+        *,
+        replaces_newer: bool = False,
+    ) -> _Reading:
+        """Read an execution from Postgres, and cache its context if it may move."""
+        snapshot = self._state.load_snapshot(checked_id(message.execution_id))
+        if snapshot is None or not may_move(snapshot):
+            return _Reading(snapshot)
         _check_version(message, snapshot.workflow_id, snapshot.version)
         walk = replayed(workflow, snapshot)
         encoded = walk.to_json()
-        if reading.is_first or replaces_newer:
-            self._cache.cache_context(claim, snapshot, encoded, replaces_newer=replaces_newer)
-        if node.id not in walk.due and node.id not in walk.waiting:
-            raise NotAdmitted(NOT_DUE)
-        lacks_slot = bool(workflow.limits) and snapshot.slots is None
-        return rebuilt_context(snapshot, encoded, workflow.needs(node.id)), walk, lacks_slot
+        self._cache.cache_context(claim, snapshot, encoded, replaces_newer=replaces_newer)
+        return _Reading(snapshot, walk, encoded)
 
-    def waiting(self, execution_id: str) -> int:
-        """Return how many nodes of an execution wait until it is read from Postgres."""
-        return self._gathering.waiting(execution_id)
 
-    def _read(self, execution_id: str, *, is_shared: bool) -> _Reading:
-        """Read an execution, once for all its nodes in this process that have been entered and wait for it.
-
-        Each reads what was committed before it was entered, and what has been since.
-        """
-        reading = _Reading()
-        if is_shared:
-            self._gathering.served(execution_id, reading, partial(self._read_for, execution_id))
-        if not reading.is_done:
-            self._read_for(execution_id, [reading])
-        return reading
-
-    def _read_for(self, execution_id: str, readings: Sequence[_Reading], _: PassOn | None = None) -> None:
-        snapshot = self._state.load_snapshot(execution_id)
-        for each in readings:
-            each.snapshot, each.is_first, each.is_done = snapshot, each is readings[0], True
+def _rebuilt(
+    message: HopMessage, workflow: CompiledWorkflow, node: Node, reading: _Reading
+) -> tuple[CachedContext, Walk, bool]:
+    """Return the context as it was read, the walk, and whether the execution lacks a slot."""
+    snapshot, walk = reading.snapshot, reading.walk
+    if snapshot is None:
+        raise ExecutionNotFound(message.execution_id)
+    if walk is None:
+        limited = " and waits for a slot of its limits" if snapshot.slots is SlotStatus.LIMITED else ""
+        raise NotAdmitted(f"the execution is {snapshot.status}{limited}")
+    if node.id not in walk.due and node.id not in walk.waiting:
+        raise NotAdmitted(NOT_DUE)
+    lacks_slot = bool(workflow.limits) and snapshot.slots is None
+    return rebuilt_context(snapshot, reading.encoded, workflow.needs(node.id)), walk, lacks_slot
 
 
 def _locked_out(held: Held, task_id: str) -> Exception:

@@ -14,7 +14,7 @@ from workflow_engine.errors import CacheUnavailable
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.states import ExecutionStatus
 from workflow_engine.outages import retry_unavailable
-from workflow_engine.redis.contexts import Leaving
+from workflow_engine.redis.calls import Leaving
 from workflow_engine.redis.results import LeaveResult
 from workflow_engine.settings import Settings
 from workflow_engine.telemetry.log_events import LogEvent, log_fields
