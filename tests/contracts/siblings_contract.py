@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -13,6 +14,7 @@ from contracts.stores import Stores
 from workflow_engine.execution.messages import QueuedMessage
 from workflow_engine.execution.records import CommitResult, NodeCommit
 from workflow_engine.execution.states import ExecutionStatus, NodeStatus
+from workflow_engine.redis import contexts
 from workflow_engine.redis.cached_context import CachedContext
 from workflow_engine.redis.calls import Part
 from workflow_engine.redis.keys import Keys
@@ -154,14 +156,18 @@ class PlacesContract:
     """In every test `first` is done, and of `second`, `third` and `fourth` two may run at the same time."""
 
     @pytest.fixture
-    def execution(self, stores: Stores) -> str:
+    def uncached(self, stores: Stores) -> str:
         execution = stores.start()
         stores.state.update_execution(stores.commit(execution))
-        claim = self.claim(stores, execution, "second")
-        assert stores.cache.enter(claim, "second", 2, ()) == Missing()
-        assert stores.cache.cache_context(claim, stores.snapshot(execution), WALK)
-        assert stores.locks.release_lock(claim).was_ours
         return execution
+
+    @pytest.fixture
+    def execution(self, stores: Stores, uncached: str) -> str:
+        claim = self.claim(stores, uncached, "second")
+        assert stores.cache.enter(claim, "second", 2, ()) == Missing()
+        assert stores.cache.cache_context(claim, stores.snapshot(uncached), WALK)
+        assert stores.locks.release_lock(claim).was_ours
+        return uncached
 
     def claim(self, stores: Stores, execution: str, node_id: str) -> Claim:
         return stores.locks.new_claim(execution, f"task-{node_id}", node_id, places=2)
@@ -268,6 +274,27 @@ class PlacesContract:
         assert stores.locks.release_lock(fourth).was_ours
         assert isinstance(stores.cache.enter(fourth, "fourth", 4, ("third",)), CachedContext)
         assert stores.cache.read_whole(execution) is None
+
+    def test_who_finds_no_context_waits_for_a_sibling_that_rebuilds_it(
+        self, stores: Stores, uncached: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second, third = (self.claim(stores, uncached, node_id) for node_id in ("second", "third"))
+        assert stores.cache.enter(second, "second", 2, ()) == Missing()
+        snapshot = stores.snapshot(uncached)
+
+        def rebuild(_seconds: float) -> None:
+            assert stores.cache.cache_context(second, snapshot, WALK)
+
+        monkeypatch.setattr(contexts, "time", SimpleNamespace(sleep=rebuild))
+        assert isinstance(stores.cache.enter(third, "third", 2, ("first",)), CachedContext)
+
+    def test_who_finds_no_context_and_no_sibling_that_rebuilds_it_soon_does_so(
+        self, stores: Stores, uncached: str
+    ) -> None:
+        second, third = (self.claim(stores, uncached, node_id) for node_id in ("second", "third"))
+        assert stores.cache.enter(second, "second", 2, ()) == Missing()
+
+        assert stores.cache.enter(third, "third", 2, ("first",)) == Missing()
 
     def test_a_rebuilt_context_does_not_take_the_place_of_a_newer_one(
         self, stores: Stores, execution: str

@@ -47,7 +47,8 @@ from workflow_engine.telemetry.log_events import LogEvent, log_fields
 log = logging.getLogger(__name__)
 
 GAP_PAUSES = (0.001, 0.002, 0.004)
-"""Seconds to wait for a sibling between its commit and its leaving, before the context is rebuilt."""
+"""Seconds to wait for a sibling that is leaving behind its commit, or is rebuilding the context, before the
+context is rebuilt."""
 
 
 class CachedContexts:

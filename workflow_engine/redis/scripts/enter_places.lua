@@ -11,7 +11,8 @@
 --   {'late'}, {'timely'}, {'held', holder}   as `enter` does
 --   {'missing', previous mark or false, its seq or false}
 --   {'entered', previous mark or false, {…}, its seq or false}
---   {'gap'}    a sibling that was needed has committed and has not left yet; nothing was changed
+--   {'gap'}    a sibling that was needed has committed and has not left yet, or there is no context and one that
+--              has been entered is rebuilding it; nothing was changed
 --   {'full'}   all places are taken; the node is noted as turned away, and nothing else was changed
 -- }}
 --
@@ -45,6 +46,7 @@ local function may_run(node)
 end
 
 local running, taken -- the nodes whose runs have a mark, and their number
+local is_rebuilt -- one of them, entered by another call, may be rebuilding a context that is missing
 local function count_running()
   running, taken = {}, 0
   for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
@@ -52,6 +54,7 @@ local function count_running()
       running[node], taken = true, taken + 1
     end
   end
+  is_rebuilt = not is_whole and taken > 0
 end
 
 local function needs_a_gap(first, last)
@@ -85,6 +88,9 @@ local function enter(claim, wanted, node, first, last, run, place)
 
   if not running then
     count_running()
+  end
+  if is_rebuilt and not running[node] and reports_gap then
+    return {'gap'}
   end
   if taken - (running[node] and 1 or 0) >= places then
     redis.call('SADD', KEYS[3], node)
