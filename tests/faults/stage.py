@@ -7,6 +7,7 @@ removes every file, in any state that the fault left them in.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 import time
@@ -156,12 +157,19 @@ class Stage:
         return Record.read(self.settings.database_url, self.folder)
 
     def story_of(self, record: Record, execution_id: str) -> str:
-        """Return the status of an execution, its last journal rows, and the log lines about it."""
+        """Return the status of an execution, why it does not move, its last journal rows and log lines."""
         row = record.executions.get(execution_id)
         journal = [f"  journal {entry}" for entry in record.journal.get(execution_id, [])[-LAST_ROWS:]]
         logged = [f"  {line}" for line in self.fleet.lines(execution_id)[-LAST_LINES:]]
         head = f"{execution_id}: {row.status if row else 'does not exist'}"
-        return "\n".join([head, *journal, *logged])
+        return "\n".join([head, f"  {self._explained(execution_id)}", *journal, *logged])
+
+    def _explained(self, execution_id: str) -> str:
+        try:
+            explanation = self.client.explain(execution_id)
+        except WorkflowEngineError as error:
+            return f"cannot be explained: {error}"
+        return f"{explanation.code}: {explanation.sentence} {json.dumps(explanation.evidence)}"
 
 
 class Load:
