@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from importlib import resources
 from types import TracebackType
 from typing import Any, Protocol
@@ -45,6 +45,9 @@ RETRIES = 1
 
 REPEATED = (RedisConnectionError, RedisTimeoutError, ReadOnlyError)
 """The errors after which a call is repeated. After a failover, a connection may lead to a former primary."""
+
+READ_ONLY = "READONLY"
+"""What a replica says to a script that writes; nothing has been written then."""
 
 EVALSHA = "EVALSHA"
 
@@ -80,7 +83,7 @@ class Reply:
             self._error = error
         except BaseException as error:
             # No reply after this one arrives, either.
-            self._connection.disconnect()
+            self._client.drop(self._connection)
             lost = error if isinstance(error, RedisError) else RedisConnectionError("the reply was not read")
             for reply in (self, *self._unread):
                 reply._error = lost
@@ -105,11 +108,11 @@ class Client(redis.Redis):
 
         A call whose reply is lost is not repeated: that is up to the caller. Raises as redis-py does.
         """
-        connection = self._connection()
         try:
+            connection = self._connection()
             connection.send_packed_command([b"".join(map(pack_command, commands))])
         except BaseException:
-            connection.disconnect()
+            self.drop()
             raise
         unread: deque[Reply] = self._kept.unread
         replies = [Reply(self, connection, unread) for _ in commands]
@@ -122,27 +125,43 @@ class Client(redis.Redis):
         connection = getattr(kept, "connection", None)
         if connection is None or connection.pid != os.getpid():
             pool = self.connection_pool
-            connection = kept.connection = pool.connection_class(**pool.connection_kwargs)
-            kept.unread = deque()
+            connection = pool.connection_class(**pool.connection_kwargs)
+            # Sending would connect as well, but only this asks sentinels for the primary.
+            connection.connect()
+            kept.connection, kept.unread = connection, deque()
         while kept.unread:
             kept.unread.popleft()._read()
         return connection
 
+    def drop(self, connection: Any = None) -> None:
+        """Disconnect this thread's connection, if it still is the one given; the next call has another."""
+        kept = getattr(self._kept, "connection", None)
+        if connection is not None and connection is not kept:
+            connection.disconnect()
+        elif kept is not None:
+            kept.disconnect()
+            self._kept.connection = None
+
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        connection = self._connection()
         try:
+            connection = self._connection()
             # No script needs what redis-py checks: names of two words, and memory views.
             packed = [pack_command(args)] if args[0] == EVALSHA else connection.pack_command(*args)
             connection.send_packed_command(packed)
             return self.parse_response(connection, args[0], **options)
         except REPEATED:
-            connection.disconnect()
+            self.drop()
             return super().execute_command(*args, **options)
-        except ResponseError:
-            raise
+        except ResponseError as error:
+            if READ_ONLY not in str(error):
+                raise
+            # Before Redis 7 this is an error of the script, for which redis-py keeps the connection.
+            self.drop()
+            self.connection_pool.disconnect(inuse_connections=False)
+            return super().execute_command(*args, **options)
         except BaseException:
             # The unread reply would be taken for that of the next command.
-            connection.disconnect()
+            self.drop()
             raise
 
     def register_script(self, script: Any) -> Script:
@@ -157,11 +176,14 @@ class _Script(Script):
     """A script that calls its client directly, unless it is part of a pipeline."""
 
     def __call__(self, keys: Any = (), args: Any = (), client: Any = None) -> Any:
-        if client is None:
-            with suppress(NoScriptError):  # then it is loaded first
-                run: Callable[..., Any] = self.registered_client.execute_command
-                return run(*call_of(self, keys, args))
-        return super().__call__(keys, args, client)
+        if client is not None:
+            return super().__call__(keys, args, client)
+        run: Callable[..., Any] = self.registered_client.execute_command
+        try:
+            return run(*call_of(self, keys, args))
+        except NoScriptError:
+            # The server keeps it from now on, even if that is another one by the time of this call.
+            return run("EVAL", self.script, len(keys), *keys, *args)
 
 
 def call_of(script: Script, keys: Sequence[Any], args: Sequence[Any]) -> tuple[Any, ...]:

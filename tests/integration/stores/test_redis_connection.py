@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
+from redis.sentinel import Sentinel
 
 from support.broker import Broker
 from support.polling import poll
+from support.redis_sentinel import Replicated
 from workflow_engine import Settings
 from workflow_engine.embedded import EmbeddedRedis
 from workflow_engine.engine.assembly import Engine
@@ -92,6 +96,23 @@ def test_a_command_after_a_restart_of_redis_connects_anew() -> None:
         server.restart()
 
         assert client.ping()
+
+
+def test_a_script_that_meets_a_replica_is_called_again_at_the_primary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Just after a failover a sentinel may still name the former primary."""
+    password = secrets.token_hex(16)
+    settings = Settings(redis_url=f"sentinel://:{password}@127.0.0.1:1/0?master_name=main")
+    with Replicated(password) as primary, Replicated(password, primary) as replica:
+        named = itertools.chain([replica.port], itertools.repeat(primary.port))
+        monkeypatch.setattr(Sentinel, "discover_master", lambda *_: ("127.0.0.1", next(named)))
+        with connect_redis(settings) as client:
+            write = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
+
+            write(["written"], ["yes"])
+
+            assert client.get("written") == b"yes"
 
 
 def test_a_dropped_engine_takes_its_threads_and_its_connections_along(
