@@ -6,8 +6,10 @@ import gc
 import itertools
 import os
 import secrets
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -22,6 +24,7 @@ from workflow_engine.engine.assembly import Engine
 from workflow_engine.redis.client import connect_redis
 
 EXECUTION = "01890000-0000-7000-8000-000000000001"
+PASSWORD = secrets.token_hex(16)
 
 
 @pytest.fixture
@@ -98,21 +101,52 @@ def test_a_command_after_a_restart_of_redis_connects_anew() -> None:
         assert client.ping()
 
 
+@pytest.fixture
+def behind_sentinels(monkeypatch: pytest.MonkeyPatch) -> Callable[..., redis.Redis]:
+    """Return a function that connects to a server that sentinels name, the last of these for good."""
+
+    def connect(*servers: Replicated) -> redis.Redis:
+        named = itertools.chain(servers, itertools.repeat(servers[-1]))
+        monkeypatch.setattr(Sentinel, "discover_master", lambda *_: ("127.0.0.1", next(named).port))
+        return connect_redis(Settings(redis_url=f"sentinel://:{PASSWORD}@127.0.0.1:1/0?master_name=main"))
+
+    return connect
+
+
+def test_no_connection_leads_elsewhere_than_to_the_primary_that_sentinels_name(
+    behind_sentinels: Callable[..., redis.Redis], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to the port that Redis has by default, where one of another team may listen."""
+    ports: set[object] = set()
+    resolve = socket.getaddrinfo
+
+    def noted(host: Any, port: Any, *others: Any, **options: Any) -> Any:
+        ports.add(port)
+        return resolve(host, port, *others, **options)
+
+    with Replicated(PASSWORD) as primary, behind_sentinels(primary) as client:
+        monkeypatch.setattr(socket, "getaddrinfo", noted)
+        client.set("one", "1")
+        primary.restart()
+        client.set("two", "2")
+
+        assert ports == {primary.port}
+
+
 def test_a_script_that_meets_a_replica_is_called_again_at_the_primary(
-    monkeypatch: pytest.MonkeyPatch,
+    behind_sentinels: Callable[..., redis.Redis],
 ) -> None:
     """Just after a failover a sentinel may still name the former primary."""
-    password = secrets.token_hex(16)
-    settings = Settings(redis_url=f"sentinel://:{password}@127.0.0.1:1/0?master_name=main")
-    with Replicated(password) as primary, Replicated(password, primary) as replica:
-        named = itertools.chain([replica.port], itertools.repeat(primary.port))
-        monkeypatch.setattr(Sentinel, "discover_master", lambda *_: ("127.0.0.1", next(named)))
-        with connect_redis(settings) as client:
-            write = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
+    with (
+        Replicated(PASSWORD) as primary,
+        Replicated(PASSWORD, primary) as replica,
+        behind_sentinels(replica, primary) as client,
+    ):
+        write = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
 
-            write(["written"], ["yes"])
+        write(["written"], ["yes"])
 
-            assert client.get("written") == b"yes"
+        assert client.get("written") == b"yes"
 
 
 def test_a_dropped_engine_takes_its_threads_and_its_connections_along(
