@@ -83,7 +83,7 @@ class Reply:
             self._error = error
         except BaseException as error:
             # No reply after this one arrives, either.
-            self._client.drop(self._connection)
+            self._client.drop()
             lost = error if isinstance(error, RedisError) else RedisConnectionError("the reply was not read")
             for reply in (self, *self._unread):
                 reply._error = lost
@@ -123,23 +123,23 @@ class Client(redis.Redis):
         """Return this thread's connection, from which every reply so far has been read."""
         kept = self._kept
         connection = getattr(kept, "connection", None)
-        if connection is None or connection.pid != os.getpid():
-            pool = self.connection_pool
-            connection = pool.connection_class(**pool.connection_kwargs)
-            # Sending would connect as well, but only this asks sentinels for the primary.
-            connection.connect()
-            kept.connection, kept.unread = connection, deque()
-        while kept.unread:
-            kept.unread.popleft()._read()
+        if connection is not None and connection.pid == os.getpid():
+            while kept.unread:
+                kept.unread.popleft()._read()
+            if kept.connection is connection:  # a reply that is lost drops it
+                return connection
+        pool = self.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)
+        # Sending would connect as well, but only this asks sentinels for the primary.
+        connection.connect()
+        kept.connection, kept.unread = connection, deque()
         return connection
 
-    def drop(self, connection: Any = None) -> None:
-        """Disconnect this thread's connection, if it still is the one given; the next call has another."""
-        kept = getattr(self._kept, "connection", None)
-        if connection is not None and connection is not kept:
+    def drop(self) -> None:
+        """Disconnect this thread's connection; its next call makes another."""
+        connection = getattr(self._kept, "connection", None)
+        if connection is not None:
             connection.disconnect()
-        elif kept is not None:
-            kept.disconnect()
             self._kept.connection = None
 
     def execute_command(self, *args: Any, **options: Any) -> Any:

@@ -21,7 +21,7 @@ from support.redis_sentinel import Replicated
 from workflow_engine import Settings
 from workflow_engine.embedded import EmbeddedRedis
 from workflow_engine.engine.assembly import Engine
-from workflow_engine.redis.client import connect_redis
+from workflow_engine.redis.client import Client, connect_redis
 
 EXECUTION = "01890000-0000-7000-8000-000000000001"
 PASSWORD = secrets.token_hex(16)
@@ -131,6 +131,22 @@ def test_no_connection_leads_elsewhere_than_to_the_primary_that_sentinels_name(
         client.set("two", "2")
 
         assert ports == {primary.port}
+
+
+def test_after_a_lost_reply_sentinels_are_asked_again(
+    behind_sentinels: Callable[..., redis.Redis],
+) -> None:
+    with (
+        Replicated(PASSWORD) as former,
+        Replicated(PASSWORD) as primary,
+        behind_sentinels(former, primary) as client,
+    ):
+        assert isinstance(client, Client)
+        before = client.info("server")["tcp_port"]
+        client.send_ahead([("BLPOP", "nothing", "0")])
+        former.restart()  # at the same port
+
+        assert (before, client.info("server")["tcp_port"]) == (former.port, primary.port)
 
 
 def test_a_script_that_meets_a_replica_is_called_again_at_the_primary(

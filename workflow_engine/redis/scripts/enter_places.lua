@@ -89,13 +89,13 @@ local function enter(claim, wanted, node, first, last, run, place)
   if not running then
     count_running()
   end
-  if is_rebuilt and not running[node] and reports_gap then
-    return {'gap'}
-  end
   if taken - (running[node] and 1 or 0) >= places then
     redis.call('SADD', KEYS[3], node)
     redis.call('PEXPIRE', KEYS[3], ARGV[2])
     return {'full'}
+  end
+  if is_rebuilt and not running[node] and reports_gap then
+    return {'gap'}
   end
 
   if place and not redis.call('SET', place, claim, 'NX', 'PX', ARGV[1]) then
